@@ -1,0 +1,1 @@
+//! Ledger cameras: RTSP test cameras that number and log every coded frame.

@@ -1,0 +1,1 @@
+//! The engines: RTSP to access units.

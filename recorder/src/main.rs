@@ -1,0 +1,2 @@
+//! The recorder: channels, HTTP, supervisor.
+fn main() {}

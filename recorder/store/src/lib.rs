@@ -1,0 +1,1 @@
+//! Volumes, segments, frame index, recovery, retention.
