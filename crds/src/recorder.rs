@@ -1,0 +1,275 @@
+//! `Recorder`: what the operator and one recorder tell each other, as `Node` is between a control plane and a kubelet.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::camera_stream::Source;
+use crate::common::{PlanVersion, StreamRef};
+
+/// What one recorder is to do. Written by the operator only. Lists are atomic: each write replaces them.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[kube(
+    group = "framekeeper.dev",
+    version = "v1alpha1",
+    kind = "Recorder",
+    plural = "recorders",
+    shortname = "rec",
+    category = "framekeeper",
+    namespaced,
+    status = "RecorderStatus",
+    derive = "PartialEq",
+    doc = "A Recorder is one recorder of a StoragePool: its spec is what the operator has it record, its status what the recorder says of itself. It is not written by hand.",
+    validation = crate::validate::RECORDER_TERM.here(),
+    printcolumn(name = "Pool", type_ = "string", json_path = ".spec.pool"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Slots", type_ = "integer", json_path = ".spec.slots.normal"),
+    printcolumn(name = "Restarts", type_ = "integer", json_path = ".status.instance.restarts"),
+    printcolumn(name = "HTTP", type_ = "string", json_path = ".status.addresses.http", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct RecorderSpec {
+    /// Name of the StoragePool, in the same namespace, that this recorder belongs to.
+    #[schemars(length(min = 1, max = 253))]
+    pub pool: String,
+    /// Number of this recorder within the pool, from 0.
+    #[schemars(range(max = 999))]
+    pub ordinal: u32,
+    /// Term of the operator that wrote this. A write with an older one is refused.
+    pub term: u64,
+    /// How many channels it may record.
+    pub slots: RecorderSlots,
+    /// How footage is cut into files.
+    pub segment: RecorderSegment,
+    /// Where it writes to.
+    #[schemars(length(max = 32))]
+    pub volumes: Vec<RecorderVolume>,
+    /// The streams it holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000))]
+    pub channels: Vec<Channel>,
+    /// Streams it held, and is to let go of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000))]
+    pub retired: Vec<Retired>,
+}
+
+/// A recorder's slots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecorderSlots {
+    /// Slots for primary channels.
+    pub normal: u32,
+    /// Slots kept free for takeovers.
+    #[serde(default)]
+    pub reserved: u32,
+}
+
+/// How a recorder cuts footage into files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecorderSegment {
+    /// Size of each segment file in bytes.
+    pub bytes: u64,
+    /// Length of a fragment in milliseconds.
+    pub part_ms: u32,
+    /// How often what was written is synced, in milliseconds.
+    pub sync_ms: u32,
+}
+
+/// One volume of a recorder.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecorderVolume {
+    /// Name of the volume within the pool; also of the folder it is found at.
+    pub name: String,
+    /// Identity of the volume. The recorder refuses a volume that has another, and gives this one to an empty folder.
+    pub uuid: String,
+    /// How many bytes may be used on it.
+    pub budget_bytes: u64,
+}
+
+/// One stream on one recorder, in one role.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Channel {
+    /// The stream.
+    pub stream: StreamRef,
+    /// `Primary`: records it. `Standby`: is ready to.
+    pub role: Role,
+    /// 0 for the primary, 1..K for standbys: the order in which they take over.
+    #[serde(default)]
+    pub rank: u32,
+    /// Grows with each change of who records the stream.
+    pub epoch: u64,
+    /// The decision that this comes from.
+    pub plan_version: PlanVersion,
+    /// Where the video comes from.
+    pub source: Source,
+    /// Whether audio is recorded.
+    pub audio: bool,
+    /// The stream's priority.
+    #[serde(default)]
+    pub priority: i32,
+}
+
+/// What a recorder is to a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, JsonSchema)]
+pub enum Role {
+    /// Records the stream, in a normal slot.
+    Primary,
+    /// Is ready to take over, backed by a reserved slot.
+    Standby,
+}
+
+/// A stream that a recorder held and is to let go of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Retired {
+    /// The stream.
+    pub stream: StreamRef,
+    /// The decision that took it away.
+    pub plan_version: PlanVersion,
+}
+
+/// What a recorder says of itself. Written at transitions only.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecorderStatus {
+    /// The `metadata.generation` of the spec that is in effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The conditions in one word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<RecorderPhase>,
+    /// `Ready`: it can record. `VolumesHealthy`: all its volumes work. `ChannelsAsPlanned`: all its channels do what they are to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// Where it can be reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<Addresses>,
+    /// Which process this is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Instance>,
+    /// Its volumes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeStatus>,
+    /// Only channels that are not as planned.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub channels: Vec<ChannelStatus>,
+}
+
+/// A recorder's conditions in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+pub enum RecorderPhase {
+    /// Opening its volumes.
+    Starting,
+    /// Can record.
+    Ready,
+    /// Runs, but no volume works.
+    Failed,
+    /// Ending its channels, to stop.
+    Draining,
+    /// Has stopped.
+    Stopped,
+}
+
+/// Where a recorder can be reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Addresses {
+    /// Address and port of its HTTP server, for example `127.0.0.1:8080`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
+}
+
+/// One process of a recorder.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Instance {
+    /// Drawn anew at each start of the process.
+    pub uid: String,
+    /// How often its supervisor has restarted it.
+    #[serde(default)]
+    pub restarts: u64,
+}
+
+/// A volume as its recorder sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeStatus {
+    /// Name of the volume within the pool.
+    pub name: String,
+    /// Identity that was found on it or given to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// Whether it can be written to.
+    pub state: VolumeState,
+    /// Why it is in this state: one word in CamelCase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The same as a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// How many bytes may be used on it.
+    #[serde(default)]
+    pub capacity_bytes: u64,
+    /// How many bytes hold footage, as of the last transition.
+    #[serde(default)]
+    pub used_bytes: u64,
+    /// Number of segment files that are empty, as of the last transition.
+    #[serde(default)]
+    pub free_segments: u64,
+    /// Wall-clock time of the oldest frame on it, as of the last transition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_footage: Option<MicroTime>,
+}
+
+/// Whether a volume can be written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+pub enum VolumeState {
+    /// Being opened: what was cut off is being repaired.
+    Opening,
+    /// Can be written to.
+    Ready,
+    /// A write or a sync failed; it is read from as far as that goes.
+    Failed,
+    /// Not ours: another identity, another pool, or foreign files. It is not touched.
+    Refused,
+}
+
+/// A channel that is not as planned.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ChannelStatus {
+    /// The stream.
+    pub stream: StreamRef,
+    /// What it does instead.
+    pub state: ChannelState,
+    /// Why: one word in CamelCase, for example `Unauthorized`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The same as a sentence. Never holds credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Since when it is in this state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<MicroTime>,
+}
+
+/// What a channel does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, JsonSchema)]
+pub enum ChannelState {
+    /// Connecting to the camera, or waiting for its first key frame.
+    Connecting,
+    /// Frames reach the disk.
+    Recording,
+    /// The camera does not answer or sends what can't be recorded; it is tried again after a while.
+    Backoff,
+    /// Told not to record.
+    Suspended,
+    /// Cannot record, and trying again would not help until something changes.
+    Failed,
+}

@@ -1,0 +1,232 @@
+//! `StoragePool`: recorders and the storage they record to.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use crate::human_duration::HumanDuration;
+use crate::quantity::ByteQuantity;
+
+/// How many recorders there are, how much each may record, and where to.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[kube(
+    group = "framekeeper.dev",
+    version = "v1alpha1",
+    kind = "StoragePool",
+    plural = "storagepools",
+    shortname = "sp",
+    category = "framekeeper",
+    namespaced,
+    status = "StoragePoolStatus",
+    derive = "PartialEq",
+    doc = "A StoragePool is a number of recorders and the storage they record CameraStreams to.",
+    scale(spec_replicas_path = ".spec.recorders", status_replicas_path = ".status.recorders"),
+    validation = crate::validate::POOL_NAME.here(),
+    printcolumn(name = "Recorders", type_ = "integer", json_path = ".spec.recorders"),
+    printcolumn(name = "Ready", type_ = "integer", json_path = ".status.readyRecorders"),
+    printcolumn(name = "Streams", type_ = "integer", json_path = ".status.streams"),
+    printcolumn(name = "Slots", type_ = "integer", json_path = ".status.slots.normal"),
+    printcolumn(name = "Available", type_ = "string", json_path = ".status.conditions[?(@.type==\"Available\")].status"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct StoragePoolSpec {
+    /// Number of recorders.
+    #[schemars(range(min = 1, max = 1000))]
+    pub recorders: u32,
+    /// How many streams one recorder may record at once.
+    #[serde(default = "default_max_channels")]
+    #[schemars(range(min = 1, max = 500))]
+    pub max_channels: u32,
+    /// Where recorders write to.
+    pub storage: StorageSpec,
+    /// How footage is cut into files.
+    #[serde(default)]
+    pub segment: SegmentSpec,
+    /// What becomes of the footage when the pool is deleted. `Retain`: it stays.
+    #[serde(default)]
+    pub reclaim_policy: ReclaimPolicy,
+}
+
+/// Where the recorders of a pool write to.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StorageSpec {
+    /// The volumes of each recorder. Each stands alone: the others go on when one fails.
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(
+        validation = crate::validate::VOLUME_NAMES.here()
+    )]
+    pub volumes: Vec<PoolVolume>,
+}
+
+/// One volume that every recorder of the pool gets.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolVolume {
+    /// Name of the volume, unique within the pool: lower-case letters, digits and `-`.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// The PersistentVolumeClaim that is made for each recorder. Without a cluster: a folder, and the requested size is its budget.
+    pub claim_template: ClaimTemplate,
+}
+
+/// A PersistentVolumeClaim to be made.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimTemplate {
+    /// Labels and annotations of the claims.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<TemplateMetadata>,
+    /// What is claimed.
+    pub spec: ClaimSpec,
+}
+
+/// Labels and annotations of what is made from a template.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TemplateMetadata {
+    /// Labels of each claim.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of each claim.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What a PersistentVolumeClaim asks for.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimSpec {
+    /// Access modes of the claim; `ReadWriteOnce` or `ReadWriteOncePod`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub access_modes: Vec<String>,
+    /// StorageClass of the claim; the cluster's default where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_class_name: Option<String>,
+    /// How much is asked for.
+    pub resources: ClaimResources,
+}
+
+/// How much a PersistentVolumeClaim asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimResources {
+    /// What must be given at least.
+    pub requests: ClaimRequests,
+}
+
+/// What a PersistentVolumeClaim must be given at least.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimRequests {
+    /// Size of each recorder's volume, for example `500Gi`. The oldest footage is overwritten when it is used up.
+    pub storage: ByteQuantity,
+}
+
+/// How footage is cut into files. Every file is a valid MP4 at every moment.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SegmentSpec {
+    /// Size of each file, 4Mi to 1Gi, a multiple of 4096. Files are made at this size and used again, so it cannot be changed later.
+    #[x_kube(
+        validation = crate::validate::SEGMENT_BYTES.here(),
+        validation = crate::validate::SEGMENT_BYTES_FIXED.here()
+    )]
+    #[serde(default = "default_bytes")]
+    pub bytes: ByteQuantity,
+    /// Length of a fragment, 100ms to 2s: what is in memory only, and lost when a recorder is killed.
+    #[x_kube(validation = crate::validate::PART_RANGE.here())]
+    #[serde(default = "default_part")]
+    pub part: HumanDuration,
+    /// How often what was written is made durable, 100ms to 10s. Rotational disks do better with 2s.
+    #[x_kube(validation = crate::validate::SYNC_RANGE.here())]
+    #[serde(default = "default_sync")]
+    pub sync: HumanDuration,
+}
+
+impl Default for SegmentSpec {
+    fn default() -> Self {
+        Self { bytes: default_bytes(), part: default_part(), sync: default_sync() }
+    }
+}
+
+/// What becomes of the footage when the pool is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+pub enum ReclaimPolicy {
+    /// It stays, and a pool that is made again under the same name finds it.
+    #[default]
+    Retain,
+}
+
+/// What is known of a pool.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoragePoolStatus {
+    /// The `metadata.generation` that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Available`: every stream that has a slot can be recorded. `CapacitySufficient`: every stream has a slot. `Progressing`:
+    /// recorders are starting or stopping. `Degraded`: a recorder or a volume does not work.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// Number of recorders that exist.
+    #[serde(default)]
+    pub recorders: u32,
+    /// Number of recorders that can record.
+    #[serde(default)]
+    pub ready_recorders: u32,
+    /// Slots of all recorders together.
+    #[serde(default)]
+    pub slots: PoolSlots,
+    /// Number of CameraStreams that name this pool.
+    #[serde(default)]
+    pub streams: u32,
+    /// Bytes of all volumes together.
+    #[serde(default)]
+    pub bytes: PoolBytes,
+}
+
+/// The slots of a pool's recorders, added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolSlots {
+    /// Slots for primary channels.
+    pub normal: u32,
+    /// Slots kept free for takeovers.
+    pub reserved: u32,
+    /// All slots.
+    pub total: u32,
+    /// Normal slots that hold a channel.
+    pub used: u32,
+    /// Reserved slots that hold a channel.
+    pub used_reserved: u32,
+}
+
+/// The bytes of a pool's volumes, added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolBytes {
+    /// What may be used.
+    pub capacity: u64,
+    /// What holds footage, as of the last transition.
+    pub used: u64,
+}
+
+fn default_max_channels() -> u32 {
+    100
+}
+
+fn default_bytes() -> ByteQuantity {
+    ByteQuantity::from_bytes(64 << 20)
+}
+
+fn default_part() -> HumanDuration {
+    HumanDuration::from_millis(500)
+}
+
+fn default_sync() -> HumanDuration {
+    HumanDuration::from_millis(500)
+}
