@@ -1,1 +1,4 @@
-//! End-to-end tests, fault tests and benchmarks.
+//! End-to-end tests, fault tests and benchmarks: the harness that starts cameras, recorders and judges.
+
+pub mod bench;
+pub mod harness;

@@ -1,0 +1,52 @@
+# Two commands for everybody: `make demo` and `make test`. The rest is for those who work on it.
+# Everything below is built once, with one optimised profile; `make check` alone uses the quick development profile.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test check soak bench build generate fuzz prerequisites clean
+
+# Two jobs at most: the machine this is made for has two cores, and linking three programs at once takes gigabytes.
+export CARGO_BUILD_JOBS ?= 2
+# Backtraces in test failures only; a release binary prints none by itself.
+export RUST_BACKTRACE ?= 1
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+PROGRAMS := -p framekeeper-operator -p framekeeper-recorder -p framekeeper-e2e-camera -p framekeeper-e2e-checker -p framekeeper-e2e --bins
+
+help: ## What there is
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+prerequisites:
+	@e2e/prerequisites
+
+build: prerequisites
+	cargo build --release --locked $(PROGRAMS)
+
+demo: build ## Record four test cameras (or CAMERA=rtsp://host/path) into ./demo-data
+	@exec e2e/demo $(TARGET)/release
+
+check: prerequisites ## Formatting, lints and unit tests: quick, no root
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo test --workspace --exclude framekeeper-e2e --locked
+
+test: check build ## Prove everything, with small counts
+	FRAMEKEEPER_BIN=$(abspath $(TARGET))/release cargo test --release --locked -p framekeeper-e2e -- --test-threads=1 --nocapture
+
+soak: build ## The same tests with the full counts; goes on where it stopped
+	FRAMEKEEPER_SOAK=1 FRAMEKEEPER_BIN=$(abspath $(TARGET))/release e2e/soak
+
+bench: build ## Measure against peers and write docs/benchmarks.md
+	$(TARGET)/release/framekeeper-bench --write docs/benchmarks.md
+
+generate: ## Write the generated files again (CRDs, metric list)
+	cargo run --locked -p framekeeper-crds --bin framekeeper-crds -- crds
+	FRAMEKEEPER_GENERATE=1 cargo test --locked -p framekeeper-recorder metrics
+
+fuzz: ## A minute of fuzzing for each parser (needs the nightly toolchain and cargo-fuzz)
+	cd recorder/media && for target in $$(cargo +nightly fuzz list); do cargo +nightly fuzz run $$target -- -max_total_time=60; done
+
+clean: ## Remove what was built and recorded here
+	cargo clean
+	rm -rf demo-data

@@ -1,0 +1,72 @@
+//! What processes cost, read from /proc: CPU time, memory, threads, bytes and calls written.
+
+use std::collections::HashMap;
+use std::fs;
+
+/// A reading of one or several processes together, at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reading {
+    /// User and system time so far, seconds.
+    pub cpu_s: f64,
+    /// Proportional set size, bytes.
+    pub memory_bytes: u64,
+    /// Threads.
+    pub threads: u64,
+    /// Bytes that were caused to be sent to the storage layer (proc(5), `write_bytes`).
+    pub written_bytes: u64,
+    /// System calls that write (proc(5), `syscw`), sockets included.
+    pub write_calls: u64,
+    /// Processes counted.
+    pub processes: u64,
+}
+
+/// The processes `roots` and all their descendants.
+#[must_use]
+pub fn family(roots: &[u32]) -> Vec<u32> {
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        if let Some(parent) = stat_fields(pid).and_then(|fields| fields.get(1)?.parse().ok()) {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    let mut found = roots.to_vec();
+    let mut next = 0;
+    while let Some(&pid) = found.get(next) {
+        found.extend(children.remove(&pid).unwrap_or_default());
+        next += 1;
+    }
+    found
+}
+
+/// Reads all `pids`; those that are gone count nothing.
+#[must_use]
+pub fn read(pids: &[u32]) -> Reading {
+    let mut sum = Reading::default();
+    for &pid in pids {
+        let Some(fields) = stat_fields(pid) else { continue };
+        let number = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+        // proc(5): fields 14 and 15 are utime and stime, 20 the threads; `fields` begins with field 3. USER_HZ is 100 on Linux.
+        sum.cpu_s += (number(11) + number(12)) as f64 / 100.0;
+        sum.threads += number(17);
+        sum.memory_bytes += labelled(pid, "smaps_rollup", "Pss:") * 1024;
+        sum.written_bytes += labelled(pid, "io", "write_bytes:");
+        sum.write_calls += labelled(pid, "io", "syscw:");
+        sum.processes += 1;
+    }
+    sum
+}
+
+/// The fields of /proc/PID/stat behind the command's name, so that the first is field 3 of proc(5).
+fn stat_fields(pid: u32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    Some(rest.split_whitespace().map(str::to_owned).collect())
+}
+
+fn labelled(pid: u32, file: &str, label: &str) -> u64 {
+    fs::read_to_string(format!("/proc/{pid}/{file}"))
+        .ok()
+        .and_then(|text| text.lines().find_map(|line| line.strip_prefix(label)?.split_whitespace().next()?.parse().ok()))
+        .unwrap_or(0)
+}
