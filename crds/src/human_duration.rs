@@ -97,8 +97,10 @@ impl FromStr for HumanDuration {
 impl fmt::Display for HumanDuration {
     /// With the one largest unit that divides it: 90 s are `90s`, not `1m30s`, as Go and Kubernetes read both.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, factor) =
-            UNITS.iter().find(|(_, factor)| self.millis != 0 && self.millis % factor == 0).unwrap_or(&("s", 1_000));
+        let (unit, factor) = UNITS
+            .iter()
+            .find(|(_, factor)| self.millis != 0 && self.millis.is_multiple_of(*factor))
+            .unwrap_or(&("s", 1_000));
         write!(f, "{}{unit}", self.millis / factor)
     }
 }

@@ -127,7 +127,7 @@ impl fmt::Display for ByteQuantity {
     /// In the form that Kubernetes calls canonical: the largest binary suffix that leaves a whole number.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (suffix, factor) =
-            BINARY.iter().find(|(_, factor)| self.bytes != 0 && self.bytes % factor == 0).unwrap_or(&("", 1));
+            BINARY.iter().find(|(_, factor)| self.bytes != 0 && self.bytes.is_multiple_of(*factor)).unwrap_or(&("", 1));
         write!(f, "{}{suffix}", self.bytes / factor)
     }
 }

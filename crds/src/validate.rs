@@ -56,12 +56,12 @@ pub const VOLUME_NAMES: CelRule =
     CelRule { rule: "self.all(v, self.exists_one(w, w.name == v.name))", message: "must have different names" };
 /// Segment files are of a size that files can be cut from.
 pub const SEGMENT_BYTES: CelRule = CelRule {
-    rule: "type(self) == int ? (self >= 4194304 && self <= 1073741824 && self % 4096 == 0) : (isQuantity(self) && quantity(self).isInteger() && quantity(self).asInteger() >= 4194304 && quantity(self).asInteger() <= 1073741824 && quantity(self).asInteger() % 4096 == 0)",
+    rule: "isQuantity(string(self)) && quantity(string(self)).isInteger() && quantity(string(self)).asInteger() >= 4194304 && quantity(string(self)).asInteger() <= 1073741824 && quantity(string(self)).asInteger() % 4096 == 0",
     message: "must be between 4Mi and 1Gi and a multiple of 4096",
 };
 /// The size of segment files stays.
 pub const SEGMENT_BYTES_FIXED: CelRule = CelRule {
-    rule: "self == oldSelf",
+    rule: "quantity(string(self)).compareTo(quantity(string(oldSelf))) == 0",
     message: "cannot be changed, because the pool's volumes are laid out in files of this size; make another pool",
 };
 /// Fragments are neither tiny nor a loss.
@@ -252,7 +252,7 @@ pub fn storage_pool(name: &str, spec: &StoragePoolSpec) -> Vec<FieldError> {
     }
     let segment = &spec.segment;
     let bytes = segment.bytes.as_bytes();
-    if !(MIN_SEGMENT_BYTES..=MAX_SEGMENT_BYTES).contains(&bytes) || bytes % SEGMENT_GRAIN_BYTES != 0 {
+    if !(MIN_SEGMENT_BYTES..=MAX_SEGMENT_BYTES).contains(&bytes) || !bytes.is_multiple_of(SEGMENT_GRAIN_BYTES) {
         errors.push(shown("spec.segment.bytes", &segment.bytes, SEGMENT_BYTES.message));
     }
     if !(100..=2_000).contains(&segment.part.as_millis()) {
