@@ -2,3 +2,4 @@
 
 pub mod floor;
 pub mod process;
+pub mod stamps;

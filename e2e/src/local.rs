@@ -1,0 +1,210 @@
+//! A pool on this machine under `framekeeper-operator local`, as a user runs it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::harness::{Running, get, poll, program};
+
+/// What to write into the manifest of a test pool. Namespace `default`, pool `main`, one volume `footage`.
+#[derive(Clone, Debug)]
+pub struct PoolPlan {
+    /// Recorders.
+    pub recorders: usize,
+    /// `maxChannels`.
+    pub max_channels: usize,
+    /// Budget of each recorder's volume, for example `4Gi`.
+    pub budget: String,
+    /// `segment.bytes`.
+    pub segment_bytes: String,
+    /// The streams.
+    pub streams: Vec<StreamPlan>,
+}
+
+/// One stream of a test pool.
+#[derive(Clone, Debug)]
+pub struct StreamPlan {
+    /// Name of the `CameraStream`.
+    pub name: String,
+    /// The camera's URL.
+    pub url: String,
+    /// User and password, where the camera wants them.
+    pub credentials: Option<(String, String)>,
+}
+
+impl StreamPlan {
+    /// A stream of a camera that asks for no password.
+    #[must_use]
+    pub fn new(name: &str, url: String) -> Self {
+        Self { name: name.to_owned(), url, credentials: None }
+    }
+}
+
+impl PoolPlan {
+    /// The manifest as YAML.
+    #[must_use]
+    pub fn manifest(&self) -> String {
+        let mut text = format!(
+            "apiVersion: framekeeper.dev/v1alpha1\nkind: StoragePool\nmetadata:\n  name: main\nspec:\n  recorders: {}\n  maxChannels: {}\n  \
+             segment:\n    bytes: {}\n  storage:\n    volumes:\n    - name: footage\n      claimTemplate:\n        spec:\n          resources:\n            \
+             requests:\n              storage: {}\n",
+            self.recorders, self.max_channels, self.segment_bytes, self.budget
+        );
+        for StreamPlan { name, url, credentials } in &self.streams {
+            let _infallible = write!(
+                text,
+                "---\napiVersion: framekeeper.dev/v1alpha1\nkind: CameraStream\nmetadata:\n  name: {name}\nspec:\n  poolRef:\n    name: main\n  \
+                 source:\n    url: {url}\n"
+            );
+            if let Some((user, password)) = credentials {
+                let _infallible = write!(
+                    text,
+                    "    credentialsSecretRef:\n      name: {name}\n---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: {name}\n\
+                     stringData:\n  username: \"{user}\"\n  password: \"{password}\"\n"
+                );
+            }
+        }
+        text
+    }
+}
+
+/// The operator and its recorders. Stopped in order when dropped.
+#[derive(Debug)]
+pub struct System {
+    /// The operator's process.
+    pub operator: Running,
+    /// The data folder.
+    pub data: PathBuf,
+    /// The manifest file.
+    pub manifest: PathBuf,
+    base_port: u16,
+    recorders: usize,
+}
+
+impl System {
+    /// Writes the manifest below `folder` and starts the operator on it. Data goes to `folder/data`.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn start(folder: &Path, plan: &PoolPlan) -> Result<Self> {
+        fs::create_dir_all(folder)?;
+        let manifest = folder.join("pool.yaml");
+        fs::write(&manifest, plan.manifest())?;
+        Self::start_on(folder, manifest, plan.recorders)
+    }
+
+    /// Starts the operator on a manifest that is there.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn start_on(folder: &Path, manifest: PathBuf, recorders: usize) -> Result<Self> {
+        let data = folder.join("data");
+        let base_port = free_ports(recorders)?;
+        let mut command = Command::new(program("framekeeper-operator")?);
+        command.arg("local").arg(&manifest).arg("--data").arg(&data);
+        command.arg("--http-base-port").arg(base_port.to_string());
+        let operator = Running::start("framekeeper-operator", &mut command, &folder.join("operator.log"))?;
+        Ok(Self { operator, data, manifest, base_port, recorders })
+    }
+
+    /// The HTTP address of recorder `ordinal`.
+    #[must_use]
+    pub fn http(&self, ordinal: usize) -> SocketAddr {
+        let offset = u16::try_from(ordinal).unwrap_or(0);
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.base_port + offset))
+    }
+
+    /// The folder of each recorder's volume.
+    #[must_use]
+    pub fn volumes(&self) -> Vec<PathBuf> {
+        (0..self.recorders).map(|ordinal| self.data.join(format!("volumes/main-recorder-{ordinal}/footage"))).collect()
+    }
+
+    /// `GET /v1/channels` of recorder `ordinal`; `None` while it does not answer.
+    ///
+    /// # Errors
+    /// When the answer is no JSON.
+    pub fn channels(&self, ordinal: usize) -> Result<Option<Vec<Value>>> {
+        let Ok(answer) = get(self.http(ordinal), "/v1/channels") else { return Ok(None) };
+        if answer.status != 200 {
+            return Ok(None);
+        }
+        Ok(answer.json()?.get("channels").and_then(Value::as_array).cloned())
+    }
+
+    /// Waits until every one of `streams` is recording with durable frames, and returns which recorder has it.
+    ///
+    /// # Errors
+    /// When that takes longer than `patience`; says which are missing and shows the log.
+    pub fn wait_recording(&mut self, streams: &[String], patience: Duration) -> Result<BTreeMap<String, usize>> {
+        let mut holders = BTreeMap::new();
+        let all = poll(patience, Duration::from_millis(100), || {
+            holders.clear();
+            for ordinal in 0..self.recorders {
+                for channel in self.channels(ordinal)?.unwrap_or_default() {
+                    let text = |key: &str| channel.get(key).and_then(Value::as_str);
+                    if text("state") == Some("Recording")
+                        && text("durable").is_some()
+                        && let Some(name) = text("name")
+                    {
+                        holders.insert(name.to_owned(), ordinal);
+                    }
+                }
+            }
+            if !self.operator.alive() {
+                bail!("the operator ended: {}", self.operator.log_tail());
+            }
+            Ok(streams.iter().all(|name| holders.contains_key(name)).then_some(()))
+        })?;
+        if all.is_none() {
+            let missing: Vec<_> = streams.iter().filter(|name| !holders.contains_key(*name)).collect();
+            let states: Vec<_> = (0..self.recorders).filter_map(|ordinal| self.channels(ordinal).ok().flatten()).collect();
+            bail!("not recording after {patience:?}: {missing:?}\n{states:?}\n{}", self.operator.log_tail());
+        }
+        Ok(holders)
+    }
+
+    /// Waits until recorder `ordinal` answers again.
+    ///
+    /// # Errors
+    /// When it doesn't within `patience`.
+    pub fn wait_ready(&self, ordinal: usize, patience: Duration) -> Result<()> {
+        poll(patience, Duration::from_millis(50), || {
+            Ok(get(self.http(ordinal), "/readyz").ok().filter(|answer| answer.status == 200).map(drop))
+        })?
+        .with_context(|| format!("recorder {ordinal} is not ready after {patience:?}: {}", self.operator.log_tail()))
+    }
+
+    /// Stops everything in order.
+    ///
+    /// # Errors
+    /// When the operator does not end within 15 s, or with a failure.
+    pub fn stop(&mut self) -> Result<()> {
+        let status = self.operator.stop(Duration::from_secs(15))?;
+        if !status.success() {
+            bail!("the operator ended with {status}: {}", self.operator.log_tail());
+        }
+        Ok(())
+    }
+}
+
+/// The first of `count` ports in a row that are free now.
+fn free_ports(count: usize) -> Result<u16> {
+    for _ in 0..100 {
+        let first = crate::harness::free_port()?;
+        let last = u32::from(first) + u32::try_from(count)?;
+        if last < 60_999
+            && (u32::from(first)..last).all(|port| u16::try_from(port).is_ok_and(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()))
+        {
+            return Ok(first);
+        }
+    }
+    bail!("no {count} free ports in a row")
+}
