@@ -1,0 +1,199 @@
+//! How RTSP requests are answered.
+
+use crate::auth::Verdict;
+use crate::camera::Track;
+use crate::conn::{Connection, Phase, Session, TrackState};
+use crate::fault::DescribeFault;
+use crate::ledger::EndReason;
+use crate::rtsp::{Input, Request, Response, interleaved, take};
+use crate::sdp;
+use crate::server::State;
+use crate::spec::{AudioKind, StartAt};
+
+/// What `OPTIONS` tells.
+const METHODS: &str = "OPTIONS, DESCRIBE, SETUP, PLAY, PAUSE, TEARDOWN, GET_PARAMETER, SET_PARAMETER";
+
+/// What becomes of the connection after a request.
+enum Answer {
+    Send(Response),
+    /// These bytes, whatever they are, and then the connection is closed.
+    SendAndClose(Vec<u8>),
+    /// The session is over, and the connection with it.
+    Teardown(Response),
+    /// The connection is reset.
+    Reset,
+}
+
+impl State {
+    /// Answers what has come in. The error says why the connection has to be closed.
+    pub(crate) fn serve(&mut self, key: usize, connection: &mut Connection) -> Result<(), EndReason> {
+        loop {
+            let now_ns = self.now_ns();
+            match take(&mut connection.input) {
+                Ok(None) => return Ok(()),
+                // Reports on any channel count as a sign of life.
+                Ok(Some(Input::Packet(_))) => connection.last_heard_ns = now_ns,
+                Ok(Some(Input::Request(request))) => {
+                    connection.last_heard_ns = now_ns;
+                    let closed = |_| EndReason::Closed;
+                    match self.answer(key, connection, &request) {
+                        Answer::Send(response) => {
+                            connection.send(&response.into_bytes(), now_ns, 0).map_err(closed)?;
+                        }
+                        Answer::SendAndClose(bytes) => {
+                            connection.send(&bytes, now_ns, 0).map_err(closed)?;
+                            return Err(EndReason::Closed);
+                        }
+                        Answer::Teardown(response) => {
+                            connection.send(&response.into_bytes(), now_ns, 0).map_err(closed)?;
+                            return Err(EndReason::Teardown);
+                        }
+                        Answer::Reset => return Err(EndReason::Killed),
+                    }
+                }
+                Err(_) => {
+                    let _ = connection.send(b"RTSP/1.0 400 Bad Request\r\n\r\n", now_ns, 0);
+                    return Err(EndReason::Closed);
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, key: usize, connection: &mut Connection, request: &Request) -> Answer {
+        let status = |status: &str| Answer::Send(Response::new(request, status));
+        let at = request.path().next().and_then(|name| self.find(name));
+        if at.is_some_and(|at| self.cameras[at].switches.refuse) {
+            return Answer::Reset;
+        }
+        if request.method == "OPTIONS" {
+            return Answer::Send(Response::new(request, "200 OK").header("Public", METHODS));
+        }
+        let Some(at) = at else { return status("404 Not Found") };
+        let now_ms = self.now_ns() / 1_000_000;
+        let spec = &self.cameras[at].spec;
+        if let Verdict::Challenge { stale } =
+            self.nonces.judge(spec, &request.method, request.header("Authorization"), now_ms)
+        {
+            let response = Response::new(request, "401 Unauthorized");
+            let challenges = self.nonces.challenges(spec, stale, now_ms);
+            return Answer::Send(
+                challenges.iter().fold(response, |response, value| response.header("WWW-Authenticate", value)),
+            );
+        }
+        match request.method.as_str() {
+            "DESCRIBE" => self.describe(at, request),
+            "SETUP" => self.setup(key, at, connection, request),
+            "PLAY" | "PAUSE" | "TEARDOWN" | "GET_PARAMETER" | "SET_PARAMETER" => {
+                let Some(session) = &mut connection.session else { return status("454 Session Not Found") };
+                let id = format!("{:016x}", session.id);
+                let asked = request.header("Session").map(|value| value.split(';').next().unwrap_or_default().trim());
+                if asked.is_some_and(|asked| asked != id) || session.camera != at {
+                    return status("454 Session Not Found");
+                }
+                match request.method.as_str() {
+                    "PLAY" => self.play(at, session, request),
+                    "PAUSE" => {
+                        session.phase = Phase::Ready;
+                        Answer::Send(Response::new(request, "200 OK").header("Session", &id))
+                    }
+                    "TEARDOWN" => Answer::Teardown(Response::new(request, "200 OK").header("Session", &id)),
+                    _ => Answer::Send(Response::new(request, "200 OK").header("Session", &id)),
+                }
+            }
+            _ => Answer::Send(Response::new(request, "501 Not Implemented").header("Public", METHODS)),
+        }
+    }
+
+    fn describe(&self, at: usize, request: &Request) -> Answer {
+        let camera = &self.cameras[at];
+        let status = |status: &str| Answer::Send(Response::new(request, status));
+        match camera.switches.describe {
+            DescribeFault::None => {}
+            DescribeFault::NotFound => return status("404 Not Found"),
+            DescribeFault::ServerError => return status("500 Internal Server Error"),
+            DescribeFault::Unavailable => return status("503 Service Unavailable"),
+            DescribeFault::NotRtsp => {
+                return Answer::SendAndClose(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello".to_vec());
+            }
+        }
+        if !camera.spec.redirect.is_empty() {
+            let location = format!("{}/{}", request.base(), camera.spec.redirect);
+            return Answer::Send(Response::new(request, "302 Found").header("Location", &location));
+        }
+        let description = sdp::describe(&camera.spec, camera.parameter_sets(), camera.switches.sdp);
+        let base = format!("{}/{}/", request.base(), camera.spec.name);
+        Answer::Send(
+            Response::new(request, "200 OK").header("Content-Base", &base).body("application/sdp", description),
+        )
+    }
+
+    fn setup(&mut self, key: usize, at: usize, connection: &mut Connection, request: &Request) -> Answer {
+        let status = |status: &str| Answer::Send(Response::new(request, status));
+        let camera = &mut self.cameras[at];
+        let track = match request.path().nth(1) {
+            // Where there is one track only, its aggregate URL will do.
+            None | Some("trackID=0") => Track::Video,
+            Some("trackID=1") if camera.spec.audio == AudioKind::Aac => Track::Audio,
+            Some(_) => return status("404 Not Found"),
+        };
+        let Some(Ok(channels)) = request.header("Transport").map(interleaved) else {
+            return status("461 Unsupported Transport");
+        };
+        let channels = channels.unwrap_or((2 * track as u8, 2 * track as u8 + 1));
+        if connection.session.as_ref().is_some_and(|session| session.camera != at || session.phase != Phase::Ready) {
+            return status("455 Method Not Valid in This State");
+        }
+        if connection.session.is_none() {
+            let limit = camera.spec.max_sessions as usize;
+            if limit > 0 && camera.sessions.len() >= limit {
+                return status("453 Not Enough Bandwidth");
+            }
+            camera.sessions.push(key);
+            self.next_session += 1;
+        }
+        let id = self.next_session;
+        let session = connection.session.get_or_insert_with(|| Session {
+            id,
+            camera: at,
+            phase: Phase::Ready,
+            tracks: [None, None],
+        });
+        let state = TrackState::new(channels);
+        let transport = format!(
+            "RTP/AVP/TCP;unicast;interleaved={}-{};ssrc={:08X}",
+            channels.0, channels.1, state.numbering.ssrc
+        );
+        session.tracks[track as usize] = Some(state);
+        Answer::Send(
+            Response::new(request, "200 OK")
+                .header("Session", &format!("{:016x};timeout={}", session.id, camera.spec.timeout))
+                .header("Transport", &transport),
+        )
+    }
+
+    fn play(&self, at: usize, session: &mut Session, request: &Request) -> Answer {
+        let camera = &self.cameras[at];
+        let mut info = Vec::new();
+        for (number, track) in [Track::Video, Track::Audio].into_iter().enumerate() {
+            let Some(state) = session.track(track) else { continue };
+            let first_time = camera.first_time(track, camera.spec.start == StartAt::Key);
+            info.push(format!(
+                "url={}/{}/trackID={number};seq={};rtptime={}",
+                request.base(),
+                camera.spec.name,
+                state.numbering.next_sequence,
+                state.numbering.timestamp(first_time)
+            ));
+        }
+        // A second PLAY of a playing session changes nothing.
+        if session.phase == Phase::Ready {
+            session.phase = Phase::Waiting;
+        }
+        Answer::Send(
+            Response::new(request, "200 OK")
+                .header("Session", &format!("{:016x}", session.id))
+                .header("Range", "npt=now-")
+                .header("RTP-Info", &info.join(",")),
+        )
+    }
+}
