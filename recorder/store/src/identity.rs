@@ -1,0 +1,149 @@
+//! Who a volume is: `framekeeper.json` (`docs/format.md` §2).
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use framekeeper_media::WallTime;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::env::{Folder, read_exact, write_all};
+use crate::error::OpenError;
+use crate::names;
+
+const NAME: &str = "framekeeper.json";
+const NEW_NAME: &str = "framekeeper.new";
+const LOCK_NAME: &str = "lock";
+const FORMAT: u32 = 1;
+/// Far more than it ever is.
+const BYTES_AT_MOST: u64 = 64 << 10;
+
+/// The identity file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Identity {
+    pub(crate) format: u32,
+    pub(crate) pool: String,
+    pub(crate) recorder: String,
+    pub(crate) volume: Uuid,
+    pub(crate) segment_bytes: u64,
+    pub(crate) created: String,
+    pub(crate) opens: u64,
+    /// File numbers up to this one were given out.
+    #[serde(default)]
+    pub(crate) files: u64,
+    /// The last opener closed it in order.
+    #[serde(default)]
+    pub(crate) closed: bool,
+}
+
+/// What a volume must be to be opened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expected<'a> {
+    pub(crate) dir: &'a Path,
+    pub(crate) pool: &'a str,
+    pub(crate) recorder: &'a str,
+    pub(crate) volume: Option<Uuid>,
+    pub(crate) segment_bytes: u64,
+}
+
+impl Expected<'_> {
+    fn io(&self, what: &str) -> impl FnOnce(io::Error) -> OpenError {
+        let (dir, what) = (self.dir.to_owned(), what.to_owned());
+        move |source| match source.kind() {
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => OpenError::ReadOnly { dir, source },
+            _ => OpenError::Io { dir, what, source },
+        }
+    }
+
+    fn refuse(&self, field: &'static str, found: &impl ToString, expected: &impl ToString) -> OpenError {
+        let (found, expected) = (found.to_string(), expected.to_string());
+        OpenError::Identity { dir: self.dir.to_owned(), field, found, expected }
+    }
+
+    /// Whether `found` is what was expected.
+    fn check(&self, found: &Identity) -> Result<(), OpenError> {
+        if found.format != FORMAT {
+            return Err(self.refuse("format", &found.format, &FORMAT));
+        }
+        if found.pool != self.pool {
+            return Err(self.refuse("pool", &found.pool, &self.pool));
+        }
+        if let Some(volume) = self.volume.filter(|v| *v != found.volume) {
+            return Err(self.refuse("volume", &found.volume, &volume));
+        }
+        if found.segment_bytes != self.segment_bytes {
+            return Err(self.refuse("segmentBytes", &found.segment_bytes, &self.segment_bytes));
+        }
+        Ok(())
+    }
+
+    /// Reads the identity of the volume; `None` when the folder is empty and may be formatted.
+    pub(crate) fn read(&self, folder: &dyn Folder) -> Result<Option<Identity>, OpenError> {
+        let entries = folder.list(Path::new("")).map_err(self.io("list"))?;
+        if entries.iter().any(|e| e.name == NAME && !e.folder) {
+            let identity = self.parse(folder)?;
+            self.check(&identity)?;
+            return Ok(Some(identity));
+        }
+        // Formatting that was cut short leaves these behind.
+        let ours = ["lost+found", LOCK_NAME, NEW_NAME];
+        match entries.iter().find(|e| !ours.contains(&e.name.as_str())) {
+            None => Ok(None),
+            Some(foreign) => Err(OpenError::Foreign { dir: self.dir.to_owned(), example: foreign.name.clone() }),
+        }
+    }
+
+    fn parse(&self, folder: &dyn Folder) -> Result<Identity, OpenError> {
+        let damaged = |reason: String| OpenError::Damaged { dir: self.dir.to_owned(), reason };
+        let file = folder.open(Path::new(NAME), false).map_err(self.io("open framekeeper.json"))?;
+        let size = file.size().map_err(self.io("read framekeeper.json"))?;
+        if size > BYTES_AT_MOST {
+            return Err(damaged(format!("it is {size} bytes long")));
+        }
+        let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+        read_exact(file.as_ref(), &mut bytes, 0).map_err(self.io("read framekeeper.json"))?;
+        serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))
+    }
+
+    /// Takes the volume's lock.
+    pub(crate) fn lock(&self, folder: &dyn Folder) -> Result<Box<dyn crate::env::Lock>, OpenError> {
+        folder.lock(Path::new(LOCK_NAME)).map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => OpenError::InUse { dir: self.dir.to_owned() },
+            _ => self.io("lock")(e),
+        })
+    }
+
+    /// The identity of a new volume.
+    pub(crate) fn fresh(&self, volume: Uuid, now: WallTime) -> Identity {
+        Identity {
+            format: FORMAT,
+            pool: self.pool.to_owned(),
+            recorder: self.recorder.to_owned(),
+            volume: self.volume.unwrap_or(volume),
+            segment_bytes: self.segment_bytes,
+            created: names::rfc3339(now),
+            opens: 0,
+            files: 0,
+            closed: true,
+        }
+    }
+
+    /// Replaces the identity file, durably.
+    pub(crate) fn write(&self, folder: &dyn Folder, identity: &Identity) -> Result<(), OpenError> {
+        write(folder, identity).map_err(self.io("write framekeeper.json"))
+    }
+}
+
+/// Replaces the identity file: write, sync, rename, sync of the folder.
+pub(crate) fn write(folder: &dyn Folder, identity: &Identity) -> io::Result<()> {
+    let mut bytes = serde_json::to_vec(identity)?;
+    bytes.push(b'\n');
+    let new = PathBuf::from(NEW_NAME);
+    let file = folder.open_or_create(&new)?;
+    file.set_size(0)?;
+    write_all(file.as_ref(), &bytes, 0)?;
+    file.sync()?;
+    folder.rename(&new, Path::new(NAME))?;
+    folder.sync_folder(Path::new(""))
+}

@@ -1,0 +1,247 @@
+//! The plain values that go in and come out of the store.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use framekeeper_media::init::InitSegment;
+use framekeeper_media::{FrameFlags, FrameIdentity, MediaTime, WallTime};
+use uuid::Uuid;
+
+pub use framekeeper_media::boxes::run::{GapReason, PlanVersion, ReportedTime};
+
+/// Which stream: the object's UID, and the name that its folder gets.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StreamIdent {
+    /// UID of the `CameraStream` object.
+    pub uid: Uuid,
+    /// Its namespace: 1–63 bytes, no `/`, not `.` or `..`.
+    pub namespace: String,
+    /// Its name: 1–253 bytes, no `/`, not `.` or `..`.
+    pub name: String,
+}
+
+/// What a new run of a stream is.
+#[derive(Clone, Debug)]
+pub struct RunStart {
+    /// The run: random, never used before.
+    pub run: Uuid,
+    /// Epoch; orders copies of the same frame.
+    pub epoch: u64,
+    /// 0 primary, 1… standby.
+    pub rank: u32,
+    /// The plan version under which this recorder records.
+    pub plan_version: PlanVersion,
+    /// Why there is a gap before this run. `None`: the store knows better (first run of this stream since the store was
+    /// opened): [`GapReason::FirstRun`], [`GapReason::RecorderStopped`] or
+    /// [`GapReason::RecorderCrashed`].
+    pub gap: Option<GapReason>,
+    /// Codec parameters of this run.
+    pub init: Arc<InitSegment>,
+    /// Ticks a second of the audio clock; 0 when `init` has no audio track.
+    pub audio_timescale: u32,
+    /// The newest sender report, if any.
+    pub sender_report: Option<ReportedTime>,
+}
+
+/// One coded picture, ready to be stored.
+#[derive(Clone, Debug)]
+pub struct VideoFrame {
+    /// The access unit's bytes: NAL units, each behind a 4-byte length.
+    pub data: Bytes,
+    /// Presentation time, 90 kHz, unwrapped RTP time.
+    pub pts: MediaTime,
+    /// Decode time, 90 kHz, on the same clock; grows from frame to frame.
+    pub dts: MediaTime,
+    /// From this decode time to the next one's, in ticks of 90 kHz; a forecast at a fragment's last frame.
+    pub duration: u32,
+    /// Wall time of the presentation time.
+    pub wall: WallTime,
+    /// Hash of the VCL NAL units.
+    pub identity: FrameIdentity,
+    /// Random access, sync, loss.
+    pub flags: FrameFlags,
+}
+
+/// One coded audio frame, ready to be stored. At most 65,535 bytes.
+#[derive(Clone, Debug)]
+pub struct AudioFrame {
+    /// The frame's bytes.
+    pub data: Bytes,
+    /// Presentation time on the audio clock, unwrapped RTP time.
+    pub pts: MediaTime,
+    /// How long it plays, in ticks of the audio clock.
+    pub duration: u32,
+    /// Wall time of the presentation time.
+    pub wall: WallTime,
+}
+
+/// A stretch of one GOP, with the audio that came along, to be stored as one unit.
+#[derive(Clone, Debug, Default)]
+pub struct Fragment {
+    /// In decoding order. A frame at which decoding can begin is only ever the first.
+    pub video: Vec<VideoFrame>,
+    /// In order of time.
+    pub audio: Vec<AudioFrame>,
+    /// The same instant on the audio clock and on the video clock, as known now. Without it, wall times place the audio.
+    pub av_sync: Option<(MediaTime, MediaTime)>,
+    /// The first video frame is a random access point.
+    pub begins_random_access: bool,
+    /// A sender report newer than that of the run's start, if any.
+    pub sender_report: Option<ReportedTime>,
+}
+
+/// How far a stream is safe on disk: this and all before it survives a loss of power.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Durable {
+    /// Wall time of the newest durable video frame.
+    pub wall: WallTime,
+    /// Its presentation time, 90 kHz.
+    pub pts: MediaTime,
+    /// Durable video frames since the store was opened.
+    pub frames: u64,
+}
+
+/// The run that a stream had before, as its volume tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PreviousRun {
+    /// The run.
+    pub run: Uuid,
+    /// When its last frame ended.
+    pub end: WallTime,
+    /// Whether the store was closed in order behind it; `true` for a run of the store that is open.
+    pub in_order: bool,
+}
+
+/// A stretch of a stream without a gap, on one recorder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunInfo {
+    /// The run.
+    pub run: Uuid,
+    /// UID of the recorder that recorded it.
+    pub recorder: Uuid,
+    /// Epoch; the higher one's copy of a frame comes first.
+    pub epoch: u64,
+    /// 0 primary, 1… standby.
+    pub rank: u32,
+    /// Wall time of its first frame that is still here.
+    pub from: WallTime,
+    /// Wall time at which its last frame here ends.
+    pub to: WallTime,
+    /// Video frames of it that are here.
+    pub frames: u64,
+    /// Why there is a gap before it.
+    pub gap: GapReason,
+    /// The run before it on this recorder, nil when there is none.
+    pub previous_run: Uuid,
+    /// When the run before it ended, if known.
+    pub previous_end: Option<WallTime>,
+    /// Whether it is being recorded right now.
+    pub active: bool,
+}
+
+/// One segment file, as the catalogue (or, while it is written, memory) knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// UUID of its volume.
+    pub volume: Uuid,
+    /// Its file, below the volume's folder.
+    pub path: PathBuf,
+    /// Number of the file on its volume, kept for life.
+    pub file_number: u64,
+    /// This use of the file.
+    pub nonce: u64,
+    /// The stream.
+    pub stream: Uuid,
+    /// Its number among the stream's segments on this volume.
+    pub number: u64,
+    /// Names the codec parameters.
+    pub init_hash: u64,
+    /// Wall time of its first frame.
+    pub first: WallTime,
+    /// Wall time at which its last frame ends.
+    pub end: WallTime,
+    /// Whether it has its index.
+    pub sealed: bool,
+    /// Bytes in use from the start of the file: everything up to the last fragment's end.
+    pub used_bytes: u64,
+    /// Counts.
+    pub counts: SegmentCounts,
+}
+
+/// What is in a segment, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SegmentCounts {
+    /// Video frames.
+    pub video_frames: u32,
+    /// Audio frames.
+    pub audio_frames: u32,
+    /// Random access points.
+    pub random_access_points: u32,
+    /// Fragments.
+    pub fragments: u32,
+    /// Runs that have frames in it.
+    pub runs: u32,
+    /// Bytes of all video samples.
+    pub video_bytes: u64,
+    /// Bytes of all audio samples.
+    pub audio_bytes: u64,
+}
+
+/// How the store is set up.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// Volumes, each independent of the others.
+    pub volumes: Vec<VolumeConfig>,
+    /// The pool, as `namespace/name`: a volume of another pool is refused.
+    pub pool: String,
+    /// Name of this recorder, written into a volume when it is formatted.
+    pub recorder: String,
+    /// UID of this recorder, written into each run.
+    pub recorder_uid: Uuid,
+    /// From the start of one sync to the start of the next (never before that one ended). 500 ms unless disks are slow.
+    pub sync_interval: Duration,
+    /// Bytes that one stream may have waiting for the disk.
+    pub stream_queue_bytes: usize,
+    /// Bytes that all streams together may have waiting for the disk.
+    pub total_queue_bytes: usize,
+    /// How long [`crate::Store::open`] may walk unsealed segments before recording goes into fresh files. 1.5 s.
+    pub recovery_budget: Duration,
+}
+
+impl StoreConfig {
+    /// Bytes that one stream may have waiting: 4 s of 50 Mbit/s.
+    pub const STREAM_QUEUE_BYTES: usize = 24 << 20;
+    /// Bytes that all streams may have waiting.
+    pub const TOTAL_QUEUE_BYTES: usize = 512 << 20;
+
+    /// A setup with the default limits.
+    #[must_use]
+    pub fn new(pool: &str, recorder: &str, recorder_uid: Uuid, volumes: Vec<VolumeConfig>) -> Self {
+        Self {
+            volumes,
+            pool: pool.to_owned(),
+            recorder: recorder.to_owned(),
+            recorder_uid,
+            sync_interval: Duration::from_millis(500),
+            stream_queue_bytes: Self::STREAM_QUEUE_BYTES,
+            total_queue_bytes: Self::TOTAL_QUEUE_BYTES,
+            recovery_budget: Duration::from_millis(1500),
+        }
+    }
+}
+
+/// One volume.
+#[derive(Clone, Debug)]
+pub struct VolumeConfig {
+    /// Its folder. Must exist.
+    pub dir: PathBuf,
+    /// Its UUID, where it is known: any other volume found there is refused. `None` accepts whichever volume of this pool is
+    /// there, and formats an empty folder with a random one.
+    pub uuid: Option<Uuid>,
+    /// Size of each segment file: a multiple of 4096, from 1 MiB to 1 GiB.
+    pub segment_bytes: u64,
+    /// Bytes that the volume may use: it gets `budget_bytes / segment_bytes` files, rounded down, at least 4.
+    pub budget_bytes: u64,
+}
