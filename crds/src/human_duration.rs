@@ -37,6 +37,9 @@ pub enum ParseDurationError {
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 impl HumanDuration {
+    /// The form as a regular expression; also how a schema's reader knows a field of this type.
+    pub const PATTERN: &'static str = "^([0-9]+(ms|s|m|h|d))+$";
+
     /// From milliseconds.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
@@ -128,7 +131,7 @@ impl JsonSchema for HumanDuration {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$", "maxLength": 32 })
+        json_schema!({ "type": "string", "pattern": Self::PATTERN, "maxLength": 32 })
     }
 }
 

@@ -21,11 +21,9 @@ mod common;
 mod human_duration;
 mod quantity;
 #[expect(unreachable_pub, reason = "KubeSchema expands to a pub struct inside a function")]
-#[expect(clippy::duplicated_attributes, reason = "print columns have the same keys each")]
 mod recorder;
 pub mod schema;
 #[expect(unreachable_pub, reason = "KubeSchema expands to a pub struct inside a function")]
-#[expect(clippy::duplicated_attributes, reason = "print columns have the same keys each")]
 mod storage_pool;
 pub mod validate;
 

@@ -1,0 +1,406 @@
+//! From manifests and what is remembered to the Recorder objects: who records what, in which epoch, by which decision.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use framekeeper_crds::validate::{self, FieldError};
+use framekeeper_crds::{
+    CameraStreamSpec, Channel, PlanVersion, Recorder, RecorderSegment, RecorderSlots, RecorderSpec, RecorderVolume,
+    Retired, Role, StoragePoolSpec, StreamRef, recorder_name,
+};
+use uuid::Uuid;
+
+use super::cross;
+use super::manifest::{Key, Manifests};
+use super::state::{PoolState, RecorderState, Retiring, State, StreamState};
+use crate::plan::placement::{self, Demand, Supply};
+
+/// What an assignment needs to know of the world outside the manifests.
+pub trait World {
+    /// A new identity.
+    fn new_uuid(&mut self) -> Uuid;
+    /// The identity of a volume that is there already, if it belongs to this recorder of this pool.
+    fn volume_uuid(&mut self, recorder: &Key, pool: &Key, volume: &str) -> Option<Uuid>;
+    /// The generation that a recorder says is in effect.
+    fn observed_generation(&mut self, recorder: &Key) -> Option<i64>;
+}
+
+/// Who is to record what.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Assignment {
+    /// What to remember.
+    pub state: State,
+    /// The recorders there shall be.
+    pub recorders: BTreeMap<Key, Recorder>,
+    /// Streams that are to be recorded but have no slot.
+    pub unplaced: BTreeSet<Key>,
+}
+
+/// UID of a stream: the same for the same namespace and name, so that footage is found again.
+#[must_use]
+pub fn stream_uid(key: &Key) -> String {
+    Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("framekeeper.dev/camerastreams/{key}").as_bytes()).to_string()
+}
+
+/// What a change of the manifests may not do: (pool, mistake).
+#[must_use]
+pub fn refused_changes(manifests: &Manifests, state: &State) -> Vec<(Key, FieldError)> {
+    let refused = manifests.pools.iter().flat_map(|(key, pool)| {
+        let old = state.pools.get(&key.to_string());
+        let errors =
+            old.map(|old| validate::storage_pool_change(old.spec.segment.bytes, &pool.object)).unwrap_or_default();
+        errors.into_iter().map(|error| (key.clone(), error))
+    });
+    refused.collect()
+}
+
+/// Assigns all streams. Of what is as it was, nothing changes: not the recorder of a stream, not its epoch, not the generation of a Recorder.
+pub fn assign(manifests: &Manifests, mut state: State, world: &mut dyn World) -> Assignment {
+    let decision = PlanVersion { term: state.term, sequence: state.sequence + 1 };
+    let mut decided = false;
+    for (key, pool) in &manifests.pools {
+        remember_pool(&mut state, key, &pool.object);
+    }
+    for (key, stream) in &manifests.streams {
+        remember_stream(&mut state, key, &stream.object);
+    }
+
+    let mut unplaced = BTreeSet::new();
+    let mut recorders = BTreeMap::new();
+    for (pool_key, pool) in &manifests.pools {
+        let streams = streams_of(manifests, pool_key);
+        let plan = place(&state, pool_key, &pool.object, &streams);
+        unplaced.extend(plan.unplaced);
+        for (stream, ordinal) in &plan.placed {
+            decided |= give(&mut state, stream, pool_key, *ordinal, decision);
+        }
+        for ordinal in 0..pool.object.recorders {
+            let key = Key::new(&pool_key.namespace, recorder_name(&pool_key.name, ordinal));
+            let held = plan.placed.iter().filter(|(_, holder)| **holder == ordinal).map(|(stream, _)| stream);
+            let channels = held.filter_map(|stream| channel(&state, stream, streams.get(stream)?)).collect();
+            let recorder = recorder(&mut state, &key, pool_key, ordinal, &pool.object, channels, world);
+            recorders.insert(key, recorder);
+        }
+    }
+    if decided {
+        state.sequence = decision.sequence;
+    }
+    Assignment { state, recorders, unplaced }
+}
+
+/// The streams of a pool that are to be recorded.
+fn streams_of<'m>(manifests: &'m Manifests, pool: &Key) -> BTreeMap<Key, &'m CameraStreamSpec> {
+    let wanted = manifests.streams.iter().filter(|(key, stream)| {
+        key.namespace == pool.namespace && stream.object.pool_ref.name == pool.name && !stream.object.suspend
+    });
+    wanted.map(|(key, stream)| (key.clone(), &stream.object)).collect()
+}
+
+fn place(
+    state: &State,
+    pool_key: &Key,
+    pool: &StoragePoolSpec,
+    streams: &BTreeMap<Key, &CameraStreamSpec>,
+) -> placement::Placement<Key> {
+    let demands: Vec<_> =
+        streams.iter().map(|(key, spec)| Demand { stream: key.clone(), priority: spec.priority }).collect();
+    // More streams than the budget has files for would starve each other, whatever maxChannels says.
+    let slots = pool.max_channels.min(cross::streams_by_budget(pool));
+    let supplies: Vec<_> = (0..pool.recorders).map(|ordinal| Supply { ordinal, slots }).collect();
+    let held = streams.keys().filter_map(|key| {
+        let stream = state.streams.get(&key.to_string()).filter(|stream| stream.pool == pool_key.to_string())?;
+        Some((key.clone(), stream.recorder?))
+    });
+    placement::place(&demands, &supplies, &held.collect())
+}
+
+/// Gives a stream to a recorder. Whether that changed anything.
+fn give(state: &mut State, key: &Key, pool: &Key, ordinal: u32, decision: PlanVersion) -> bool {
+    let Some(stream) = state.streams.get_mut(&key.to_string()) else { return false };
+    let pool_name = pool.to_string();
+    if stream.recorder == Some(ordinal) && stream.pool == pool_name {
+        return false;
+    }
+    let former = stream.recorder.replace(ordinal).map(|former| (stream.pool.clone(), former));
+    stream.pool = pool_name;
+    stream.epoch += 1;
+    stream.plan_version = decision;
+    let reference = StreamRef { namespace: key.namespace.clone(), name: key.name.clone(), uid: stream.uid.clone() };
+    if let Some((former_pool, former)) = former
+        && let Some((namespace, name)) = former_pool.split_once('/')
+        && let Some(recorder) = state.recorders.get_mut(&format!("{namespace}/{}", recorder_name(name, former)))
+    {
+        let generation = recorder.generation + 1;
+        recorder.retiring.retain(|retiring| retiring.stream != reference);
+        recorder.retiring.push(Retiring { stream: reference, plan_version: decision, generation });
+    }
+    true
+}
+
+fn channel(state: &State, key: &Key, spec: &CameraStreamSpec) -> Option<Channel> {
+    let stream = state.streams.get(&key.to_string())?;
+    Some(Channel {
+        stream: StreamRef { namespace: key.namespace.clone(), name: key.name.clone(), uid: stream.uid.clone() },
+        role: Role::Primary,
+        rank: 0,
+        epoch: stream.epoch,
+        plan_version: stream.plan_version,
+        source: spec.source.clone(),
+        audio: spec.audio,
+        priority: spec.priority,
+    })
+}
+
+fn recorder(
+    state: &mut State,
+    key: &Key,
+    pool_key: &Key,
+    ordinal: u32,
+    pool: &StoragePoolSpec,
+    channels: Vec<Channel>,
+    world: &mut dyn World,
+) -> Recorder {
+    let name = key.to_string();
+    let old = state.recorders.get(&name).cloned();
+    let volumes = pool.storage.volumes.iter().map(|volume| {
+        let known = old.as_ref().and_then(|old| old.spec.volumes.iter().find(|known| known.name == volume.name));
+        let uuid = match known {
+            Some(known) => known.uuid.clone(),
+            None => match world.volume_uuid(key, pool_key, &volume.name) {
+                Some(found) => found.to_string(),
+                None => world.new_uuid().to_string(),
+            },
+        };
+        let budget_bytes = volume.claim_template.spec.resources.requests.storage.as_bytes();
+        RecorderVolume { name: volume.name.clone(), uuid, budget_bytes }
+    });
+    let volumes = volumes.collect();
+    let observed = world.observed_generation(key).unwrap_or(0);
+    let mut retiring = old.as_ref().map(|old| old.retiring.clone()).unwrap_or_default();
+    // What it has again, and what it has acknowledged, it need not be told any more.
+    retiring.retain(|retiring| {
+        observed < retiring.generation && !channels.iter().any(|channel| channel.stream == retiring.stream)
+    });
+    let spec = RecorderSpec {
+        pool: pool_key.name.clone(),
+        ordinal,
+        term: state.term,
+        slots: RecorderSlots { normal: pool.max_channels, reserved: 0 },
+        segment: RecorderSegment {
+            bytes: pool.segment.bytes.as_bytes(),
+            part_ms: millis(pool.segment.part),
+            sync_ms: millis(pool.segment.sync),
+        },
+        volumes,
+        channels,
+        retired: retiring
+            .iter()
+            .map(|retiring| Retired { stream: retiring.stream.clone(), plan_version: retiring.plan_version })
+            .collect(),
+    };
+    let (uid, generation, http_port) = match old {
+        Some(old) if old.spec == spec => (old.uid, old.generation, old.http_port),
+        Some(old) => (old.uid, old.generation + 1, old.http_port),
+        None => (world.new_uuid().to_string(), 1, 0),
+    };
+    let remembered = RecorderState { uid: uid.clone(), generation, spec: spec.clone(), retiring, http_port };
+    state.recorders.insert(name, remembered);
+    let mut recorder = Recorder::new(&key.name, spec);
+    recorder.metadata = ObjectMeta {
+        name: Some(key.name.clone()),
+        namespace: Some(key.namespace.clone()),
+        uid: Some(uid),
+        generation: Some(generation),
+        ..ObjectMeta::default()
+    };
+    recorder
+}
+
+/// Validation bounds these to seconds.
+fn millis(duration: framekeeper_crds::HumanDuration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn remember_pool(state: &mut State, key: &Key, spec: &StoragePoolSpec) {
+    let uid = Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("framekeeper.dev/storagepools/{key}").as_bytes()).to_string();
+    let entry = state.pools.entry(key.to_string());
+    let pool = entry.or_insert_with(|| PoolState { uid, generation: 1, spec: spec.clone() });
+    if pool.spec != *spec {
+        pool.spec = spec.clone();
+        pool.generation += 1;
+    }
+}
+
+fn remember_stream(state: &mut State, key: &Key, spec: &CameraStreamSpec) {
+    let entry = state.streams.entry(key.to_string());
+    let stream = entry.or_insert_with(|| StreamState {
+        uid: stream_uid(key),
+        generation: 1,
+        spec: spec.clone(),
+        recorder: None,
+        pool: format!("{}/{}", key.namespace, spec.pool_ref.name),
+        epoch: 0,
+        plan_version: PlanVersion::default(),
+    });
+    if stream.spec != *spec {
+        stream.spec = spec.clone();
+        stream.generation += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local::manifest;
+    use std::path::PathBuf;
+
+    #[derive(Default)]
+    struct Fake {
+        uuids: u128,
+        found: BTreeMap<(Key, String), Uuid>,
+        observed: BTreeMap<Key, i64>,
+    }
+
+    impl World for Fake {
+        fn new_uuid(&mut self) -> Uuid {
+            self.uuids += 1;
+            Uuid::from_u128(self.uuids)
+        }
+
+        fn volume_uuid(&mut self, recorder: &Key, _: &Key, volume: &str) -> Option<Uuid> {
+            self.found.get(&(recorder.clone(), volume.to_owned())).copied()
+        }
+
+        fn observed_generation(&mut self, recorder: &Key) -> Option<i64> {
+            self.observed.get(recorder).copied()
+        }
+    }
+
+    fn manifests(recorders: u32, max_channels: u32, streams: &[(&str, &str)]) -> Manifests {
+        let mut text = format!(
+            "apiVersion: framekeeper.dev/v1alpha1\nkind: StoragePool\nmetadata: {{name: main}}\nspec: {{recorders: {recorders}, \
+             maxChannels: {max_channels}, storage: {{volumes: [{{name: a, claimTemplate: {{spec: {{resources: {{requests: {{storage: 10Gi}}}}}}}}}}]}}}}\n"
+        );
+        for (name, more) in streams {
+            text.push_str(&format!(
+                "---\napiVersion: framekeeper.dev/v1alpha1\nkind: CameraStream\nmetadata: {{name: {name}}}\n\
+                 spec: {{source: {{url: \"rtsp://c/{name}\"}}, poolRef: {{name: main}}{more}}}\n"
+            ));
+        }
+        let reading = manifest::read(&[(PathBuf::from("f"), text)]);
+        assert_eq!(reading.mistakes, []);
+        reading.manifests
+    }
+
+    fn holders(assignment: &Assignment) -> BTreeMap<String, (String, u64)> {
+        let all = assignment.recorders.values().flat_map(|recorder| {
+            let name = recorder.metadata.name.clone().unwrap();
+            recorder.spec.channels.iter().map(move |c| (c.stream.name.clone(), (name.clone(), c.epoch)))
+        });
+        all.collect()
+    }
+
+    fn at(name: &str) -> Key {
+        Key::new("default", name)
+    }
+
+    #[test]
+    fn nothing_changes_when_nothing_changed() {
+        let manifests = manifests(2, 5, &[("a", ""), ("b", ""), ("c", "")]);
+        let mut world = Fake::default();
+        let first = assign(&manifests, State { term: 1, ..State::default() }, &mut world);
+        assert_eq!(first.state.sequence, 1);
+        let second = assign(&manifests, first.state.clone(), &mut world);
+        assert_eq!(first, second);
+    }
+
+    #[test]
+    fn a_restart_keeps_placement_epochs_and_volumes() {
+        let manifests = manifests(2, 5, &[("a", ""), ("b", ""), ("c", "")]);
+        let mut world = Fake::default();
+        let first = assign(&manifests, State { term: 1, ..State::default() }, &mut world);
+        let second = assign(&manifests, State { term: 2, ..first.state.clone() }, &mut world);
+        assert_eq!(holders(&first), holders(&second));
+        for (key, recorder) in &second.recorders {
+            let old = &first.recorders[key];
+            assert_eq!(recorder.spec.term, 2);
+            assert_eq!(recorder.metadata.generation, old.metadata.generation.map(|g| g + 1));
+            assert_eq!(recorder.metadata.uid, old.metadata.uid);
+            assert_eq!(recorder.spec.volumes, old.spec.volumes);
+            assert_eq!(recorder.spec.channels, old.spec.channels);
+        }
+    }
+
+    #[test]
+    fn one_more_stream_touches_one_recorder() {
+        let mut world = Fake::default();
+        let first = assign(&manifests(2, 5, &[("a", ""), ("b", ""), ("c", "")]), State::default(), &mut world);
+        let second =
+            assign(&manifests(2, 5, &[("a", ""), ("b", ""), ("c", ""), ("d", "")]), first.state.clone(), &mut world);
+        let touched: Vec<_> = second.recorders.iter().filter(|(key, new)| first.recorders[*key] != **new).collect();
+        assert_eq!(touched.len(), 1);
+        assert_eq!(second.state.sequence, 2);
+    }
+
+    #[test]
+    fn a_stream_that_moves_gets_a_new_epoch_and_its_former_holder_is_told() {
+        let mut world = Fake::default();
+        let first = assign(&manifests(2, 5, &[("a", ""), ("b", "")]), State::default(), &mut world);
+        // Recorder 1 goes; what it had moves to recorder 0, and nobody is left to be told.
+        let second = assign(&manifests(1, 5, &[("a", ""), ("b", "")]), first.state.clone(), &mut world);
+        assert_eq!(holders(&first)["b"], ("main-recorder-1".into(), 1));
+        assert_eq!(holders(&second)["b"], ("main-recorder-0".into(), 2));
+        assert_eq!(holders(&second)["a"], holders(&first)["a"]);
+        // It comes back while recorder 0 has one slot: one of the two moves, and recorder 0 is told so.
+        let third = assign(&manifests(2, 1, &[("a", ""), ("b", "")]), second.state.clone(), &mut world);
+        let retired = |assignment: &Assignment| assignment.recorders[&at("main-recorder-0")].spec.retired.clone();
+        assert_eq!(retired(&third).len(), 1);
+        assert_eq!(retired(&third)[0].stream.name, "b");
+        assert_eq!(holders(&third)["b"], ("main-recorder-1".into(), 3));
+        // Until it says that it knows.
+        let again = assign(&manifests(2, 1, &[("a", ""), ("b", "")]), third.state.clone(), &mut world);
+        assert_eq!(retired(&again).len(), 1);
+        let generation = third.recorders[&at("main-recorder-0")].metadata.generation.unwrap();
+        world.observed.insert(at("main-recorder-0"), generation);
+        let last = assign(&manifests(2, 1, &[("a", ""), ("b", "")]), again.state, &mut world);
+        assert_eq!(retired(&last), []);
+    }
+
+    #[test]
+    fn suspended_streams_hold_no_slot_and_come_back_to_where_they_were() {
+        let mut world = Fake::default();
+        let first = assign(&manifests(2, 5, &[("a", ""), ("b", "")]), State::default(), &mut world);
+        let second = assign(&manifests(2, 5, &[("a", ", suspend: true"), ("b", "")]), first.state.clone(), &mut world);
+        assert_eq!(holders(&second).len(), 1);
+        let third = assign(&manifests(2, 5, &[("a", ""), ("b", "")]), second.state, &mut world);
+        assert_eq!(holders(&first), holders(&third));
+    }
+
+    #[test]
+    fn who_has_no_slot_is_named() {
+        let streams = [("a", ""), ("b", ", priority: 1"), ("c", "")];
+        let assignment = assign(&manifests(1, 2, &streams), State::default(), &mut Fake::default());
+        assert_eq!(assignment.unplaced, BTreeSet::from([at("c")]));
+        assert!(cross::shortage(3, 1, 2).unwrap().contains("add 1 recorders (recorders: 2), or set maxChannels: 3"));
+        assert_eq!(cross::shortage(2, 1, 2), None);
+    }
+
+    #[test]
+    fn a_volume_that_is_there_is_known_again() {
+        let uuid = Uuid::from_u128(77);
+        let mut world = Fake { found: [((at("main-recorder-0"), "a".to_owned()), uuid)].into(), ..Fake::default() };
+        let assignment = assign(&manifests(1, 2, &[]), State::default(), &mut world);
+        assert_eq!(assignment.recorders[&at("main-recorder-0")].spec.volumes[0].uuid, uuid.to_string());
+    }
+
+    #[test]
+    fn the_size_of_segments_stays() {
+        let old = manifests(1, 2, &[]);
+        let state = assign(&old, State::default(), &mut Fake::default()).state;
+        let mut new = manifests(1, 2, &[]);
+        assert_eq!(refused_changes(&new, &state), []);
+        let pool = new.pools.get_mut(&at("main")).unwrap();
+        pool.object.segment.bytes = framekeeper_crds::ByteQuantity::from_bytes(8 << 20);
+        assert_eq!(refused_changes(&new, &state)[0].1.path, "spec.segment.bytes");
+    }
+}

@@ -1,0 +1,151 @@
+//! Rules between objects: references that lead nowhere, and budgets that are too small. A cluster's controllers would say the
+//! same in conditions.
+
+use std::collections::BTreeMap;
+
+use framekeeper_crds::{ByteQuantity, StoragePoolSpec};
+
+use super::check;
+use super::manifest::{Key, Manifests, Reading};
+use super::mistake::Mistake;
+
+/// A stream needs one segment to write to and one to keep.
+const SEGMENTS_PER_STREAM: u64 = 2;
+/// One file that is being emptied, and one that is ready when the next is needed at once.
+const SPARE_SEGMENTS_PER_VOLUME: u64 = 2;
+
+/// Adds what is wrong between the objects of a reading.
+pub fn check(reading: &mut Reading) {
+    let mut found = references(&reading.manifests);
+    found.extend(budgets(&reading.manifests));
+    reading.mistakes.extend(found);
+}
+
+fn references(manifests: &Manifests) -> Vec<Mistake> {
+    let mut found = Vec::new();
+    for (key, stream) in &manifests.streams {
+        let object = format!("CameraStream {key}");
+        let place = &stream.place;
+        let pool = Key::new(&key.namespace, &stream.object.pool_ref.name);
+        let path = "spec.poolRef.name";
+        if !manifests.pools.contains_key(&pool) && !place.is_reported(path) {
+            let message = missing("StoragePool", &pool, manifests.pools.keys());
+            found.push(place.mistake(&object, path, &format!("{:?}", pool.name), message));
+        }
+        let Some(secret) = &stream.object.source.credentials_secret_ref else { continue };
+        let path = "spec.source.credentialsSecretRef.name";
+        if place.is_reported(path) {
+            continue;
+        }
+        let secret = Key::new(&key.namespace, &secret.name);
+        match manifests.secrets.get(&secret) {
+            None => {
+                let message = missing("Secret", &secret, manifests.secrets.keys());
+                found.push(place.mistake(&object, path, &format!("{:?}", secret.name), message));
+            }
+            Some(data) => {
+                for name in ["username", "password"] {
+                    if data.object.get(name).is_none()
+                        && !data.place.is_reported(&format!("data.{name}"))
+                        && !data.place.is_reported(&format!("stringData.{name}"))
+                    {
+                        let keys: Vec<&str> = data.object.keys().collect();
+                        let has = if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") };
+                        let message = format!(
+                            "Secret {secret} has no key {name} (it has {has}); a camera's credentials are username and password"
+                        );
+                        found.push(place.mistake(&object, path, &format!("{:?}", secret.name), message));
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+fn missing<'k>(kind: &str, wanted: &Key, existing: impl Iterator<Item = &'k Key> + Clone) -> String {
+    if let Some(elsewhere) = existing.clone().find(|key| key.name == wanted.name) {
+        let (there, here) = (&elsewhere.namespace, &wanted.namespace);
+        return format!(
+            "there is a {kind} of this name in namespace {there} only, but it must be in {here}, like the stream"
+        );
+    }
+    let here = existing.filter(|key| key.namespace == wanted.namespace).map(|key| key.name.as_str());
+    if let Some(near) = check::nearest(&wanted.name, here.clone()) {
+        return format!("there is no {kind} {wanted}; did you mean {near}?");
+    }
+    let here: Vec<&str> = here.take(10).collect();
+    if here.is_empty() {
+        format!("there is no {kind} {wanted}; add it to the files")
+    } else {
+        format!("there is no {kind} {wanted}; there are {}", here.join(", "))
+    }
+}
+
+/// How many streams the budget of one recorder's volumes can hold.
+pub fn streams_by_budget(pool: &StoragePoolSpec) -> u32 {
+    let segment = pool.segment.bytes.as_bytes().max(1);
+    let segments = pool.storage.volumes.iter().map(|volume| {
+        let bytes = volume.claim_template.spec.resources.requests.storage.as_bytes();
+        (bytes / segment).saturating_sub(SPARE_SEGMENTS_PER_VOLUME)
+    });
+    u32::try_from(segments.sum::<u64>() / SEGMENTS_PER_STREAM).unwrap_or(u32::MAX)
+}
+
+fn budgets(manifests: &Manifests) -> Vec<Mistake> {
+    let mut streams: BTreeMap<Key, u32> = BTreeMap::new();
+    for (key, stream) in manifests.streams.iter().filter(|(_, stream)| !stream.object.suspend) {
+        *streams.entry(Key::new(&key.namespace, &stream.object.pool_ref.name)).or_default() += 1;
+    }
+    let mut found = Vec::new();
+    for (key, pool) in &manifests.pools {
+        let (spec, place) = (&pool.object, &pool.place);
+        if ["spec.recorders", "spec.maxChannels", "spec.segment", "spec.storage"]
+            .iter()
+            .any(|path| place.is_reported(path))
+        {
+            continue;
+        }
+        let wanted = streams.get(key).copied().unwrap_or(0).min(spec.recorders.saturating_mul(spec.max_channels));
+        // A pool that nobody uses yet must be able to hold a stream on each recorder.
+        let each = wanted.div_ceil(spec.recorders.max(1)).max(1);
+        let held = streams_by_budget(spec);
+        if held >= each {
+            continue;
+        }
+        let volumes = spec.storage.volumes.len() as u64;
+        let segments = u64::from(each) * SEGMENTS_PER_STREAM + volumes * SPARE_SEGMENTS_PER_VOLUME;
+        let needed = ByteQuantity::from_bytes(segments * spec.segment.bytes.as_bytes());
+        let given: u64 =
+            spec.storage.volumes.iter().map(|v| v.claim_template.spec.resources.requests.storage.as_bytes()).sum();
+        let message = format!(
+            "a recorder's volumes must hold {needed} at least: {each} streams a recorder need {SEGMENTS_PER_STREAM} segments of {} each, \
+             and a volume {SPARE_SEGMENTS_PER_VOLUME} spare ones; this is enough for {held} streams",
+            spec.segment.bytes
+        );
+        let path = match volumes {
+            1 => "spec.storage.volumes[0].claimTemplate.spec.resources.requests.storage",
+            _ => "spec.storage.volumes",
+        };
+        let given = ByteQuantity::from_bytes(given).to_string();
+        found.push(place.mistake(&format!("StoragePool {key}"), path, &given, message));
+    }
+    found
+}
+
+/// What is said of a pool whose recorders have fewer slots than there are streams: in the log, and in its condition.
+pub fn shortage(streams: u32, recorders: u32, slots: u32) -> Option<String> {
+    let offered = u64::from(recorders) * u64::from(slots);
+    if u64::from(streams) <= offered || slots == 0 {
+        return None;
+    }
+    let more = streams.div_ceil(slots).saturating_sub(recorders);
+    let by_channels = streams.div_ceil(recorders.max(1));
+    let or = if by_channels <= 500 { format!(", or set maxChannels: {by_channels}") } else { String::new() };
+    Some(format!(
+        "{streams} streams need {streams} slots, but {recorders} recorders with maxChannels {slots} have {offered}: \
+         add {more} recorders (recorders: {}){or}; until then {} streams of the lowest priority are not recorded",
+        recorders + more,
+        u64::from(streams) - offered
+    ))
+}

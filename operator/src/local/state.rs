@@ -1,0 +1,169 @@
+//! What must outlive the operator so that a second start goes on where the first stopped: identities, generations, epochs
+//! and who records what. One JSON file, replaced whole. It holds no credentials.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use framekeeper_crds::{CameraStreamSpec, PlanVersion, RecorderSpec, StoragePoolSpec, StreamRef};
+use serde::{Deserialize, Serialize};
+
+use super::files;
+
+const VERSION: u32 = 1;
+
+/// Everything that is remembered.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// Form of this file.
+    pub version: u32,
+    /// Grows at each start of the operator.
+    pub term: u64,
+    /// Grows with each plan of the term that changes who records what.
+    pub sequence: u64,
+    /// By `namespace/name`. Streams that are gone stay, so that one that comes back gets a higher epoch.
+    pub streams: BTreeMap<String, StreamState>,
+    /// By `namespace/name`.
+    pub pools: BTreeMap<String, PoolState>,
+    /// By `namespace/name`.
+    pub recorders: BTreeMap<String, RecorderState>,
+}
+
+/// What is remembered of a stream.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamState {
+    /// Its UID.
+    pub uid: String,
+    /// Grows with each change of the spec.
+    pub generation: i64,
+    /// The spec as last seen.
+    pub spec: CameraStreamSpec,
+    /// The recorder that has it, or had it last: ordinal within `pool`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorder: Option<u32>,
+    /// The pool of that recorder, `namespace/name`.
+    pub pool: String,
+    /// Grows with each change of who records it.
+    pub epoch: u64,
+    /// The decision that gave it to that recorder.
+    pub plan_version: PlanVersion,
+}
+
+/// What is remembered of a pool.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolState {
+    /// Its UID.
+    pub uid: String,
+    /// Grows with each change of the spec.
+    pub generation: i64,
+    /// The spec as last seen.
+    pub spec: StoragePoolSpec,
+}
+
+/// What is remembered of a recorder.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecorderState {
+    /// Its UID.
+    pub uid: String,
+    /// Grows with each change of the spec.
+    pub generation: i64,
+    /// The spec as last written.
+    pub spec: RecorderSpec,
+    /// Streams it is to let go of, with the generation that says so first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retiring: Vec<Retiring>,
+    /// The port of its HTTP server, so that a second start finds it at the same place; 0 when none was chosen yet.
+    #[serde(default)]
+    pub http_port: u16,
+}
+
+/// A stream that a recorder is to let go of.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Retiring {
+    /// The stream.
+    pub stream: StreamRef,
+    /// The decision that took it away.
+    pub plan_version: PlanVersion,
+    /// The first generation of the Recorder that says so: once it is observed, it need not be said any more.
+    pub generation: i64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            term: 0,
+            sequence: 0,
+            streams: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            recorders: BTreeMap::new(),
+        }
+    }
+}
+
+/// Why the state could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The file can't be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not what this program wrote.
+    #[error("{path} is damaged ({source}); move it away to start afresh: streams may then move to other recorders")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// The file was written by a newer program.
+    #[error("{path} was written by a newer version of this program (form {found}, known is {VERSION})")]
+    Newer {
+        /// The file.
+        path: String,
+        /// Its form.
+        found: u32,
+    },
+}
+
+impl State {
+    /// Reads the state, or begins one where there is none.
+    ///
+    /// # Errors
+    /// When the file is there but can't be used. It is left as it is.
+    pub fn load(path: &Path) -> Result<Self, StateError> {
+        let shown = path.display().to_string();
+        let text = match std::fs::read(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(source) => return Err(StateError::Read { path: shown, source }),
+        };
+        let damaged = |source| StateError::Damaged { path: shown.clone(), source };
+        let json: serde_json::Value = serde_json::from_slice(&text).map_err(damaged)?;
+        let found = json.get("version").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        let found = u32::try_from(found).unwrap_or(u32::MAX);
+        if found > VERSION {
+            return Err(StateError::Newer { path: shown, found });
+        }
+        serde_json::from_value(json).map_err(damaged)
+    }
+
+    /// Writes the state.
+    ///
+    /// # Errors
+    /// When the file can't be replaced; the old one is then still there.
+    pub fn store(&self, path: &Path) -> io::Result<()> {
+        let mut text = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
+        text.push(b'\n');
+        files::replace(path, &text, files::Durable::Yes)
+    }
+}
