@@ -214,3 +214,65 @@ fn find_descriptor(mut bytes: &[u8], wanted: u8) -> Result<&[u8], AacError> {
         bytes = tail;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(config: &[u8]) -> Result<AacParameters, AacError> {
+        AacParameters::from_audio_specific_config(config)
+    }
+
+    #[test]
+    fn low_complexity() {
+        // 00010 0011 0010 000: AAC-LC, 48 kHz, stereo, 1024 samples
+        let aac = read(&[0x11, 0x90]).unwrap();
+        assert_eq!((aac.object_type, aac.sample_rate, aac.channels, aac.frame_length), (2, 48_000, 2, 1024));
+        assert_eq!((aac.extension_sample_rate, aac.codec_string().as_str()), (None, "mp4a.40.2"));
+        // 00010 1000 0001 100: 16 kHz, mono, 960 samples
+        let aac = read(&[0x14, 0x0c]).unwrap();
+        assert_eq!((aac.sample_rate, aac.channels, aac.frame_length), (16_000, 1, 960));
+    }
+
+    #[test]
+    fn explicit_rate_and_spectral_band_replication() {
+        // 00010 1111 (24 bits: 44101) 0001 000
+        let value: u64 = 0b00010 << 35 | 0b1111 << 31 | 44_101 << 7 | 0b0001 << 3;
+        assert_eq!(read(&value.to_be_bytes()[3..]).unwrap().sample_rate, 44_101);
+        // 00101 0110 0010 0011 00010 000: HE-AAC, 24 kHz core, stereo, 48 kHz out
+        let bits: u32 = 0b00101 << 27 | 0b0110 << 23 | 0b0010 << 19 | 0b0011 << 15 | 0b00010 << 10;
+        let aac = read(&bits.to_be_bytes()).unwrap();
+        assert_eq!((aac.object_type, aac.sample_rate, aac.extension_sample_rate), (5, 24_000, Some(48_000)));
+        assert_eq!(aac.codec_string(), "mp4a.40.5");
+    }
+
+    #[test]
+    fn channels_from_a_program_config_element() {
+        // AAC-LC, 48 kHz, channelConfiguration 0; front: one pair and one single, one LFE: 4 channels.
+        let bits: u128 = 0b00010_0011_0000_000 << 112 // AudioSpecificConfig
+            | 0b0000_01_0011_0010_0000_0000_01_000_0000 << 81 // tag … counts: front 2, side 0, back 0, lfe 1, 0, 0
+            | 0b000 << 78 // no mixdowns
+            | 0b1_0000_0_0000 << 68;
+        assert_eq!(read(&bits.to_be_bytes()).unwrap().channels, 4);
+    }
+
+    #[test]
+    fn what_is_not_supported_or_cut_is_refused() {
+        assert_eq!(read(&[]), Err(AacError::Malformed { field: "ends early" }));
+        assert_eq!(read(&[0x11]), Err(AacError::Malformed { field: "ends early" }));
+        assert_eq!(read(&[0x16, 0x90]), Err(AacError::Malformed { field: "samplingFrequencyIndex" }));
+        // 11111 000111: object type 39, ER AAC ELD
+        assert_eq!(read(&[0xf8, 0xe6, 0x40, 0, 0]), Err(AacError::ObjectType { object_type: 39 }));
+        assert!(read(&[0x12; MAX_CONFIG_BYTES + 1]).is_err());
+    }
+
+    #[test]
+    fn esds_there_and_back() {
+        let aac = read(&[0x11, 0x90]).unwrap();
+        let esds = aac.esds();
+        assert_eq!(AacParameters::from_esds(&esds[12..]).unwrap(), aac);
+        for end in 12..esds.len() - 6 {
+            assert!(AacParameters::from_esds(&esds[12..end]).is_err(), "cut at {end}");
+        }
+    }
+}

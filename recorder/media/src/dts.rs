@@ -75,3 +75,37 @@ impl DecodeTimes {
         DecodeTime { dts: MediaTime(dts), composition_offset }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(depth: Option<u8>, pts: &[i64]) -> Vec<(i64, i32)> {
+        let mut times = DecodeTimes::new(depth, 10);
+        pts.iter().map(|&pts| times.push(MediaTime(pts))).map(|time| (time.dts.0, time.composition_offset)).collect()
+    }
+
+    #[test]
+    fn frames_in_order_need_no_offsets() {
+        assert_eq!(decode(Some(0), &[100, 110, 125, 130]), [(100, 0), (110, 0), (125, 0), (130, 0)]);
+        assert_eq!(decode(None, &[100, 110, 125]), [(100, 0), (110, 0), (125, 0)]);
+    }
+
+    #[test]
+    fn ibbp_with_the_depth_known() {
+        // I0 P3 B1 B2 P6 B4 B5
+        let times = decode(Some(1), &[0, 30, 10, 20, 60, 40, 50]);
+        assert_eq!(times, [(-10, 10), (0, 30), (10, 0), (20, 0), (30, 30), (40, 0), (50, 0)]);
+    }
+
+    #[test]
+    fn a_depth_nobody_told_is_found_at_the_first_frame_out_of_order() {
+        let times = decode(None, &[0, 30, 10, 20, 60, 40, 50]);
+        assert_eq!(times, [(0, 0), (30, 0), (31, -21), (32, -12), (33, 27), (40, 0), (50, 0)]);
+    }
+
+    #[test]
+    fn equal_times_are_pulled_apart() {
+        assert_eq!(decode(Some(0), &[5, 5, 5, 6]), [(5, 0), (6, -1), (7, -2), (8, -2)]);
+    }
+}

@@ -55,3 +55,28 @@ impl SequenceExtender {
         extended
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_wrap_forwards_and_backwards() {
+        let mut time = Unwrapper::new();
+        assert_eq!(time.unwrap(u32::MAX - 10), MediaTime(i64::from(u32::MAX) - 10));
+        assert_eq!(time.unwrap(20), MediaTime((1 << 32) + 20));
+        assert_eq!(time.peek(u32::MAX), MediaTime((1 << 32) - 1));
+        assert_eq!(time.unwrap(u32::MAX - 5), MediaTime((1 << 32) - 6));
+        assert_eq!(time.unwrap(21), MediaTime((1 << 32) + 21));
+        let mut time = Unwrapper::new();
+        time.unwrap(3);
+        assert_eq!(time.unwrap(u32::MAX), MediaTime(-1), "before the first wrap there are negative times");
+    }
+
+    #[test]
+    fn sequence_numbers_extend() {
+        let mut sequence = SequenceExtender::new();
+        let extended: Vec<i64> = [65_534, 65_535, 1, 0, 2, 40_000].into_iter().map(|n| sequence.extend(n)).collect();
+        assert_eq!(extended, [65_534, 65_535, 65_537, 65_536, 65_538, 40_000]);
+    }
+}

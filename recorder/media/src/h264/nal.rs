@@ -192,3 +192,52 @@ pub fn annexb_to_avcc(stream: &[u8]) -> Bytes {
     }
     Bytes::from(data)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(nals: &[&[u8]]) -> Vec<u8> {
+        nals.iter().flat_map(|nal| [&u32::try_from(nal.len()).unwrap().to_be_bytes()[..], nal].concat()).collect()
+    }
+
+    #[test]
+    fn recovery_points_count_only_without_frames_to_wait_for() {
+        let slice: &[u8] = &[0x41, 0x9a];
+        // payloadType 6, 1 byte, recovery_frame_cnt 0 and flags; then the same behind a user data message, and with 4 frames to wait for.
+        let now: &[u8] = &[6, 6, 1, 0b1010_0000, 0x80];
+        let behind: &[u8] = &[6, 5, 2, 0, 1, 6, 1, 0b1010_0000, 0x80];
+        let later: &[u8] = &[6, 6, 1, 0b0010_1100, 0x80];
+        let flags = |nals: &[&[u8]]| random_access_flags(&classify(&frame(nals)));
+        assert_eq!(flags(&[now, slice]), FrameFlags::RANDOM_ACCESS);
+        assert_eq!(flags(&[behind, slice]), FrameFlags::RANDOM_ACCESS);
+        assert_eq!(flags(&[later, slice]), FrameFlags::default());
+        assert_eq!(classify(&frame(&[later, slice])).recovery_frame_cnt, Some(4));
+        assert_eq!(flags(&[&[0x65, 0x88]]), FrameFlags::RANDOM_ACCESS.with(FrameFlags::SYNC));
+        assert_eq!(flags(&[now]), FrameFlags::INCOMPLETE, "a recovery point of no picture");
+    }
+
+    #[test]
+    fn lengths_that_do_not_add_up() {
+        let mut data = frame(&[&[0x65, 0x88], &[0x41]]);
+        data.truncate(data.len() - 1);
+        let summary = classify(&data);
+        assert!(summary.malformed && summary.idr);
+        assert!(random_access_flags(&summary).contains(FrameFlags::INCOMPLETE));
+        let last = split_nals(&data).last().unwrap();
+        assert_eq!(last, Err(H264Error::NalLength { length: 1, left: 0 }));
+        assert_eq!(split_nals(&[0, 0]).count(), 1);
+        assert_eq!(
+            split_nals(&[0, 0, 0, 0, 0]).collect::<Vec<_>>(),
+            [Err(H264Error::NalLength { length: 0, left: 1 })]
+        );
+    }
+
+    #[test]
+    fn annex_b_with_both_start_codes() {
+        let stream =
+            [&[0, 0, 0, 1, 0x67, 1][..], &[0, 0, 1, 0x68, 2, 0, 0], &[0, 0, 1], &[0, 0, 1, 0x65, 3, 0]].concat();
+        assert_eq!(split_annexb(&stream).collect::<Vec<_>>(), [&[0x67, 1][..], &[0x68, 2], &[0x65, 3]]);
+        assert_eq!(split_annexb(&[1, 2, 3]).count(), 0);
+    }
+}

@@ -193,3 +193,84 @@ fn check_pps(nal: &[u8], sps_id: u32) -> Result<(), H264Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// libx264: 160 x 120, High profile, level 1.1, two frames of reordering, 25 fps.
+    const SPS: &[u8] = &[
+        0x67, 0x64, 0x00, 0x0b, 0xac, 0xd9, 0x42, 0x84, 0x7e, 0x5c, 0x04, 0x40, 0x00, 0x00, 0x03, 0x00, 0x40, 0x00,
+        0x00, 0x0c, 0x83, 0xc5, 0x0a, 0x65, 0x80,
+    ];
+    const PPS: &[u8] = &[0x68, 0xeb, 0xe3, 0xcb, 0x22, 0xc0];
+
+    #[test]
+    fn fields_of_an_sps_with_emulation_prevention() {
+        let found = H264Parameters::from_sps_pps(SPS, &[PPS]).unwrap();
+        assert_eq!((found.width, found.height, found.profile_idc, found.level_idc), (160, 120, 100, 11));
+        assert_eq!((found.frame_rate_hint, found.max_num_reorder_frames), (Some((50, 2)), Some(2)));
+        assert_eq!((found.sample_aspect_ratio, found.colour), (Some((1, 1)), None));
+        assert_eq!(found.codec_string(), "avc1.64000b");
+    }
+
+    #[test]
+    fn zeros_at_the_end_and_sets_given_twice_make_no_difference() {
+        let plain = H264Parameters::from_sps_pps(SPS, &[PPS]).unwrap();
+        let padded = [PPS, &[0, 0]].concat();
+        let again = H264Parameters::from_sps_pps(&[SPS, &[0]].concat(), &[&padded, PPS]).unwrap();
+        assert_eq!(plain, again);
+        assert_eq!(H264Parameters::from_avcc(&plain.avcc()).unwrap(), plain);
+    }
+
+    #[test]
+    fn a_broken_vui_costs_the_hints_behind_the_break_only() {
+        let cut = &SPS[..SPS.len() - 5];
+        let found = H264Parameters::from_sps_pps(cut, &[PPS]).unwrap();
+        assert_eq!((found.width, found.height, found.max_num_reorder_frames), (160, 120, None));
+        assert_eq!(found.sample_aspect_ratio, Some((1, 1)));
+    }
+
+    #[test]
+    fn what_is_no_parameter_set_is_refused() {
+        let refused = |sps: &[u8], pps: &[u8]| H264Parameters::from_sps_pps(sps, &[pps]).unwrap_err().to_string();
+        assert_eq!(refused(&[], PPS), "SPS is malformed: no bytes");
+        assert_eq!(refused(PPS, PPS), "SPS is malformed: nal_unit_type is not 7");
+        assert_eq!(refused(&SPS[..6], PPS), "SPS is malformed: ends early");
+        assert_eq!(refused(SPS, SPS), "PPS is malformed: nal_unit_type is not 8");
+        // pic_parameter_set_id 0, seq_parameter_set_id 1
+        assert_eq!(refused(SPS, &[0x68, 0b1010_1000]), "PPS is malformed: seq_parameter_set_id is not that of the SPS");
+        assert!(H264Parameters::from_sps_pps::<&[u8]>(SPS, &[]).is_err());
+    }
+
+    /// Baseline, one bit field after the other: sizes beyond the bound, cropping to nothing.
+    #[test]
+    fn absurd_sizes_are_refused() {
+        let ue = |value: u32| -> String {
+            let code = format!("{:b}", value + 1);
+            "0".repeat(code.len() - 1) + &code
+        };
+        let sps = |width: u32, height: u32, crop: Option<u32>| -> Vec<u8> {
+            // seq_parameter_set_id … pic_order_cnt_type 2, one reference frame, no gaps.
+            let mut bits = [ue(0), ue(0), ue(2), ue(1), "0".into(), ue(width), ue(height)].concat();
+            bits += "11"; // frame_mbs_only, direct_8x8
+            match crop {
+                Some(crop) => bits += &["1".into(), ue(0), ue(crop), ue(0), ue(0)].concat(),
+                None => bits += "0",
+            }
+            bits += "01"; // no VUI, stop bit
+            let padded = format!("{bits:0<width$}", width = bits.len().next_multiple_of(8));
+            let bytes = (0..padded.len() / 8).map(|i| u8::from_str_radix(&padded[i * 8..i * 8 + 8], 2).unwrap());
+            [0x67, 66, 0, 30].into_iter().chain(bytes).collect()
+        };
+        let read = |sps: &[u8]| H264Parameters::from_sps_pps(sps, &[&[0x68, 0b1110_0000]]);
+        let vga = read(&sps(39, 29, None)).unwrap();
+        assert_eq!((vga.width, vga.height, vga.max_num_reorder_frames), (640, 480, Some(0)));
+        assert_eq!(read(&sps(39, 29, Some(20))).unwrap().width, 600);
+        assert_eq!(read(&sps(1023, 29, None)).unwrap().width, 16_384);
+        assert_eq!(read(&sps(1024, 29, None)).unwrap_err(), H264Error::Size { width: 16_400, height: 480 });
+        assert!(read(&sps(60_000, 29, None)).is_err());
+        assert!(read(&sps(39, 29, Some(320))).is_err(), "nothing is left");
+        assert!(read(&sps(39, 29, Some(u32::MAX / 2 - 1))).is_err());
+    }
+}
