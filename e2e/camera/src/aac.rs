@@ -1,4 +1,6 @@
-//! AAC-LC frames (ISO/IEC 14496-3 §4.4) made by hand: silence, with a number in a data_stream_element.
+//! AAC-LC frames (ISO/IEC 14496-3 §4.4) with their number in a data_stream_element, and silence or a loop behind it.
+
+use std::sync::Arc;
 
 use crate::bits::BitWriter;
 use crate::h264::Rng;
@@ -30,30 +32,31 @@ pub(crate) fn config(rate: u32, channels: u32) -> [u8; 2] {
 pub(crate) struct AacSource {
     rng: Rng,
     channels: u32,
-    /// Bytes of the data_stream_element: what fills a frame up to its bit rate.
-    element_bytes: usize,
+    /// What frames come to.
+    frame_bytes: usize,
+    /// Frames without a stamp, looped; silence if there are none.
+    sound: Option<Arc<Vec<Vec<u8>>>>,
     writer: BitWriter,
 }
 
 impl AacSource {
-    pub(crate) fn new(rate: u32, channels: u32, bitrate_bps: u64, seed: u64) -> Self {
+    pub(crate) fn new(rate: u32, channels: u32, bitrate_bps: u64, seed: u64, sound: Option<Arc<Vec<Vec<u8>>>>) -> Self {
         let frame_bytes = bitrate_bps / 8 * FRAME_SAMPLES as u64 / u64::from(rate);
-        Self {
-            rng: Rng::new(!seed),
-            channels,
-            element_bytes: (frame_bytes as usize).clamp(16, 500),
-            writer: BitWriter::default(),
-        }
+        Self { rng: Rng::new(!seed), channels, frame_bytes: frame_bytes as usize, sound, writer: BitWriter::default() }
     }
 
     /// Writes frame `number`, a raw_data_block, to `out`.
     pub(crate) fn next(&mut self, number: u64, out: &mut Vec<u8>) {
         out.clear();
+        let sound = self.sound.as_ref().and_then(|sound| sound.get(number as usize % sound.len()));
+        // The element takes what is left of the bit rate.
+        let sound_bytes = sound.map_or(8, Vec::len);
+        let element_bytes = self.frame_bytes.saturating_sub(2 + sound_bytes).clamp(16, 500);
         let writer = &mut self.writer;
         writer.bits(4, 3); // ID_DSE
         writer.bits(0, 4); // element_instance_tag
         writer.flag(true); // data_byte_align_flag; what precedes the data is whole bytes already
-        let count = self.element_bytes as u32;
+        let count = element_bytes as u32;
         writer.bits(count.min(255), 8);
         if count >= 255 {
             writer.bits(count - 255, 8); // esc_count
@@ -62,10 +65,15 @@ impl AacSource {
         let data = out.len();
         out.extend_from_slice(&AUDIO_MAGIC);
         out.extend_from_slice(&number.to_be_bytes());
-        while out.len() < data + self.element_bytes {
+        while out.len() < data + element_bytes {
             out.extend_from_slice(&self.rng.next().to_le_bytes());
         }
-        out.truncate(data + self.element_bytes);
+        out.truncate(data + element_bytes);
+        // The element is whole bytes, so another raw_data_block may follow as it is.
+        if let Some(sound) = sound {
+            out.extend_from_slice(sound);
+            return;
+        }
         silence(writer, self.channels);
         writer.bits(7, 3); // ID_END
         writer.align();
@@ -104,8 +112,8 @@ mod tests {
 
     #[test]
     fn frames_have_their_number_and_size() {
-        for (bitrate, least) in [(1_000, 16), (64_000, 170), (500_000, 500)] {
-            let mut source = AacSource::new(48_000, 2, bitrate, 5);
+        for (bitrate, least) in [(1_000, 16), (64_000, 165), (500_000, 500)] {
+            let mut source = AacSource::new(48_000, 2, bitrate, 5, None);
             let (mut one, mut other) = (Vec::new(), Vec::new());
             source.next(77, &mut one);
             source.next(78, &mut other);

@@ -53,9 +53,7 @@ impl Nonces {
         let stale = if stale { ", stale=true" } else { "" };
         algorithms
             .iter()
-            .map(|algorithm| {
-                format!("Digest realm=\"{REALM}\", nonce=\"{nonce}\", algorithm={algorithm}{qop}{stale}")
-            })
+            .map(|algorithm| format!("Digest realm=\"{REALM}\", nonce=\"{nonce}\", algorithm={algorithm}{qop}{stale}"))
             .collect()
     }
 

@@ -1,6 +1,7 @@
 //! One camera: makes the frames that are due and logs them. Knows nothing of sockets.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -91,6 +92,7 @@ impl Camera {
     pub(crate) fn new(
         spec: CameraSpec,
         video: Box<dyn VideoSource>,
+        sound: Option<Arc<Vec<Vec<u8>>>>,
         log_dir: &Path,
         start_ns: u64,
         start_wall_ns: i64,
@@ -101,8 +103,8 @@ impl Camera {
             fields.insert("identity".to_owned(), "xxh3".into());
             fields.insert("video_clock".to_owned(), VIDEO_CLOCK.into());
         }
-        let (mut ledger, before) = LedgerWriter::open(&ledger_path, &header)
-            .with_context(|| format!("ledger {}", ledger_path.display()))?;
+        let (mut ledger, before) =
+            LedgerWriter::open(&ledger_path, &header).with_context(|| format!("ledger {}", ledger_path.display()))?;
         let first_video_time = before.video.map_or(0, |last| {
             let gap = (start_wall_ns - last.wall_ns).max(1_000_000_000);
             last.media_time + (i128::from(gap) * i128::from(VIDEO_CLOCK) / 1_000_000_000) as i64
@@ -122,8 +124,8 @@ impl Camera {
         ];
         ledger.push(event(Kind::Started, start_wall_ns));
         ledger.flush()?;
-        let aac = (spec.audio == AudioKind::Aac)
-            .then(|| AacSource::new(spec.rate, spec.channels, spec.audio_bitrate, spec.effective_seed()));
+        let aac = (spec.audio != AudioKind::None)
+            .then(|| AacSource::new(spec.rate, spec.channels, spec.audio_bitrate, spec.effective_seed(), sound));
         Ok(Self {
             spec,
             switches: Switches::default(),
@@ -284,8 +286,8 @@ impl Camera {
     /// in the track's clock.
     pub(crate) fn first_time(&self, track: Track, at_key: bool) -> i64 {
         let ahead = if at_key { u64::from(self.video.frames_to_key()) } else { 0 };
-        let video = self.step_time(Track::Video, self.progress[Track::Video as usize].steps + ahead)
-            + self.video.key_delay();
+        let video =
+            self.step_time(Track::Video, self.progress[Track::Video as usize].steps + ahead) + self.video.key_delay();
         (i128::from(video) * i128::from(self.clock(track)) / i128::from(VIDEO_CLOCK)) as i64
     }
 

@@ -58,10 +58,10 @@ fn serve(stream: TcpStream, commands: &mpsc::Sender<Command>) -> anyhow::Result<
         if reader.read_line(&mut header)? == 0 || header.trim().is_empty() {
             break;
         }
-        if let Some((key, value)) = header.split_once(':') {
-            if key.eq_ignore_ascii_case("content-length") {
-                length = value.trim().parse()?;
-            }
+        if let Some((key, value)) = header.split_once(':')
+            && key.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse()?;
         }
     }
     let mut body = vec![0; std::cmp::min(length, BODY_LIMIT_BYTES as usize)];

@@ -61,6 +61,13 @@ pub struct Coded {
 }
 
 impl Coded {
+    /// Forgets the picture; the next one is a key frame or not.
+    pub fn clear(&mut self, key: bool) {
+        self.bytes.clear();
+        self.nals.clear();
+        self.key = key;
+    }
+
     /// Appends one NAL unit.
     pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
@@ -151,9 +158,7 @@ impl Encoder {
     /// Codes frame `number` at `media_time` (90 kHz): parameter sets in front of key frames, SEI, slices.
     pub fn encode(&mut self, number: u64, media_time: i64, out: &mut Coded) {
         self.in_gop %= self.format.gop;
-        out.bytes.clear();
-        out.nals.clear();
-        out.key = self.in_gop == 0;
+        out.clear(self.in_gop == 0);
         if out.key {
             out.push(|bytes| bytes.extend_from_slice(&self.sps));
             out.push(|bytes| bytes.extend_from_slice(&self.pps));
@@ -364,9 +369,9 @@ impl Encoder {
             && next.checked_sub(1).is_some_and(|before| self.coded[before] == (address - 1, Macroblock::Pcm));
         left || (address >= (first_row + 1) * self.columns && {
             let above = address - self.columns;
-            self.coded[..next].binary_search_by_key(&above, |&(at, _)| at).is_ok_and(|found| {
-                self.coded[found].1 == Macroblock::Pcm
-            })
+            self.coded[..next]
+                .binary_search_by_key(&above, |&(at, _)| at)
+                .is_ok_and(|found| self.coded[found].1 == Macroblock::Pcm)
         })
     }
 }
@@ -452,7 +457,8 @@ fn level(frame_macroblocks: u32, fps: u32) -> u32 {
         (50, 22_080, 589_824),
         (51, 36_864, 983_040),
     ];
-    let fits = |&&(_, frame, second): &&(u32, u32, u32)| frame_macroblocks <= frame && frame_macroblocks * fps <= second;
+    let fits =
+        |&&(_, frame, second): &&(u32, u32, u32)| frame_macroblocks <= frame && frame_macroblocks * fps <= second;
     LEVELS.iter().find(fits).map_or(52, |&(level, ..)| level)
 }
 

@@ -91,6 +91,8 @@ pub enum EndReason {
     Killed = 4,
     /// The camera stopped.
     Stopped = 5,
+    /// The client sent PAUSE; a later PLAY begins it again under the same number.
+    Paused = 6,
 }
 
 /// One record; the module's text tells what each field means for each kind.

@@ -16,6 +16,7 @@ mod aac;
 mod auth;
 mod bits;
 mod camera;
+mod clip;
 mod conn;
 mod control;
 mod fault;

@@ -114,7 +114,8 @@ impl Response {
 
     /// The bytes to send.
     pub(crate) fn into_bytes(self) -> Vec<u8> {
-        let length = if self.body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", self.body.len()) };
+        let length =
+            if self.body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", self.body.len()) };
         format!("{}{length}\r\n{}", self.text, self.body).into_bytes()
     }
 }
@@ -143,7 +144,8 @@ mod tests {
 
     #[test]
     fn requests_and_packets_are_taken_piece_by_piece() {
-        let whole = b"$\x01\x00\x02abSETUP rtsp://u:p@h:5/cam/trackID=0?x RTSP/1.0\r\nCSeq: 3\r\nContent-Length: 2\r\n\r\nxy";
+        let whole =
+            b"$\x01\x00\x02abSETUP rtsp://u:p@h:5/cam/trackID=0?x RTSP/1.0\r\nCSeq: 3\r\nContent-Length: 2\r\n\r\nxy";
         for cut in 0..whole.len() {
             let mut input = whole[..cut].to_vec();
             let mut taken = Vec::new();

@@ -46,7 +46,7 @@ pub(crate) fn describe(spec: &CameraSpec, [sps, pps]: [&[u8]; 2], fault: SdpFaul
         lines.push(format!("a=framerate:{}", spec.fps));
         lines.push("a=control:trackID=0".to_owned());
     }
-    if spec.audio == AudioKind::Aac && fault != SdpFault::Empty {
+    if spec.audio != AudioKind::None && fault != SdpFault::Empty {
         let config: String =
             crate::aac::config(spec.rate, spec.channels).iter().map(|byte| format!("{byte:02X}")).collect();
         lines.push(format!("m=audio 0 RTP/AVP {AUDIO_PAYLOAD_TYPE}"));

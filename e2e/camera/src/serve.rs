@@ -1,13 +1,13 @@
 //! How RTSP requests are answered.
 
 use crate::auth::Verdict;
-use crate::camera::Track;
+use crate::camera::{Track, event};
 use crate::conn::{Connection, Phase, Session, TrackState};
 use crate::fault::DescribeFault;
-use crate::ledger::EndReason;
+use crate::ledger::{EndReason, Kind, Record};
 use crate::rtsp::{Input, Request, Response, interleaved, take};
 use crate::sdp;
-use crate::server::State;
+use crate::server::{State, wall_ns};
 use crate::spec::{AudioKind, StartAt};
 
 /// What `OPTIONS` tells.
@@ -93,6 +93,13 @@ impl State {
                 match request.method.as_str() {
                     "PLAY" => self.play(at, session, request),
                     "PAUSE" => {
+                        if matches!(session.phase, Phase::Playing | Phase::Losing) {
+                            let (number, bytes) = (session.id, EndReason::Paused as u32);
+                            let record = Record { number, bytes, ..event(Kind::SessionEnded, wall_ns()) };
+                            if self.cameras[at].log(record).is_err() {
+                                return Answer::Reset;
+                            }
+                        }
                         session.phase = Phase::Ready;
                         Answer::Send(Response::new(request, "200 OK").header("Session", &id))
                     }
@@ -133,7 +140,7 @@ impl State {
         let track = match request.path().nth(1) {
             // Where there is one track only, its aggregate URL will do.
             None | Some("trackID=0") => Track::Video,
-            Some("trackID=1") if camera.spec.audio == AudioKind::Aac => Track::Audio,
+            Some("trackID=1") if camera.spec.audio != AudioKind::None => Track::Audio,
             Some(_) => return status("404 Not Found"),
         };
         let Some(Ok(channels)) = request.header("Transport").map(interleaved) else {
@@ -152,17 +159,11 @@ impl State {
             self.next_session += 1;
         }
         let id = self.next_session;
-        let session = connection.session.get_or_insert_with(|| Session {
-            id,
-            camera: at,
-            phase: Phase::Ready,
-            tracks: [None, None],
-        });
+        let session =
+            connection.session.get_or_insert(Session { id, camera: at, phase: Phase::Ready, tracks: [None, None] });
         let state = TrackState::new(channels);
-        let transport = format!(
-            "RTP/AVP/TCP;unicast;interleaved={}-{};ssrc={:08X}",
-            channels.0, channels.1, state.numbering.ssrc
-        );
+        let transport =
+            format!("RTP/AVP/TCP;unicast;interleaved={}-{};ssrc={:08X}", channels.0, channels.1, state.numbering.ssrc);
         session.tracks[track as usize] = Some(state);
         Answer::Send(
             Response::new(request, "200 OK")

@@ -4,7 +4,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
@@ -12,6 +12,7 @@ use rustix::event::{Timespec, epoll};
 
 use crate::auth::Nonces;
 use crate::camera::{Camera, Frame, LatestFrames, event};
+use crate::clip::{Cache, Loop, resolve, sound};
 use crate::conn::{Connection, Gone, Phase};
 use crate::control::{self, Command};
 use crate::fault::Fault;
@@ -76,16 +77,25 @@ impl Server {
                 bail!("name: `{}`: two cameras have it", spec.name);
             }
         }
-        std::fs::create_dir_all(&config.log_dir)
-            .with_context(|| format!("log folder {}", config.log_dir.display()))?;
-        let videos = specs.iter().map(|spec| source(spec, &config.cache_dir)).collect::<anyhow::Result<Vec<_>>>()?;
+        std::fs::create_dir_all(&config.log_dir).with_context(|| format!("log folder {}", config.log_dir.display()))?;
+        let mut cache = Cache::new(&config.cache_dir);
+        let mut sources = Vec::new();
+        for spec in &specs {
+            let spec = resolve(spec)?;
+            let video: Box<dyn VideoSource> = match spec.kind {
+                VideoKind::Clip => Box::new(Loop::new(cache.clip(&spec)?, spec.fps)),
+                VideoKind::Synthetic | VideoKind::Frozen | VideoKind::Black => Box::new(encoder(&spec)),
+            };
+            let sound = sound(&spec, &mut cache)?;
+            sources.push(Source { spec, video, sound });
+        }
 
         let listener = listen(config.listen)?;
         let addr = listener.local_addr()?;
         let (commands, inbox) = mpsc::channel();
         let control_addr = config.control.map(|control| control::start(control, commands.clone())).transpose()?;
         let mut state = State::new(&config, addr, listener, inbox)?;
-        state.add_cameras(specs, videos, &config.log_dir)?;
+        state.add_cameras(sources, &config.log_dir)?;
         let thread = std::thread::Builder::new().name("ledger-camera".to_owned()).spawn(move || state.run())?;
         Ok(Self { addr, control_addr, log_dir: config.log_dir, commands, thread: Some(thread) })
     }
@@ -167,11 +177,11 @@ impl Drop for Server {
     }
 }
 
-fn source(spec: &CameraSpec, _cache_dir: &std::path::Path) -> anyhow::Result<Box<dyn VideoSource>> {
-    if spec.kind == VideoKind::Clip {
-        bail!("camera {}: kind=clip", spec.name);
-    }
-    Ok(Box::new(encoder(spec)))
+/// What one camera is made of.
+struct Source {
+    spec: CameraSpec,
+    video: Box<dyn VideoSource>,
+    sound: Option<Arc<Vec<Vec<u8>>>>,
 }
 
 fn listen(addr: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -181,7 +191,7 @@ fn listen(addr: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Nanoseconds since the Unix epoch.
-fn wall_ns() -> i64 {
+pub(crate) fn wall_ns() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64)
 }
 
@@ -229,18 +239,13 @@ impl State {
     }
 
     /// Their first frames are spread evenly over a frame interval.
-    fn add_cameras(
-        &mut self,
-        specs: Vec<CameraSpec>,
-        videos: Vec<Box<dyn VideoSource>>,
-        log_dir: &std::path::Path,
-    ) -> anyhow::Result<()> {
-        let count = specs.len() as u64;
+    fn add_cameras(&mut self, sources: Vec<Source>, log_dir: &std::path::Path) -> anyhow::Result<()> {
+        let count = sources.len() as u64;
         let (base_ns, base_wall_ns) = (self.now_ns(), wall_ns());
-        for (at, (spec, video)) in specs.into_iter().zip(videos).enumerate() {
+        for (at, Source { spec, video, sound }) in sources.into_iter().enumerate() {
             let phase_ns = 1_000_000_000 / u64::from(spec.fps) * at as u64 / count;
             let wall_ns = base_wall_ns + phase_ns as i64;
-            self.cameras.push(Camera::new(spec, video, log_dir, base_ns + phase_ns, wall_ns)?);
+            self.cameras.push(Camera::new(spec, video, sound, log_dir, base_ns + phase_ns, wall_ns)?);
         }
         Ok(())
     }
@@ -412,8 +417,7 @@ impl State {
         let camera = &mut self.cameras[session.camera];
         camera.sessions.retain(|&other| other != key);
         if matches!(session.phase, Phase::Playing | Phase::Losing) {
-            let record =
-                Record { number: session.id, bytes: reason as u32, ..event(Kind::SessionEnded, wall_ns()) };
+            let record = Record { number: session.id, bytes: reason as u32, ..event(Kind::SessionEnded, wall_ns()) };
             camera.log(record)?;
         }
         Ok(())

@@ -23,8 +23,10 @@ pub enum VideoKind {
 pub enum AudioKind {
     /// No audio track.
     None,
-    /// AAC-LC.
+    /// AAC-LC silence; needs no ffmpeg.
     Aac,
+    /// AAC-LC: a clip's own sound, or a quiet tone.
+    Tone,
 }
 
 /// How clients prove who they are.
@@ -67,11 +69,11 @@ pub struct CameraSpec {
     pub name: String,
     /// Where the pictures come from.
     pub kind: VideoKind,
-    /// Luma samples a row.
+    /// Luma samples a row; 0: 1920, or as the file.
     pub width: u32,
-    /// Luma rows.
+    /// Luma rows; 0: 1080, or as the file.
     pub height: u32,
-    /// Frames a second.
+    /// Frames a second; 0: 25, or as the file (rounded).
     pub fps: u32,
     /// Video bits a second; `4M` and `500k` are understood in the short form.
     pub bitrate: u64,
@@ -127,9 +129,9 @@ impl Default for CameraSpec {
         Self {
             name: String::new(),
             kind: VideoKind::Synthetic,
-            width: 1920,
-            height: 1080,
-            fps: 25,
+            width: 0,
+            height: 0,
+            fps: 0,
             bitrate: 4_000_000,
             gop: 50,
             slices: 1,
@@ -199,7 +201,7 @@ fn number(text: &str) -> Option<u64> {
 }
 
 impl CameraSpec {
-    /// Checks every field. Errors name the camera, the field, its value and what would be right.
+    /// Checks every field; size and frame rate may still be 0. Errors name the camera, the field, its value and what would be right.
     pub fn check(&self) -> anyhow::Result<()> {
         let name = &self.name;
         let ok = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -213,9 +215,10 @@ impl CameraSpec {
             bail!("camera {name}: {field}: {value}: must be {least} to {most}")
         };
         // The picture's stamp is 128 × 144 samples; wider than 144 leaves room for the random macroblocks.
-        range("width", self.width.into(), 160, 8192)?;
-        range("height", self.height.into(), 160, 8192)?;
-        range("fps", self.fps.into(), 1, 240)?;
+        let or_none = |least: u64, value: u32| if value == 0 { 0 } else { least };
+        range("width", self.width.into(), or_none(160, self.width), 8192)?;
+        range("height", self.height.into(), or_none(160, self.height), 8192)?;
+        range("fps", self.fps.into(), or_none(1, self.fps), 240)?;
         range("bitrate", self.bitrate, 1_000, 1_000_000_000)?;
         range("gop", self.gop.into(), 1, 65_535)?;
         range("slices", self.slices.into(), 1, 64)?;
@@ -276,7 +279,7 @@ mod tests {
             let error = format!("{:#}", spec.parse::<CameraSpec>().unwrap_err());
             assert!(error.contains(says), "{error}");
         }
-        for (spec, says) in [("name=a/b", "a/b"), ("name=a,fps=0", "fps"), ("name=a,kind=clip", "file")] {
+        for (spec, says) in [("name=a/b", "a/b"), ("name=a,fps=1000", "fps"), ("name=a,kind=clip", "file")] {
             let error = spec.parse::<CameraSpec>().unwrap().check().unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
         }
