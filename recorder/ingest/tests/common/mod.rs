@@ -323,6 +323,7 @@ pub fn quick() -> IngestConfig {
         tick: ms(10),
         silence: SilenceLimits { any: ms(1500), video: ms(3000) },
         handshake_limit: Duration::from_secs(3),
+        teardown_limit: ms(300),
         backoff: BackoffLimits { usual: Curve { first: ms(20), max: ms(100), least: 0.0 }, ..BackoffLimits::default() },
         ..IngestConfig::default()
     }
