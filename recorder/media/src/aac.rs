@@ -223,6 +223,14 @@ mod tests {
         AacParameters::from_audio_specific_config(config)
     }
 
+    /// Binary digits, grouped by syntax element, padded with zeros.
+    fn bytes_of(digits: &str) -> Vec<u8> {
+        let digits: Vec<char> = digits.chars().filter(|digit| !digit.is_whitespace()).collect();
+        let byte =
+            |digits: &[char]| digits.iter().chain(&['0'; 8]).take(8).fold(0, |byte, &d| byte << 1 | u8::from(d == '1'));
+        digits.chunks(8).map(byte).collect()
+    }
+
     #[test]
     fn low_complexity() {
         // 00010 0011 0010 000: AAC-LC, 48 kHz, stereo, 1024 samples
@@ -236,12 +244,10 @@ mod tests {
 
     #[test]
     fn explicit_rate_and_spectral_band_replication() {
-        // 00010 1111 (24 bits: 44101) 0001 000
-        let value: u64 = 0b00010 << 35 | 0b1111 << 31 | 44_101 << 7 | 0b0001 << 3;
-        assert_eq!(read(&value.to_be_bytes()[3..]).unwrap().sample_rate, 44_101);
-        // 00101 0110 0010 0011 00010 000: HE-AAC, 24 kHz core, stereo, 48 kHz out
-        let bits: u32 = 0b00101 << 27 | 0b0110 << 23 | 0b0010 << 19 | 0b0011 << 15 | 0b00010 << 10;
-        let aac = read(&bits.to_be_bytes()).unwrap();
+        let config = bytes_of(&format!("00010 1111 {:024b} 0001 000", 44_101));
+        assert_eq!(read(&config).unwrap().sample_rate, 44_101);
+        // HE-AAC, 24 kHz core, stereo, 48 kHz out
+        let aac = read(&bytes_of("00101 0110 0010 0011 00010 000")).unwrap();
         assert_eq!((aac.object_type, aac.sample_rate, aac.extension_sample_rate), (5, 24_000, Some(48_000)));
         assert_eq!(aac.codec_string(), "mp4a.40.5");
     }
@@ -249,11 +255,12 @@ mod tests {
     #[test]
     fn channels_from_a_program_config_element() {
         // AAC-LC, 48 kHz, channelConfiguration 0; front: one pair and one single, one LFE: 4 channels.
-        let bits: u128 = 0b00010_0011_0000_000 << 112 // AudioSpecificConfig
-            | 0b0000_01_0011_0010_0000_0000_01_000_0000 << 81 // tag … counts: front 2, side 0, back 0, lfe 1, 0, 0
-            | 0b000 << 78 // no mixdowns
-            | 0b1_0000_0_0000 << 68;
-        assert_eq!(read(&bits.to_be_bytes()).unwrap().channels, 4);
+        let config = bytes_of(
+            "00010 0011 0000 000 \
+             0000 01 0011 0010 0000 0000 01 000 0000 000 \
+             1 0000 0 0000 0000",
+        );
+        assert_eq!(read(&config).unwrap().channels, 4);
     }
 
     #[test]

@@ -1,4 +1,10 @@
 //! `docs/format.md` by hand: bytes written out from the page, not by the code.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 use bytes::Bytes;
 use framekeeper_media::boxes::common::crc_without;

@@ -1,4 +1,10 @@
 //! What the encoders write is what ffmpeg reads: every frame, every time, without one message. ffmpeg must be installed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 mod support;
 

@@ -1,4 +1,10 @@
 //! Whatever is encoded decodes to the same, and whatever bytes come, decoding ends with an answer.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 use bytes::Bytes;
 use framekeeper_media::aac::AacParameters;
