@@ -1,0 +1,85 @@
+//! ffmpeg as a judge of whether what was recorded can be decoded.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// What ffmpeg said about a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decoded {
+    /// Pictures that came out.
+    pub pictures: u64,
+    /// Its messages at level `error`; empty if all is well.
+    pub messages: String,
+    /// Whether it ended with 0.
+    pub success: bool,
+}
+
+/// Decodes every stream of a file: `ffmpeg -v error -xerror -i … -f null -`.
+///
+/// Errors: ffmpeg cannot be started.
+pub fn decode(path: &Path) -> std::io::Result<Decoded> {
+    let output = Command::new("ffmpeg")
+        .args(["-nostdin", "-v", "error", "-xerror", "-progress", "pipe:1", "-threads", "1", "-i"])
+        .arg(path)
+        .args(["-map", "0", "-fps_mode", "passthrough", "-f", "null", "-"])
+        .stdin(Stdio::null())
+        .output()?;
+    let progress = String::from_utf8_lossy(&output.stdout);
+    let last = progress.lines().rev().find_map(|line| line.strip_prefix("frame="));
+    Ok(Decoded {
+        pictures: last.and_then(|count| count.trim().parse().ok()).unwrap_or(0),
+        messages: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        success: output.status.success(),
+    })
+}
+
+/// What is wrong with a file in which `pictures` are, by ffmpeg; `None` if nothing.
+///
+/// Errors: ffmpeg cannot be started.
+pub fn undecodable(path: &Path, pictures: u64) -> std::io::Result<Option<String>> {
+    let decoded = decode(path)?;
+    if !decoded.messages.is_empty() || !decoded.success {
+        let first: String = decoded.messages.lines().take(3).collect::<Vec<_>>().join(" | ");
+        return Ok(Some(format!("ffmpeg: {first}")));
+    }
+    Ok((decoded.pictures != pictures).then(|| format!("ffmpeg decodes {} of {pictures} pictures", decoded.pictures)))
+}
+
+/// The frame number that is drawn into a JPEG picture by a ledger camera.
+///
+/// Errors: ffmpeg cannot be started, or does not decode it.
+pub fn luma_of_jpeg(jpeg: &[u8]) -> std::io::Result<(Vec<u8>, usize)> {
+    use std::io::Write as _;
+    let width = jpeg_width(jpeg).ok_or_else(|| std::io::Error::other("no JPEG: no start-of-frame marker"))?;
+    let mut child = Command::new("ffmpeg")
+        .args(["-v", "error", "-f", "mjpeg", "-i", "pipe:0", "-f", "rawvideo", "-pix_fmt", "gray", "pipe:1"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    // ffmpeg reads all of its input before it writes a picture.
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(jpeg)?;
+    }
+    let output = child.wait_with_output()?;
+    if !output.status.success() || output.stdout.is_empty() {
+        return Err(std::io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
+    }
+    Ok((output.stdout, width))
+}
+
+/// Samples a row: ITU-T T.81 §B.2.2, markers SOF0 to SOF2.
+fn jpeg_width(jpeg: &[u8]) -> Option<usize> {
+    let mut rest = jpeg.strip_prefix(&[0xff, 0xd8])?;
+    loop {
+        let (&[mark, kind, high, low], _) = rest.split_first_chunk()?;
+        if mark != 0xff {
+            return None;
+        }
+        if (0xc0..=0xc2).contains(&kind) {
+            let &[.., width_high, width_low] = rest.first_chunk::<9>()?;
+            return Some(usize::from(width_high) << 8 | usize::from(width_low));
+        }
+        rest = rest.get(2 + (usize::from(high) << 8 | usize::from(low))..)?;
+    }
+}
