@@ -1,6 +1,8 @@
 //! The identity of a frame, and everything else that one look at its bytes tells (`docs/format.md` §6).
 
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use std::hash::Hasher;
+
+use twox_hash::XxHash3_64;
 
 use crate::h264::{NalSummary, random_access_flags, split_nals, strip_trailing_zeros};
 use crate::unit::{FrameFlags, FrameIdentity};
@@ -22,7 +24,7 @@ pub struct Inspected {
 enum Hash<'a> {
     None,
     One(&'a [u8]),
-    Many(Box<Xxh3>),
+    Many(Box<XxHash3_64>),
 }
 
 /// Classifies and hashes a frame whose NAL units stand behind 4-byte lengths.
@@ -42,21 +44,21 @@ pub fn inspect(data: &[u8]) -> Inspected {
         hash = match hash {
             Hash::None => Hash::One(slice),
             Hash::One(first) => {
-                let mut state = Box::new(Xxh3::new());
-                state.update(first);
-                state.update(slice);
+                let mut state = Box::new(XxHash3_64::new());
+                state.write(first);
+                state.write(slice);
                 Hash::Many(state)
             }
             Hash::Many(mut state) => {
-                state.update(slice);
+                state.write(slice);
                 Hash::Many(state)
             }
         };
     }
     let identity = FrameIdentity(match hash {
         Hash::None => 0,
-        Hash::One(slice) => xxh3_64(slice),
-        Hash::Many(state) => state.digest(),
+        Hash::One(slice) => XxHash3_64::oneshot(slice),
+        Hash::Many(state) => state.finish(),
     });
     Inspected { flags: random_access_flags(&nals), identity, vcl_nals: nals.vcl_nals, nals }
 }

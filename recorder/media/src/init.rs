@@ -1,7 +1,7 @@
 //! `ftyp` and `moov`: a function of the codec parameters only (`docs/format.md` §3).
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use crate::aac::{AacError, AacParameters};
 use crate::boxes::walk::{boxes, find};
@@ -82,7 +82,7 @@ impl InitSegment {
     }
 
     fn of(bytes: Bytes) -> Self {
-        let hash = xxh3_64(&bytes);
+        let hash = XxHash3_64::oneshot(&bytes);
         Self { bytes, hash }
     }
 
