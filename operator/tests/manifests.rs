@@ -243,7 +243,7 @@ fn lists_lead_to_the_item() {
     let text = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: framekeeper.dev/v1alpha1\n  kind: CameraStream\n  metadata: {name: a}\n  spec: {source: {url: 7}, poolRef: {name: main}}\n";
     let found = mistakes(text);
     assert!(
-        found[0].starts_with(
+        found[1].starts_with(
             "cameras.yaml:7: document 1 (CameraStream default/a): items[0].spec.source.url: 7: must be text"
         ),
         "{found:#?}"
