@@ -131,7 +131,11 @@ pub fn signal(pid: u32, signal: rustix::process::Signal) {
 ///
 /// # Errors
 /// The first error of `look`.
-pub fn poll<T>(patience: Duration, interval: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<Option<T>> {
+pub fn poll<T>(
+    patience: Duration,
+    interval: Duration,
+    mut look: impl FnMut() -> Result<Option<T>>,
+) -> Result<Option<T>> {
     let until = Instant::now() + patience;
     loop {
         if let Some(found) = look()? {
@@ -192,7 +196,10 @@ impl Answer {
 pub fn http(method: &str, address: SocketAddr, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer> {
     let mut socket = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
     socket.set_read_timeout(Some(Duration::from_secs(60)))?;
-    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
+    let mut head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n",
+        body.len()
+    );
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -202,7 +209,11 @@ pub fn http(method: &str, address: SocketAddr, path: &str, headers: &[(&str, &st
     let mut reader = BufReader::new(socket);
     let mut line = String::new();
     reader.read_line(&mut line)?;
-    let status = line.split_whitespace().nth(1).and_then(|code| code.parse().ok()).with_context(|| format!("not HTTP: {line:?}"))?;
+    let status = line
+        .split_whitespace()
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .with_context(|| format!("not HTTP: {line:?}"))?;
     let mut headers = Vec::new();
     loop {
         line.clear();
@@ -212,7 +223,8 @@ pub fn http(method: &str, address: SocketAddr, path: &str, headers: &[(&str, &st
             None => break,
         }
     }
-    let length = headers.iter().find(|(name, _)| name == "content-length").and_then(|(_, value)| value.parse::<usize>().ok());
+    let length =
+        headers.iter().find(|(name, _)| name == "content-length").and_then(|(_, value)| value.parse::<usize>().ok());
     let chunked = headers.iter().any(|(name, value)| name == "transfer-encoding" && value.contains("chunked"));
     let mut body = Vec::new();
     if method == "HEAD" {
@@ -282,7 +294,8 @@ impl Cameras {
         let process = Running { child, name: "ledger-camera".to_owned(), log };
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
-        let ready: Value = serde_json::from_str(&line).with_context(|| format!("ledger-camera said {line:?}: {}", process.log_tail()))?;
+        let ready: Value = serde_json::from_str(&line)
+            .with_context(|| format!("ledger-camera said {line:?}: {}", process.log_tail()))?;
         let address = |key: &str| -> Result<SocketAddr> {
             let text = ready.get(key).and_then(Value::as_str).with_context(|| format!("no {key} in {line}"))?;
             Ok(text.parse()?)
@@ -302,7 +315,13 @@ impl Cameras {
     /// When the camera refuses it.
     pub fn fault(&self, name: &str, fault: &Value) -> Result<()> {
         let body = serde_json::to_vec(fault)?;
-        let answer = http("POST", self.control, &format!("/cameras/{name}/fault"), &[("Content-Type", "application/json")], &body)?;
+        let answer = http(
+            "POST",
+            self.control,
+            &format!("/cameras/{name}/fault"),
+            &[("Content-Type", "application/json")],
+            &body,
+        )?;
         if answer.status / 100 != 2 {
             bail!("fault {fault} of {name}: {} {}", answer.status, answer.text());
         }

@@ -165,7 +165,8 @@ impl System {
         })?;
         if all.is_none() {
             let missing: Vec<_> = streams.iter().filter(|name| !holders.contains_key(*name)).collect();
-            let states: Vec<_> = (0..self.recorders).filter_map(|ordinal| self.channels(ordinal).ok().flatten()).collect();
+            let states: Vec<_> =
+                (0..self.recorders).filter_map(|ordinal| self.channels(ordinal).ok().flatten()).collect();
             bail!("not recording after {patience:?}: {missing:?}\n{states:?}\n{}", self.operator.log_tail());
         }
         Ok(holders)
@@ -201,7 +202,9 @@ fn free_ports(count: usize) -> Result<u16> {
         let first = crate::harness::free_port()?;
         let last = u32::from(first) + u32::try_from(count)?;
         if last < 60_999
-            && (u32::from(first)..last).all(|port| u16::try_from(port).is_ok_and(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()))
+            && (u32::from(first)..last).all(|port| {
+                u16::try_from(port).is_ok_and(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
+            })
         {
             return Ok(first);
         }

@@ -98,7 +98,8 @@ pub fn run(floor: &Floor, urls: &[String], duration: Duration) -> Result<u64> {
 
 /// DESCRIBE, SETUP of each track over one interleaved connection, PLAY (RFC 2326 §10).
 fn play(url: &str) -> Result<TcpStream> {
-    let authority = url.strip_prefix("rtsp://").and_then(|rest| rest.split('/').next()).context("not an rtsp:// URL")?;
+    let authority =
+        url.strip_prefix("rtsp://").and_then(|rest| rest.split('/').next()).context("not an rtsp:// URL")?;
     let mut socket = TcpStream::connect(authority)?;
     socket.set_nodelay(true)?;
     let (_, description) = request(&mut socket, "DESCRIBE", url, 1, "Accept: application/sdp\r\n")?;
@@ -126,7 +127,13 @@ fn play(url: &str) -> Result<TcpStream> {
 }
 
 /// One request and its answer: headers (names in lower case) and body. Interleaved data before the answer is thrown away.
-fn request(socket: &mut TcpStream, method: &str, url: &str, sequence: u32, extra: &str) -> Result<(HashMap<String, String>, String)> {
+fn request(
+    socket: &mut TcpStream,
+    method: &str,
+    url: &str,
+    sequence: u32,
+    extra: &str,
+) -> Result<(HashMap<String, String>, String)> {
     socket.write_all(format!("{method} {url} RTSP/1.0\r\nCSeq: {sequence}\r\n{extra}\r\n").as_bytes())?;
     let mut byte = [0_u8; 1];
     let mut head = Vec::new();
@@ -151,8 +158,10 @@ fn request(socket: &mut TcpStream, method: &str, url: &str, sequence: u32, extra
     if !status.contains(" 200 ") {
         bail!("{method}: {status}");
     }
-    let headers: HashMap<String, String> =
-        lines.filter_map(|line| line.split_once(':')).map(|(name, value)| (name.to_lowercase(), value.trim().to_owned())).collect();
+    let headers: HashMap<String, String> = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
+        .collect();
     let length = headers.get("content-length").map_or(Ok(0), |length| length.parse::<usize>())?;
     let mut body = vec![0_u8; length.min(1 << 20)];
     socket.read_exact(&mut body)?;

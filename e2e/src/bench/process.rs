@@ -67,6 +67,8 @@ fn stat_fields(pid: u32) -> Option<Vec<String>> {
 fn labelled(pid: u32, file: &str, label: &str) -> u64 {
     fs::read_to_string(format!("/proc/{pid}/{file}"))
         .ok()
-        .and_then(|text| text.lines().find_map(|line| line.strip_prefix(label)?.split_whitespace().next()?.parse().ok()))
+        .and_then(|text| {
+            text.lines().find_map(|line| line.strip_prefix(label)?.split_whitespace().next()?.parse().ok())
+        })
         .unwrap_or(0)
 }

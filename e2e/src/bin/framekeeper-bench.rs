@@ -103,7 +103,11 @@ fn progress(text: &str) {
 
 fn heading(seconds: u64) -> Result<String> {
     let processor = fs::read_to_string("/proc/cpuinfo")?;
-    let processor = processor.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(" unknown").trim_start_matches([' ', '\t', ':']);
+    let processor = processor
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or(" unknown")
+        .trim_start_matches([' ', '\t', ':']);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let kernel = kernel.trim().split('-').next().unwrap_or_default();
     let cores = std::thread::available_parallelism()?;
@@ -123,7 +127,11 @@ fn heading(seconds: u64) -> Result<String> {
 fn measure(folder: &Path, streams: usize, window: Duration) -> Result<Vec<Row>> {
     let folder = folder.join(format!("n{streams}"));
     fs::create_dir_all(&folder)?;
-    let cameras = Cameras::start(&folder, 0, &[format!("name=cam,count={streams},kind=synthetic,width=1920,height=1080,fps=25,bitrate=4M,gop=50")])?;
+    let cameras = Cameras::start(
+        &folder,
+        0,
+        &[format!("name=cam,count={streams},kind=synthetic,width=1920,height=1080,fps=25,bitrate=4M,gop=50")],
+    )?;
     let names = stamps::ledger_names(&cameras.ledgers)?;
     if names.len() != streams {
         bail!("{} ledgers for {streams} cameras", names.len());
@@ -176,7 +184,21 @@ fn measure(folder: &Path, streams: usize, window: Duration) -> Result<Vec<Row>> 
         let output = folder.join("ffmpeg").join(name);
         fs::create_dir_all(&output)?;
         let mut command = Command::new("ffmpeg");
-        command.args(["-nostdin", "-v", "error", "-rtsp_transport", "tcp", "-i", url, "-c", "copy", "-f", "segment", "-segment_time", "60"]);
+        command.args([
+            "-nostdin",
+            "-v",
+            "error",
+            "-rtsp_transport",
+            "tcp",
+            "-i",
+            url,
+            "-c",
+            "copy",
+            "-f",
+            "segment",
+            "-segment_time",
+            "60",
+        ]);
         command.args(["-segment_format", "mp4", "-reset_timestamps", "1"]).arg(output.join("%04d.mp4"));
         recorders.push(Running::start("ffmpeg", &mut command, &folder.join("ffmpeg.log"))?);
     }
@@ -214,14 +236,22 @@ fn window_of(pids: &[u32], window: Duration) -> Result<(Reading, (i64, i64))> {
     Ok((cost, (from, wall()?)))
 }
 
-fn row(name: &'static str, streams: usize, window: Duration, cost: &Reading, syncs: Option<f64>, missing: Option<String>) -> Row {
+fn row(
+    name: &'static str,
+    streams: usize,
+    window: Duration,
+    cost: &Reading,
+    syncs: Option<f64>,
+    missing: Option<String>,
+) -> Row {
     let stream_seconds = streams as f64 * window.as_secs_f64();
     Row {
         name,
         cpu_ms: cost.cpu_s * 1000.0 / stream_seconds,
         memory_mb: cost.memory_bytes as f64 / 1e6 / streams as f64,
         threads: cost.threads as f64,
-        written_ratio: (cost.written_bytes > 0).then(|| cost.written_bytes as f64 / (stream_seconds * BITRATE as f64 / 8.0)),
+        written_ratio: (cost.written_bytes > 0)
+            .then(|| cost.written_bytes as f64 / (stream_seconds * BITRATE as f64 / 8.0)),
         write_calls: cost.write_calls as f64 / window.as_secs_f64(),
         syncs,
         missing,
@@ -236,7 +266,8 @@ fn table(report: &mut String, streams: usize, rows: &[Row]) -> Result<()> {
          |---|---|---|---|---|---|---|---|---|\n"
     )?;
     for row in rows {
-        let optional = |value: Option<f64>, digits: usize| value.map_or("–".to_owned(), |value| format!("{value:.digits$}"));
+        let optional =
+            |value: Option<f64>, digits: usize| value.map_or("–".to_owned(), |value| format!("{value:.digits$}"));
         writeln!(
             report,
             "| {} | {:.2} | {:.2} | {:.2} | {:.0} | {:.0} | {} | {} | {} |",
@@ -270,9 +301,14 @@ fn metric(system: &System, name: &str) -> Result<f64> {
 /// Coverage and clip latency over a synthesised catalogue, by the programs that stand beside the code they measure.
 fn latencies() -> Result<String> {
     let mut text = String::from("\n## Finding\n\n");
-    for (title, name) in [("Coverage, 10^6 catalogued segments, 10,000 streams", "catalogue_bench"), ("First byte of a clip", "clip_bench")] {
+    for (title, name) in [
+        ("Coverage, 10^6 catalogued segments, 10,000 streams", "catalogue_bench"),
+        ("First byte of a clip", "clip_bench"),
+    ] {
         progress(title);
-        let output = Command::new(program(&format!("examples/{name}"))?).output().with_context(|| format!("cannot run {name}"))?;
+        let output = Command::new(program(&format!("examples/{name}"))?)
+            .output()
+            .with_context(|| format!("cannot run {name}"))?;
         if !output.status.success() {
             bail!("{name}: {}", String::from_utf8_lossy(&output.stderr));
         }
