@@ -267,14 +267,47 @@ impl LedgerWriter {
 /// `nals` are whole NAL units without start code or length; others than types 1 to 5 are passed over.
 pub fn video_identity<'a>(nals: impl IntoIterator<Item = &'a [u8]>) -> u64 {
     let mut hasher = Xxh3Default::new();
-    for nal in nals {
-        if nal.first().is_some_and(|header| (1..=5).contains(&(header & 0x1f))) {
-            let end = nal.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-            hasher.update(&nal[..end]);
-        }
-    }
+    vcl(nals).for_each(|nal| hasher.update(nal));
     hasher.digest()
 }
+
+/// The same frame's `"crc32-size"` identity: what cameras write that have no XXH3.
+pub fn crc32_size_identity<'a>(nals: impl IntoIterator<Item = &'a [u8]>) -> u64 {
+    crc32_size(vcl(nals))
+}
+
+/// The `"crc32-size"` identity of bytes in pieces, for example of a raw AAC frame.
+pub fn crc32_size<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> u64 {
+    let (mut crc, mut bytes) = (!0u32, 0u64);
+    for piece in pieces {
+        crc = piece.iter().fold(crc, |crc, &byte| (crc >> 8) ^ CRC32[usize::from(crc as u8 ^ byte)]);
+        bytes += piece.len() as u64;
+    }
+    (bytes << 32) | u64::from(!crc)
+}
+
+fn vcl<'a>(nals: impl IntoIterator<Item = &'a [u8]>) -> impl Iterator<Item = &'a [u8]> {
+    nals.into_iter().filter(|nal| nal.first().is_some_and(|header| (1..=5).contains(&(header & 0x1f)))).map(|nal| {
+        let end = nal.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        &nal[..end]
+    })
+}
+
+/// CRC-32 of each byte (ISO/IEC 13239, reflected polynomial 0xEDB88320: zlib's).
+const CRC32: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let (mut crc, mut bit) = (byte as u32, 0);
+        while bit < 8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+            bit += 1;
+        }
+        table[byte] = crc;
+        byte += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {
@@ -316,5 +349,8 @@ mod tests {
         let plain = video_identity([&[0x65u8, 1, 2][..], &[0x41, 3]]);
         assert_eq!(plain, video_identity([&[0x67u8, 9][..], &[0x65, 1, 2, 0, 0], &[6, 1], &[0x41, 3, 0]]));
         assert_ne!(plain, video_identity([&[0x65u8, 1, 2][..]]));
+        // The check value of CRC-32.
+        assert_eq!(crc32_size([&b"12345"[..], b"6789"]), (9 << 32) | 0xcbf4_3926);
+        assert_eq!(crc32_size_identity([&b"A23456789\0"[..], &[6, 1]]), 9 << 32 | 0x3b57_faf3);
     }
 }

@@ -10,7 +10,8 @@
 //! [`SEI_UUID`], then frame number and media time (1/90000 s), 8 bytes each, big-endian, with emulation prevention as
 //! in any NAL unit ([`read_sei`]). Synthetic pictures show the number too ([`read_stamp`]). Every audio frame begins
 //! with a data_stream_element: [`AUDIO_MAGIC`], frame number, 8 bytes, big-endian ([`read_audio_stamp`]).
-//! The ledger's layout is in [`ledger`].
+//! The ledger's layout is in [`ledger`]. `gst_camera.py` beside this crate's manifest is a camera on GStreamer's RTSP
+//! server that writes the same ledger.
 
 mod aac;
 mod auth;
@@ -34,7 +35,7 @@ mod stamp;
 pub use aac::{AUDIO_MAGIC, FRAME_SAMPLES, read_audio_stamp};
 pub use camera::{Latest, LatestFrames};
 pub use fault::{Corruption, DescribeFault, Fault, SdpFault, Switches};
-pub use ledger::{EndReason, Kind, Ledger, Record, video_identity};
+pub use ledger::{EndReason, Kind, Ledger, Record, crc32_size, crc32_size_identity, video_identity};
 pub use server::{Server, ServerConfig};
 pub use spec::{AudioKind, AuthKind, CameraSpec, DigestAlgorithms, StartAt, VideoKind};
 pub use stamp::{SEI_UUID, read_sei, read_stamp};

@@ -1,7 +1,11 @@
 //! ffmpeg and GStreamer receive every frame that the ledger says was emitted, and decode it without a message.
 
-use crate::common::{check_against_ledger, receive, run, serve, stamped};
-use framekeeper_e2e_camera::{Kind, Ledger};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+use framekeeper_e2e_camera::{Kind, Ledger, crc32_size_identity};
+
+use crate::common::{check_against_ledger, nal_units, receive, run, serve, stamped};
 
 #[test]
 fn ffmpeg_gets_every_frame_of_each_kind() {
@@ -79,12 +83,8 @@ fn gstreamer_gets_every_frame_and_decodes_it() {
     );
     let mut arguments = vec!["20", "gst-launch-1.0", "-q"];
     arguments.extend(launch.split_whitespace());
-    let mut child = std::process::Command::new("timeout")
-        .args(&arguments)
-        .env("GST_DEBUG", "2")
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        Command::new("timeout").args(&arguments).env("GST_DEBUG", "2").stderr(Stdio::piped()).spawn().unwrap();
     let enough = || std::fs::read(&path).map(|stream| stamped(&stream)).unwrap_or_default();
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(15);
     while enough().len() < 50 && std::time::Instant::now() < deadline {
@@ -137,4 +137,46 @@ fn clips_keep_their_presentation_order_and_go_on_without_a_seam() {
     let emitted: Vec<_> = ledger.video().collect();
     assert!(emitted.iter().enumerate().all(|(at, record)| record.number == at as u64));
     assert!(ledger.records.iter().any(|record| record.kind == Kind::Audio));
+}
+
+#[test]
+fn the_gstreamer_camera_logs_what_it_sends() {
+    let folder = tempfile::tempdir().unwrap();
+    let log_dir = folder.path().to_string_lossy().into_owned();
+    let mut camera = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/gst_camera.py"))
+        .args(["--log-dir", &log_dir, "--audio", "--user", "u", "--password", "p", "--exit-with-parent"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = String::new();
+    BufReader::new(camera.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
+    let url = ready["cameras"][0].as_str().unwrap();
+    assert!(receive(url, 5).1.contains("401"));
+    let (stream, _) = receive(&url.replace("://", "://u:p@"), 110);
+    // Standard input ends, and with it the camera.
+    drop(camera.stdin.take());
+    assert!(camera.wait().unwrap().success());
+
+    let ledger = Ledger::read(folder.path().join("gst.ledger")).unwrap();
+    assert_eq!(ledger.header["identity"], "crc32-size");
+    assert_eq!(ledger.records.last().unwrap().kind, Kind::Stopped);
+    assert!(ledger.audio().count() > 100);
+    let mut received: Vec<Vec<&[u8]>> = Vec::new();
+    for nal in nal_units(&stream).into_iter().filter(|nal| matches!(nal[0] & 0x1f, 1..=5)) {
+        // first_mb_in_slice is 0 in the first slice of a picture.
+        if nal[1] & 0x80 != 0 {
+            received.push(Vec::new());
+        }
+        received.last_mut().unwrap().push(nal);
+    }
+    let received: Vec<u64> = received.iter().map(|nals| crc32_size_identity(nals.iter().copied())).collect();
+    let emitted: Vec<u64> = ledger.video().map(|record| record.hash).collect();
+    // It may begin in the middle of a picture that was being sent, and end in one.
+    let whole = &received[1..received.len() - 1];
+    assert!(whole.len() > 100);
+    assert!(emitted.windows(whole.len()).any(|window| window == whole), "{whole:x?}\nis not in\n{emitted:x?}");
+    let times: Vec<_> = ledger.video().map(|record| record.media_time).collect();
+    assert!(times.windows(2).all(|pair| pair[1] - pair[0] == 3600));
 }

@@ -57,7 +57,7 @@ pub(crate) fn stamped(stream: &[u8]) -> Vec<(u64, i64, u64)> {
     units.iter().map(|(number, time, slices)| (*number, *time, identity(slices))).collect()
 }
 
-fn nal_units(stream: &[u8]) -> Vec<&[u8]> {
+pub(crate) fn nal_units(stream: &[u8]) -> Vec<&[u8]> {
     let starts: Vec<usize> =
         stream.windows(3).enumerate().filter(|(_, window)| *window == [0, 0, 1]).map(|(at, _)| at + 3).collect();
     let ends = starts.iter().skip(1).map(|start| start - 3).chain([stream.len()]);

@@ -344,6 +344,32 @@ fn a_frozen_camera_is_silent_and_comes_back_with_a_key_frame() {
 }
 
 #[test]
+fn a_slow_session_loses_frames_and_a_hanging_camera_answers_nothing() {
+    let (server, _folder) = serve(&[&format!("name=a,{SMALL}")]);
+    let mut client = Client::connect(&server, "a");
+    client.play();
+    server.fault("a", Fault::Slow { bytes_per_second: 10_000 }).unwrap();
+    wait_for(&server, "a", |record| record.kind == Kind::Lost);
+    server.fault("a", Fault::Slow { bytes_per_second: 0 }).unwrap();
+    let lost = Ledger::read(server.ledger_path("a")).unwrap();
+    let newest = lost.records.iter().rfind(|record| record.kind == Kind::Lost).unwrap().number;
+    while read_sei(&client.rtp()[12..]).is_none_or(|(number, _)| number <= newest) {}
+
+    server.fault("a", Fault::Hang { on: true }).unwrap();
+    let request = format!("OPTIONS {} RTSP/1.0\r\nCSeq: 9\r\n\r\n", client.url);
+    client.stream.write_all(request.as_bytes()).unwrap();
+    client.stream.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
+    // Frames that were on their way come first.
+    loop {
+        match client.next() {
+            Message::Packet(..) => {}
+            Message::Closed => break,
+            Message::Response(text) => panic!("{text}"),
+        }
+    }
+}
+
+#[test]
 fn descriptions_can_be_wrong_in_each_way() {
     let (server, _folder) = serve(&[&format!("name=a,{SMALL}")]);
     let describe = || Client::connect(&server, "a").request("DESCRIBE", "", "");
