@@ -65,8 +65,12 @@ impl DecodeTimes {
                 self.first_pts.saturating_sub(missing.saturating_mul(self.nominal_duration))
             }
         };
+        // Where the depth is found out late, decode times must wait for presentation times to come up to them. Steps of one tick
+        // would look like a discontinuity to ffmpeg when they end.
+        let found_late = !self.depth_is_known && self.depth > 0;
+        let step = if found_late { (self.nominal_duration / 16).max(1) } else { 1 };
         let dts = match self.last_dts {
-            Some(last) => wanted.max(last.saturating_add(1)),
+            Some(last) => wanted.max(last.saturating_add(step)),
             None => wanted,
         };
         self.last_dts = Some(dts);

@@ -13,7 +13,7 @@ use std::path::Path;
 use framekeeper_media::boxes::walk::boxes;
 use framekeeper_media::fragment::VideoSample;
 use framekeeper_media::h264::H264Parameters;
-use support::{Footage, SegmentFile, audio, footage, place, place_audio, run, segment_file};
+use support::{Footage, SegmentFile, audio, footage, place, place_audio, place_with, run, segment_file};
 
 /// Whatever a player would complain about.
 fn accepted(path: &Path) {
@@ -168,6 +168,28 @@ fn with_b_frames_offsets_are_never_negative() {
     assert!(samples.iter().any(|sample| sample.composition_offset > 0));
     let file = segment_file(&source.parameters, None, &samples, &[], 12);
     check(folder.path(), &source, &samples, &file);
+}
+
+/// A camera that reorders and does not say so: offsets become negative, presentation times stay right to each other. (Where the smallest
+/// offset of a file is negative, ffmpeg moves all times of the track by it.)
+#[test]
+fn with_b_frames_that_nobody_announced() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = footage(
+        folder.path(),
+        "testsrc2=size=160x120:rate=25:duration=2",
+        &["-bf", "2", "-b_strategy", "0", "-g", "25"],
+    );
+    let samples = place_with(&source, None);
+    assert!(samples.iter().any(|sample| sample.composition_offset < 0));
+    let path = folder.path().join("segment.mp4");
+    std::fs::write(&path, &segment_file(&source.parameters, None, &samples, &[], 12).bytes).unwrap();
+    accepted(&path);
+    let shown: Vec<i64> = packet_times(&path).iter().map(|(pts, _)| *pts).collect();
+    let moved = samples.iter().map(|sample| -i64::from(sample.composition_offset)).max().unwrap();
+    let expected: Vec<i64> = expected_times(&samples).iter().map(|(pts, _)| *pts + moved).collect();
+    assert_eq!(shown, expected);
+    assert_eq!(picture_hashes(&path), picture_hashes(&folder.path().join("coded.mkv")));
 }
 
 #[test]

@@ -151,8 +151,8 @@ impl H264Parameters {
         if !matches!(self.profile_idc, 66 | 77 | 88) {
             w.bytes(&[
                 0xfc | self.chroma_format_idc,
-                0xf8 | (self.bit_depth_luma - 8),
-                0xf8 | (self.bit_depth_chroma - 8),
+                0xf8 | self.bit_depth_luma.saturating_sub(8),
+                0xf8 | self.bit_depth_chroma.saturating_sub(8),
                 0,
             ]);
         }

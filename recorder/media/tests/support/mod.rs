@@ -110,7 +110,12 @@ pub(crate) fn audio(rate: u32, channels: u32, seconds: f64) -> (AacParameters, V
 
 /// Frames in file time, as the store will place them: decode times from 0.
 pub(crate) fn place(footage: &Footage) -> Vec<VideoSample> {
-    let mut times = DecodeTimes::new(footage.parameters.max_num_reorder_frames, 3600);
+    place_with(footage, footage.parameters.max_num_reorder_frames)
+}
+
+/// The same, with what is believed of the reorder depth.
+pub(crate) fn place_with(footage: &Footage, max_num_reorder_frames: Option<u8>) -> Vec<VideoSample> {
+    let mut times = DecodeTimes::new(max_num_reorder_frames, 3600);
     let placed: Vec<_> = footage.frames.iter().map(|(_, pts)| times.push(MediaTime(*pts))).collect();
     let start = placed[0].dts.0;
     let mut samples: Vec<VideoSample> = Vec::new();
