@@ -75,8 +75,8 @@ impl Random for SeededRandom {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^= z >> 31;
-        let unit = (z >> 11) as f64 / (1_u64 << 53) as f64;
-        unit
+        // 53 bits, which an f64 holds exactly.
+        (z >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 

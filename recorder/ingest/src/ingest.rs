@@ -228,7 +228,7 @@ impl Ticker {
             let at = self.clock.now();
             if at.monotonic_us < next_us {
                 if self.is_opening(at) {
-                    runtime.block_on(tokio::task::unconstrained(self.short_tick(at)));
+                    runtime.block_on(self.short_tick(at));
                 }
                 let now_us = self.clock.now().monotonic_us;
                 let short_us = if self.is_opening(at) { now_us + OPENING_TICK_US } else { next_us };
@@ -238,8 +238,7 @@ impl Ticker {
             if !self.take_orders(at, runtime) {
                 break;
             }
-            // Unconstrained: the budget that tokio gives a task would end a tick in the middle of the sources.
-            runtime.block_on(tokio::task::unconstrained(self.full_tick(at)));
+            runtime.block_on(self.full_tick(at));
             (self.after_tick)(at);
             next_us = self.finish_tick(at, next_us);
         }
@@ -306,6 +305,12 @@ impl Ticker {
         self.start_due(at);
         for source in self.sources.values_mut() {
             source.read(at, &self.limits, self.random.unit(), &mut self.items);
+            // tokio gives a task 128 reads before it must let go. That bounds a camera that never stops sending; but what one source has
+            // used up must not be missing for the next.
+            if !tokio::task::coop::has_budget_remaining() {
+                tokio::task::yield_now().await;
+                source.read(at, &self.limits, self.random.unit(), &mut self.items);
+            }
         }
         for source in self.sources.values_mut() {
             source.tick(at, &self.limits, self.random.unit());

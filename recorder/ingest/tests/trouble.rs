@@ -89,7 +89,12 @@ fn digest_is_spoken() {
         while let Some(request) = conn.request() {
             let authorization = request.header("Authorization").unwrap_or_default().to_owned();
             if !authorization.starts_with("Digest ") {
-                conn.respond(&request, "401 Unauthorized", "WWW-Authenticate: Digest realm=\"cam\", nonce=\"n1\"\r\n", "");
+                conn.respond(
+                    &request,
+                    "401 Unauthorized",
+                    "WWW-Authenticate: Digest realm=\"cam\", nonce=\"n1\"\r\n",
+                    "",
+                );
                 continue;
             }
             assert!(authorization.contains("username=\"operator7\"") && !authorization.contains(PASSWORD));
@@ -139,7 +144,12 @@ fn no_such_name() {
 
 #[test]
 fn not_rtsp() {
-    for greeting in [&b"HTTP/1.1 400 Bad Request\r\nServer: nginx\r\n\r\n"[..], b"SSH-2.0-OpenSSH_9.2\r\n", &[0xff; 300], b"\x16\x03\x01\x02\0"] {
+    for greeting in [
+        &b"HTTP/1.1 400 Bad Request\r\nServer: nginx\r\n\r\n"[..],
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        &[0xff; 300],
+        b"\x16\x03\x01\x02\0",
+    ] {
         let camera = Camera::new(move |mut conn| {
             conn.request();
             conn.raw(greeting);
@@ -313,10 +323,10 @@ fn a_camera_that_closes_is_connected_again() {
 #[test]
 fn packets_that_cannot_be_followed_end_the_session_and_are_counted() {
     let bad: [&[u8]; 4] = [
-        b"$\0\0\x04\0\0\0\0",                                    // not RTP version 2
-        b"$\0\0\x0c\x80\xe0\0\x09\0\0\0\0\xde\xad\xbe\xef",      // another SSRC
+        b"$\0\0\x04\0\0\0\0",                               // not RTP version 2
+        b"$\0\0\x0c\x80\xe0\0\x09\0\0\0\0\xde\xad\xbe\xef", // another SSRC
         b"garbage that is not RTSP\r\n\r\n",
-        b"$\x01\0\x04\xff\xff\xff\xff",                          // not RTCP
+        b"$\x01\0\x04\xff\xff\xff\xff", // not RTCP
     ];
     for packet in bad {
         let camera = Camera::new(move |mut conn| {
@@ -354,7 +364,12 @@ fn redirects_are_followed_and_credentials_stay_at_home() {
         let camera = Camera::new(move |mut conn| {
             while let Some(request) = conn.request() {
                 if request.header("Authorization").is_none() {
-                    conn.respond(&request, "401 Unauthorized", "WWW-Authenticate: Digest realm=\"r\", nonce=\"n\"\r\n", "");
+                    conn.respond(
+                        &request,
+                        "401 Unauthorized",
+                        "WWW-Authenticate: Digest realm=\"r\", nonce=\"n\"\r\n",
+                        "",
+                    );
                 } else {
                     conn.respond(&request, status, &format!("Location: {location}\r\n"), "");
                 }
@@ -391,12 +406,22 @@ fn huge_lengths_are_no_trouble() {
     let cameras = [
         Camera::new(|mut conn| {
             let Some(request) = conn.request() else { return };
-            conn.respond(&request, "200 OK", "Content-Type: application/sdp\r\nContent-Length: 18446744073709551615\r\n", "");
+            conn.respond(
+                &request,
+                "200 OK",
+                "Content-Type: application/sdp\r\nContent-Length: 18446744073709551615\r\n",
+                "",
+            );
             conn.hold();
         }),
         Camera::new(|mut conn| {
             let Some(request) = conn.request() else { return };
-            conn.respond(&request, "200 OK", "Content-Type: application/sdp\r\nContent-Length: 99999999999999999999999\r\n", "");
+            conn.respond(
+                &request,
+                "200 OK",
+                "Content-Type: application/sdp\r\nContent-Length: 99999999999999999999999\r\n",
+                "",
+            );
             conn.hold();
         }),
         Camera::new(|mut conn| {
@@ -407,7 +432,10 @@ fn huge_lengths_are_no_trouble() {
     ];
     for camera in cameras {
         let end = first_end(camera.spec());
-        assert!(matches!(end.kind, SessionEndKind::Protocol | SessionEndKind::Unreachable | SessionEndKind::Internal), "{end:?}");
+        assert!(
+            matches!(end.kind, SessionEndKind::Protocol | SessionEndKind::Unreachable | SessionEndKind::Internal),
+            "{end:?}"
+        );
     }
 }
 
