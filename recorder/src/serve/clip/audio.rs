@@ -1,0 +1,114 @@
+//! Which audio belongs to a stretch of video, and how the two clocks relate.
+
+use std::ops::Range;
+
+use uuid::Uuid;
+
+use super::PlanError;
+use super::descriptions::{AudioClock, Descriptions};
+use super::select::{Part, part_after, part_before};
+use super::stretch::Stretch;
+use crate::serve::footage::{AudioEntry, Footage, FootageError};
+
+/// The audio that a stretch should have.
+pub(super) struct Wanted {
+    /// Clip time − media time of the stretch, 90 kHz.
+    pub(super) zero: i64,
+    /// Clip times in which the stretch is shown, 90 kHz.
+    pub(super) window: Option<Range<i64>>,
+    /// It is the first: its audio covers the beginning, and one frame more from which the decoder starts.
+    pub(super) begins_clip: bool,
+    /// It is the last: its audio covers the end.
+    pub(super) ends_clip: bool,
+}
+
+/// A part with the audio frames that go with it, as positions in its segment's frames.
+pub(super) struct AudioSelection {
+    pub(super) part: Part,
+    pub(super) audio: Range<u32>,
+}
+
+/// The stretch's parts with their audio; parts that hold only audio are added at its ends where the clip's edges need them.
+pub(super) fn select(
+    footage: &dyn Footage,
+    stream: Uuid,
+    stretch: &mut Stretch,
+    wanted: &Wanted,
+    descriptions: &mut Descriptions,
+) -> Result<Vec<AudioSelection>, PlanError> {
+    let mut selected = Vec::with_capacity(stretch.parts.len());
+    for part in &stretch.parts {
+        selected.push(AudioSelection { part: part.clone(), audio: of_part(part, wanted, descriptions)? });
+    }
+    let has_audio = |part: &Part| part.segment.counts.audio_frames > 0;
+    if let Some(first) = stretch.parts.first().filter(|part| wanted.begins_clip && has_audio(part))
+        && let Some(loaded) = &first.loaded
+        && selected.first().is_some_and(|s| loaded.run().is_ok_and(|run| s.audio.start == run.audio.start))
+        && begins_late(first, wanted, descriptions)?
+        && let Some(mut before) = part_before(footage, stream, first)?
+    {
+        before.video = before.video.end..before.video.end;
+        descriptions.add(footage, &before.segment)?;
+        let audio = of_part(&before, wanted, descriptions)?;
+        selected.insert(0, AudioSelection { part: before, audio });
+    }
+    if let Some(last) = stretch.parts.last().filter(|part| wanted.ends_clip && has_audio(part))
+        && let Some(loaded) = &last.loaded
+        && selected.last().is_some_and(|s| loaded.run().is_ok_and(|run| s.audio.end == run.audio.end))
+        && ends_early(last, wanted, descriptions)?
+        && let Some(mut after) = part_after(footage, stream, last)?
+    {
+        after.video = after.video.start..after.video.start;
+        descriptions.add(footage, &after.segment)?;
+        let audio = of_part(&after, wanted, descriptions)?;
+        selected.push(AudioSelection { part: after, audio });
+    }
+    Ok(selected)
+}
+
+/// Clip times of a loaded part's audio frames with their positions and durations in the clip's timescale.
+fn timed(part: &Part, zero: i64, clock: AudioClock) -> Result<Vec<(u32, i64, i64)>, FootageError> {
+    let Some(loaded) = &part.loaded else { return Ok(Vec::new()) };
+    let run = loaded.run()?;
+    let entries: &[AudioEntry] =
+        loaded.frames.audio.get(run.audio.start as usize..run.audio.end as usize).unwrap_or_default();
+    let time = |entry: &AudioEntry| clock.clip_time(zero + run.video_offset, entry.time);
+    let each = (run.audio.start..).zip(entries);
+    Ok(each.map(|(at, entry)| (at, time(entry), clock.scale(i64::from(entry.duration)))).collect())
+}
+
+fn of_part(part: &Part, wanted: &Wanted, descriptions: &Descriptions) -> Result<Range<u32>, FootageError> {
+    if part.loaded.is_none() {
+        return Ok(0..part.segment.counts.audio_frames);
+    }
+    let Some(window) = &wanted.window else { return Ok(0..0) };
+    let clock = descriptions.audio_clock(part.segment.init_hash);
+    let (from, to) = (clock.from_video(window.start), clock.from_video(window.end));
+    // Between stretches a frame goes to the side on which more than half of it lies.
+    let belongs = |time: i64, duration: i64| {
+        let not_too_early =
+            if wanted.begins_clip { time > from - 2 * duration } else { 2 * time + duration >= 2 * from };
+        let not_too_late = if wanted.ends_clip { time < to } else { 2 * time + duration < 2 * to };
+        not_too_early && not_too_late
+    };
+    let timed = timed(part, wanted.zero, clock)?;
+    let Some(first) = timed.iter().find(|(_, time, duration)| belongs(*time, *duration)) else { return Ok(0..0) };
+    let last = timed.iter().rev().find(|(_, time, duration)| belongs(*time, *duration)).unwrap_or(first);
+    Ok(first.0..last.0 + 1)
+}
+
+/// Whether the part's audio begins behind the point that the clip needs.
+fn begins_late(part: &Part, wanted: &Wanted, descriptions: &Descriptions) -> Result<bool, FootageError> {
+    let clock = descriptions.audio_clock(part.segment.init_hash);
+    let from = wanted.window.as_ref().map(|window| clock.from_video(window.start));
+    let first = timed(part, wanted.zero, clock)?.first().copied();
+    Ok(from.zip(first).is_none_or(|(from, (_, time, duration))| time > from - duration))
+}
+
+/// Whether the part's audio ends before the clip does.
+fn ends_early(part: &Part, wanted: &Wanted, descriptions: &Descriptions) -> Result<bool, FootageError> {
+    let clock = descriptions.audio_clock(part.segment.init_hash);
+    let to = wanted.window.as_ref().map(|window| clock.from_video(window.end));
+    let last = timed(part, wanted.zero, clock)?.last().copied();
+    Ok(to.zip(last).is_none_or(|(to, (_, time, duration))| time + duration < to))
+}

@@ -1,0 +1,240 @@
+//! Stretches: what is played without a break on one media clock, in the order in which a clip shows it.
+
+use framekeeper_media::WallTime;
+
+use super::overlap::{Candidate, Of, merge};
+use super::select::{Part, RunSelection, inconsistent};
+use crate::serve::footage::{Footage, FootageError, VideoEntry};
+
+/// Runs that are further apart than this cannot hold copies of the same frame.
+const REACH_US: i64 = 250_000;
+
+/// Parts of one run that follow each other without a break.
+pub(super) struct Stretch {
+    pub(super) parts: Vec<Part>,
+}
+
+/// When a stretch is shown, on its run's media clock (90 kHz), and how that relates to wall time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// Decode time of its first frame.
+    pub(super) first_dts: i64,
+    /// Decode time of its last frame.
+    pub(super) last_dts: i64,
+    /// Decode time at which a frame behind the last one would follow.
+    pub(super) end_dts: i64,
+    /// The earliest presentation time of any of its frames.
+    pub(super) first_pts: i64,
+    /// Presentation time at which the latest of its frames ends, shown or not.
+    pub(super) end_pts: i64,
+    /// What of it is in the range, if anything: the rest is only there to decode that.
+    pub(super) visible: Option<Visible>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Visible {
+    /// Presentation time of the first frame in range.
+    pub(super) from_pts: i64,
+    /// Presentation time at which the last frame in range ends.
+    pub(super) to_pts: i64,
+    /// Wall time of the first frame in range.
+    pub(super) wall: WallTime,
+}
+
+/// Puts the runs behind each other; frames that two of them have are taken from the first.
+pub(super) fn arrange(footage: &dyn Footage, selections: Vec<RunSelection>) -> Result<Vec<Stretch>, FootageError> {
+    let mut stretches: Vec<Stretch> = Vec::new();
+    let mut end = WallTime(i64::MIN);
+    for RunSelection { run, mut parts } in selections {
+        match stretches.last_mut() {
+            Some(last) if run.from < end.saturating_add_us(REACH_US) => {
+                let first = candidates_behind(footage, &mut last.parts, run.from.saturating_add_us(-REACH_US))?;
+                let second = candidates_ahead(footage, &mut parts, end.saturating_add_us(REACH_US))?;
+                let merged = merge(&first, &second);
+                let kept: usize = merged.iter().map(|(_, range)| range.len()).sum();
+                if kept == first.len() + second.len() {
+                    stretches.push(Stretch { parts });
+                } else {
+                    splice(&mut stretches, parts, &first, &second, &merged);
+                }
+            }
+            _ => stretches.push(Stretch { parts }),
+        }
+        end = end.max(run.to);
+    }
+    stretches.retain(|stretch| !stretch.parts.is_empty());
+    Ok(stretches)
+}
+
+/// The frames at the end of `parts`, from the first one at or after `from` on.
+fn candidates_behind(footage: &dyn Footage, parts: &mut [Part], from: WallTime) -> Result<Vec<Candidate>, FootageError> {
+    let mut found = Vec::new();
+    for (index, part) in parts.iter_mut().enumerate().rev() {
+        let loaded = part.load(footage)?;
+        let Some((start, _)) = loaded.video(&part.video).find(|(_, entry)| entry.wall >= from) else { break };
+        let here = loaded.video(&(start..part.video.end)).map(|(frame, entry)| Candidate::new(index, frame, entry));
+        found.splice(0..0, here);
+        if start != part.video.start {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// The frames at the beginning of `parts`, up to the last one at or before `to`.
+fn candidates_ahead(footage: &dyn Footage, parts: &mut [Part], to: WallTime) -> Result<Vec<Candidate>, FootageError> {
+    let mut found = Vec::new();
+    for (index, part) in parts.iter_mut().enumerate() {
+        let loaded = part.load(footage)?;
+        let Some((last, _)) = loaded.video(&part.video).rev().find(|(_, entry)| entry.wall <= to) else { break };
+        let here = loaded.video(&(part.video.start..last + 1)).map(|(frame, entry)| Candidate::new(index, frame, entry));
+        found.extend(here);
+        if last + 1 != part.video.end {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// Replaces the end of the last stretch and the beginning of `parts` by what came out of merging them.
+fn splice(
+    stretches: &mut Vec<Stretch>,
+    mut parts: Vec<Part>,
+    first: &[Candidate],
+    second: &[Candidate],
+    merged: &[(Of, std::ops::Range<usize>)],
+) {
+    let Some(before) = stretches.last_mut() else { return };
+    let old = before.parts.clone();
+    if let Some(cut) = first.first() {
+        before.parts.truncate(cut.part + 1);
+        if let Some(part) = before.parts.last_mut() {
+            part.video.end = cut.frame;
+        }
+    }
+    let new = parts.clone();
+    if let Some(cut) = second.last() {
+        parts.drain(..cut.part);
+        if let Some(part) = parts.first_mut() {
+            part.video.start = cut.frame + 1;
+        }
+    }
+    let mut of_last = Of::First;
+    for (of, range) in merged {
+        let (source, taken) = match of {
+            Of::First => (&old, first.get(range.clone())),
+            Of::Second => (&new, second.get(range.clone())),
+        };
+        let pieces = slices(source, taken.unwrap_or_default());
+        match stretches.last_mut() {
+            Some(last) if of_last == *of => last.parts.extend(pieces),
+            _ => stretches.push(Stretch { parts: pieces }),
+        }
+        of_last = *of;
+    }
+    match stretches.last_mut() {
+        Some(last) if of_last == Of::Second => last.parts.extend(parts),
+        _ => stretches.push(Stretch { parts }),
+    }
+    for stretch in stretches {
+        stretch.parts.retain(|part| !part.video.is_empty());
+        join(&mut stretch.parts);
+    }
+}
+
+/// Parts made of frames that follow each other.
+fn slices(source: &[Part], taken: &[Candidate]) -> Vec<Part> {
+    let mut parts: Vec<(usize, Part)> = Vec::new();
+    for candidate in taken {
+        match parts.last_mut() {
+            Some((index, part)) if *index == candidate.part && part.video.end == candidate.frame => part.video.end += 1,
+            _ => {
+                let Some(part) = source.get(candidate.part) else { continue };
+                let video = candidate.frame..candidate.frame + 1;
+                parts.push((candidate.part, Part { video, ..part.clone() }));
+            }
+        }
+    }
+    parts.into_iter().map(|(_, part)| part).collect()
+}
+
+/// Joins neighbours that are one stretch of the same segment.
+fn join(parts: &mut Vec<Part>) {
+    parts.dedup_by(|next, part| {
+        let joins = next.segment.nonce == part.segment.nonce
+            && next.segment.path == part.segment.path
+            && next.run == part.run
+            && next.video.start == part.video.end;
+        if joins {
+            part.video.end = next.video.end;
+        }
+        joins
+    });
+}
+
+impl Stretch {
+    /// When it is shown; reads its first and its last segment.
+    pub(super) fn times(
+        &mut self,
+        footage: &dyn Footage,
+        in_range: impl Fn(&VideoEntry) -> bool,
+    ) -> Result<Times, FootageError> {
+        let empty = || inconsistent("a segment in the catalogue has no frame");
+        let mut first_dts = None;
+        let mut first_pts = None;
+        let mut from = None;
+        for part in &mut self.parts {
+            let (entries, offset) = media(footage, part)?;
+            first_dts = first_dts.or_else(|| entries.first().map(|entry| entry.dts + offset));
+            first_pts = first_pts.or_else(|| entries.iter().map(|entry| entry.pts() + offset).min());
+            from = entries.iter().filter(|entry| in_range(entry)).map(|entry| (entry.pts() + offset, entry.wall)).min();
+            if from.is_some() {
+                break;
+            }
+        }
+        let last = self.parts.last_mut().ok_or_else(empty)?;
+        let (entries, offset) = media(footage, last)?;
+        let loaded = last.load(footage)?;
+        let run = loaded.run()?;
+        let last_dts = entries.last().ok_or_else(empty)?.dts;
+        let behind = loaded.video(&(last.video.end..run.video.end)).next().map(|(_, entry)| entry.dts);
+        let step = entries.iter().rev().nth(1).map_or(0, |entry| last_dts - entry.dts);
+
+        let end_of = |entry: &VideoEntry| {
+            let next = loaded.video(&run.video).map(|(_, other)| other.pts()).filter(|pts| *pts > entry.pts()).min();
+            next.unwrap_or_else(|| entry.pts() + ticks(run.end.0 - entry.wall.0).max(1))
+        };
+        let end = entries.iter().filter(|entry| in_range(entry)).max_by_key(|entry| entry.pts()).map(end_of);
+        let end_pts = entries.iter().max_by_key(|entry| entry.pts()).map(end_of);
+        let visible = from.map(|(from_pts, wall)| Visible {
+            from_pts,
+            to_pts: end.map_or(from_pts, |end| end + offset).max(from_pts + 1),
+            wall,
+        });
+        let end_dts = behind.unwrap_or_else(|| match (step, end) {
+            (1.., _) => last_dts + step,
+            (_, Some(end)) => end.max(last_dts + 1),
+            _ => last_dts + 1,
+        });
+        Ok(Times {
+            first_dts: first_dts.ok_or_else(empty)?,
+            last_dts: last_dts + offset,
+            end_dts: end_dts + offset,
+            first_pts: first_pts.ok_or_else(empty)?,
+            end_pts: end_pts.ok_or_else(empty)? + offset,
+            visible,
+        })
+    }
+}
+
+/// The frames of a part, and what makes their file times times of the media clock.
+fn media(footage: &dyn Footage, part: &mut Part) -> Result<(Vec<VideoEntry>, i64), FootageError> {
+    let loaded = part.load(footage)?;
+    let entries = loaded.video(&part.video).map(|(_, entry)| *entry).collect();
+    Ok((entries, loaded.run()?.video_offset))
+}
+
+/// Microseconds in ticks of 90 kHz, rounded.
+pub(super) fn ticks(us: i64) -> i64 {
+    ((i128::from(us) * 9 + 50).div_euclid(100)) as i64
+}
