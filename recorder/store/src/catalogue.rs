@@ -74,8 +74,9 @@ impl RunRow {
 
     fn decode(bytes: &[u8]) -> Result<Self> {
         let mut r = Reader::new(bytes);
-        let mut read =
-            || -> std::result::Result<_, Ended> { Ok(Self { part: RunPart::read(&mut r)?, frames: r.u64()?, segments: r.u32()? }) };
+        let mut read = || -> std::result::Result<_, Ended> {
+            Ok(Self { part: RunPart::read(&mut r)?, frames: r.u64()?, segments: r.u32()? })
+        };
         read().map_err(damaged)
     }
 }
@@ -178,6 +179,19 @@ impl Catalogue {
                 tables.meta.insert("generation", position.generation)?;
                 tables.meta.insert("position", position.offset)?;
             }
+        }
+        Ok(write.commit()?)
+    }
+
+    /// The manifest was written anew.
+    pub(crate) fn compacted(&self, position: Position) -> Result<()> {
+        let mut write = self.db.begin_write()?;
+        write.set_durability(Durability::None)?;
+        {
+            let mut meta = write.open_table(META)?;
+            meta.insert("dead", 0)?;
+            meta.insert("generation", position.generation)?;
+            meta.insert("position", position.offset)?;
         }
         Ok(write.commit()?)
     }

@@ -17,7 +17,9 @@ pub enum OpenError {
         expected: String,
     },
     /// The folder holds what is not ours; nothing was written.
-    #[error("{dir} holds files that are not of a volume (for example {example:?}) and no framekeeper.json; give an empty folder")]
+    #[error(
+        "{dir} holds files that are not of a volume (for example {example:?}) and no framekeeper.json; give an empty folder"
+    )]
     Foreign {
         /// The folder.
         dir: PathBuf,
@@ -25,7 +27,9 @@ pub enum OpenError {
         example: String,
     },
     /// The volume is another one than expected; nothing was written.
-    #[error("{dir}: framekeeper.json says {field} {found:?}, expected {expected:?}; this volume is not opened, so that nobody's footage is touched")]
+    #[error(
+        "{dir}: framekeeper.json says {field} {found:?}, expected {expected:?}; this volume is not opened, so that nobody's footage is touched"
+    )]
     Identity {
         /// The folder.
         dir: PathBuf,
@@ -59,7 +63,9 @@ pub enum OpenError {
         source: io::Error,
     },
     /// There is no room for the files that must be there before recording may start.
-    #[error("{dir}: no room for segment files: {have} of {want} files of {segment_bytes} bytes exist, {free_bytes} bytes are free, {needed_bytes} more are needed for the budget")]
+    #[error(
+        "{dir}: no room for segment files: {have} of {want} files of {segment_bytes} bytes exist, {free_bytes} bytes are free, {needed_bytes} more are needed for the budget"
+    )]
     NoSpace {
         /// The folder.
         dir: PathBuf,

@@ -55,11 +55,30 @@
 mod catalogue;
 pub mod env;
 mod error;
+pub mod frames;
 mod identity;
 mod manifest;
 mod manifest_log;
 mod names;
+mod reader;
+mod segment;
+mod stats;
+mod store;
+mod stream;
 mod types;
+mod volume;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use error::{HoldError, OpenError, ReadError, StreamError};
+pub use framekeeper_media::boxes::index::{EntryKind, IndexEntry, SegmentIndex};
+pub use reader::{Lease, Reader, SegmentInit, StreamInfo};
+pub use stats::{DropReason, SYNC_BUCKETS_US, StreamStats, VolumeStats};
+pub use store::Store;
+pub use stream::{Appended, StreamWriter};
 pub use types::*;
+
+/// A thread that panicked with a lock held is reported where it is joined; what it guarded is still better than nothing.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -28,15 +28,9 @@ pub(crate) struct ManifestLog {
 }
 
 impl ManifestLog {
-    /// Opens the manifest, making it when there is none, and cuts it at the first record that does not check. Records behind
-    /// `known` are given to `apply`; all of them, after a call of `restart`, when `known` is not a place in this manifest.
-    pub(crate) fn open(
-        folder: Arc<dyn Folder>,
-        known: Position,
-        new_generation: u64,
-        mut restart: impl FnMut(),
-        mut apply: impl FnMut(Record, Position),
-    ) -> io::Result<Self> {
+    /// Opens the manifest, making it when there is none, and cuts it at the first record that does not check. Also tells from where
+    /// on its records are new to somebody who knows it up to `known`: from the first one, when that is no place in this manifest.
+    pub(crate) fn open(folder: Arc<dyn Folder>, known: Position, new_generation: u64) -> io::Result<(Self, Position)> {
         let file = folder.open_or_create(Path::new(NAME))?;
         let size = file.size()?;
         let generation = match read_header(file.as_ref(), size)? {
@@ -49,19 +43,16 @@ impl ManifestLog {
             }
         };
         let size = file.size()?;
-        let mut offset = known.offset;
-        if known.generation != generation || !(HEADER_BYTES..=size).contains(&offset) {
-            restart();
-            offset = HEADER_BYTES;
+        let mut from = Position { generation, offset: HEADER_BYTES };
+        if known.generation == generation && (HEADER_BYTES..=size).contains(&known.offset) {
+            from = known;
         }
-        let good = read_records(file.as_ref(), offset, size, |record, offset| {
-            apply(record, Position { generation, offset });
-        })?;
+        let good = replay(file.as_ref(), from.offset, size, |_, _| {})?;
         if good < size {
             tracing::warn!(cut_at = good, size, "the manifest ends in a record that does not check; it is cut there");
             file.set_size(good)?;
         }
-        Ok(Self { folder, file, end: Position { generation, offset: good } })
+        Ok((Self { folder, file, end: Position { generation, offset: good } }, from))
     }
 
     /// Behind the last record.
@@ -91,7 +82,7 @@ impl ManifestLog {
         let mut end = HEADER_BYTES;
         let mut batch = Vec::with_capacity(READ_BYTES);
         let mut failed = None;
-        read_records(self.file.as_ref(), HEADER_BYTES, self.end.offset, |record, _| {
+        replay(self.file.as_ref(), HEADER_BYTES, self.end.offset, |record, _| {
             if failed.is_some() || !keep(&record) {
                 return;
             }
@@ -135,7 +126,7 @@ fn write_header(file: &dyn File, generation: u64) -> io::Result<()> {
 }
 
 /// Gives each record between `from` and `to` with the offset behind it; returns the offset behind the last good one.
-fn read_records(file: &dyn File, from: u64, to: u64, mut apply: impl FnMut(Record, u64)) -> io::Result<u64> {
+pub(crate) fn replay(file: &dyn File, from: u64, to: u64, mut apply: impl FnMut(Record, u64)) -> io::Result<u64> {
     let mut good = from;
     let mut buffer = Vec::new();
     loop {
@@ -188,11 +179,10 @@ mod tests {
     }
 
     fn read(disk: &MemDisk, known: Position) -> (ManifestLog, Vec<Record>, bool) {
+        let (log, from) = ManifestLog::open(folder(disk), known, 7).unwrap();
         let mut records = Vec::new();
-        let mut restarted = false;
-        let log =
-            ManifestLog::open(folder(disk), known, 7, || restarted = true, |record, _| records.push(record)).unwrap();
-        (log, records, restarted)
+        replay(log.file().as_ref(), from.offset, log.end().offset, |record, _| records.push(record)).unwrap();
+        (log, records, from != known)
     }
 
     fn retired(n: u64) -> Record {

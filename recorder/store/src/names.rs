@@ -33,7 +33,8 @@ impl Date {
         let days = wall.0.div_euclid(US_A_DAY) + FROM_0000_03_01_TO_1970_01_01;
         let cycle = days.div_euclid(DAYS_OF_400_YEARS);
         let day_of_cycle = days.rem_euclid(DAYS_OF_400_YEARS);
-        let year_of_cycle = (day_of_cycle - day_of_cycle / 1_460 + day_of_cycle / 36_524 - day_of_cycle / 146_096) / 365;
+        let year_of_cycle =
+            (day_of_cycle - day_of_cycle / 1_460 + day_of_cycle / 36_524 - day_of_cycle / 146_096) / 365;
         let day_of_year = day_of_cycle - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
         let shifted_month = (5 * day_of_year + 2) / 153;
         let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
@@ -69,8 +70,7 @@ pub(crate) fn segment(stream: &StreamIdent, first: WallTime, copy: u32) -> (Path
     let (h, m, s, ms) = date.clock();
     let folder = stream_folder(stream).join(format!("{:04}-{:02}-{:02}", date.year, date.month, date.day));
     let suffix = if copy > 1 { format!("-{copy}") } else { String::new() };
-    let file =
-        format!("{:04}{:02}{:02}T{h:02}{m:02}{s:02}.{ms:03}Z{suffix}.mp4", date.year, date.month, date.day);
+    let file = format!("{:04}{:02}{:02}T{h:02}{m:02}{s:02}.{ms:03}Z{suffix}.mp4", date.year, date.month, date.day);
     let path = folder.join(file);
     (folder, path)
 }

@@ -189,6 +189,27 @@ pub struct SegmentCounts {
     pub audio_bytes: u64,
 }
 
+/// Somebody who is told when streams become more durable.
+#[derive(Clone)]
+pub struct DurableObserver(Arc<dyn Fn(Uuid, Durable) + Send + Sync>);
+
+impl DurableObserver {
+    /// Calls `observer` with the stream and how far it is durable.
+    pub fn new(observer: impl Fn(Uuid, Durable) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(observer))
+    }
+
+    pub(crate) fn call(&self, stream: Uuid, durable: Durable) {
+        (self.0)(stream, durable);
+    }
+}
+
+impl std::fmt::Debug for DurableObserver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DurableObserver")
+    }
+}
+
 /// How the store is set up.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
@@ -206,6 +227,8 @@ pub struct StoreConfig {
     pub stream_queue_bytes: usize,
     /// Bytes that all streams together may have waiting for the disk.
     pub total_queue_bytes: usize,
+    /// Is told of each stream that became more durable, from the thread that syncs: must return at once.
+    pub on_durable: Option<DurableObserver>,
     /// How long [`crate::Store::open`] may walk unsealed segments before recording goes into fresh files. 1.5 s.
     pub recovery_budget: Duration,
 }
@@ -227,6 +250,7 @@ impl StoreConfig {
             sync_interval: Duration::from_millis(500),
             stream_queue_bytes: Self::STREAM_QUEUE_BYTES,
             total_queue_bytes: Self::TOTAL_QUEUE_BYTES,
+            on_durable: None,
             recovery_budget: Duration::from_millis(1500),
         }
     }

@@ -223,7 +223,11 @@ impl Folder for MemFolder {
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        if lock(&self.disk.state).folders.contains(&self.at(path)) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+        if lock(&self.disk.state).folders.contains(&self.at(path)) {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
     }
 
     fn sync_all(&self) -> io::Result<bool> {

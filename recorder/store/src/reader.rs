@@ -1,0 +1,394 @@
+//! Reading: what footage there is, and its bytes. Never in the way of writers, and never a byte of another use of a file.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use framekeeper_media::WallTime;
+use framekeeper_media::aac::AacParameters;
+use framekeeper_media::boxes::index::SegmentIndex;
+use framekeeper_media::h264::H264Parameters;
+use framekeeper_media::init::InitSegment;
+use uuid::Uuid;
+
+use crate::catalogue::{CatalogueError, RunRow, merge_run};
+use crate::env::{File, read_exact};
+use crate::error::ReadError;
+use crate::lock;
+use crate::segment::walk::{self, Head, HeadError};
+use crate::store::Inner;
+use crate::types::{RunInfo, SegmentInfo, StreamIdent};
+use crate::volume::Volume;
+use crate::volume::keeper::{LEASE_US, read_index};
+
+/// Indexes kept in memory; one of a busy segment takes 200 KB.
+const INDEXES: usize = 64;
+/// Files kept open.
+const FILES: usize = 256;
+/// Where the use nonce stands in the segment box.
+const NONCE_OFFSET: u64 = 32;
+
+/// A stream that there is footage of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamInfo {
+    /// UID and names.
+    pub ident: StreamIdent,
+    /// Whether it is being recorded now.
+    pub active: bool,
+}
+
+/// The codec parameters of a segment.
+#[derive(Clone, Debug)]
+pub struct SegmentInit {
+    /// `ftyp` and `moov`.
+    pub init: InitSegment,
+    /// Of the video.
+    pub video: H264Parameters,
+    /// Of the audio, where there is any.
+    pub audio: Option<AacParameters>,
+}
+
+/// Reads footage. Clones share their caches.
+#[derive(Clone)]
+pub struct Reader {
+    inner: Arc<Inner>,
+    caches: Arc<Caches>,
+}
+
+#[derive(Default)]
+struct Caches {
+    indexes: Mutex<Lru<Arc<SegmentIndex>>>,
+    files: Mutex<Lru<Arc<OpenSegment>>>,
+}
+
+type Key = (Uuid, u64, u64);
+
+fn key(segment: &SegmentInfo) -> Key {
+    (segment.volume, segment.file_number, segment.nonce)
+}
+
+/// The least recently used goes first.
+struct Lru<T> {
+    entries: VecDeque<(Key, T)>,
+}
+
+impl<T> Default for Lru<T> {
+    fn default() -> Self {
+        Self { entries: VecDeque::new() }
+    }
+}
+
+impl<T: Clone> Lru<T> {
+    fn get(&mut self, key: &Key) -> Option<T> {
+        let at = self.entries.iter().position(|(k, _)| k == key)?;
+        let entry = self.entries.remove(at)?;
+        let value = entry.1.clone();
+        self.entries.push_back(entry);
+        Some(value)
+    }
+
+    fn put(&mut self, key: Key, value: T, most: usize) {
+        self.entries.retain(|(k, _)| *k != key);
+        self.entries.push_back((key, value));
+        while self.entries.len() > most {
+            self.entries.pop_front();
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        self.entries.retain(|(k, _)| k != key);
+    }
+}
+
+struct OpenSegment {
+    file: Arc<dyn File>,
+    head: Head,
+}
+
+impl OpenSegment {
+    /// Whether the file is still in the use that it was opened in.
+    fn check(&self, nonce: u64) -> io::Result<bool> {
+        let mut bytes = [0; 8];
+        read_exact(self.file.as_ref(), &mut bytes, self.head.segment.offset + NONCE_OFFSET)?;
+        Ok(u64::from_be_bytes(bytes) == nonce)
+    }
+}
+
+fn catalogue(error: CatalogueError) -> ReadError {
+    ReadError::Catalogue(error.to_string())
+}
+
+fn poisoned<T>(_: T) -> ReadError {
+    ReadError::Catalogue("a thread of the store panicked".to_owned())
+}
+
+impl Reader {
+    pub(crate) fn new(inner: Arc<Inner>) -> Self {
+        Self { inner, caches: Arc::default() }
+    }
+
+    fn volume(&self, uuid: Uuid) -> Result<&Arc<Volume>, ReadError> {
+        self.inner.volumes.iter().find(|volume| volume.uuid == uuid).ok_or(ReadError::NoVolume(uuid))
+    }
+
+    /// All streams that there is footage of, by name.
+    ///
+    /// # Errors
+    /// When a catalogue fails.
+    pub fn streams(&self) -> Result<Vec<StreamInfo>, ReadError> {
+        let mut found: std::collections::BTreeMap<Uuid, StreamInfo> = std::collections::BTreeMap::new();
+        for volume in &self.inner.volumes {
+            let guard = volume.catalogue.read().map_err(poisoned)?;
+            for (uid, name) in guard.view().and_then(|view| view.streams()).map_err(catalogue)? {
+                let (namespace, name) = name.split_once('/').unwrap_or(("", &name));
+                let ident = StreamIdent { uid, namespace: namespace.to_owned(), name: name.to_owned() };
+                found.insert(uid, StreamInfo { ident, active: false });
+            }
+            for segment in lock(&volume.live).values().flatten() {
+                let ident = segment.fixed.stream.clone();
+                found.entry(ident.uid).or_insert(StreamInfo { ident, active: false });
+            }
+        }
+        for info in found.values_mut() {
+            info.active = self.inner.stream(info.ident.uid).is_some_and(|s| s.is_taken());
+        }
+        let mut streams: Vec<_> = found.into_values().collect();
+        streams.sort_by(|a, b| {
+            (&a.ident.namespace, &a.ident.name, a.ident.uid).cmp(&(&b.ident.namespace, &b.ident.name, b.ident.uid))
+        });
+        Ok(streams)
+    }
+
+    /// The stream of that name: the one being recorded, else the one that was recorded last.
+    ///
+    /// # Errors
+    /// When a catalogue fails.
+    pub fn find(&self, namespace: &str, name: &str) -> Result<Option<StreamIdent>, ReadError> {
+        let known = self.inner.streams();
+        let same = |ident: &StreamIdent| ident.namespace == namespace && ident.name == name;
+        if let Some(stream) = known.iter().find(|s| s.is_taken() && same(&s.ident)) {
+            return Ok(Some(stream.ident.clone()));
+        }
+        let all = self.streams()?.into_iter().map(|s| s.ident).filter(same);
+        let newest = all.max_by_key(|ident| {
+            let last = self.inner.stream(ident.uid).and_then(|s| s.previous()).map(|p| p.end);
+            last.or_else(|| self.last_end(ident.uid))
+        });
+        Ok(newest)
+    }
+
+    fn last_end(&self, stream: Uuid) -> Option<WallTime> {
+        let last = |volume: &Arc<Volume>| {
+            let view = volume.catalogue.read().ok()?.view().ok()?;
+            view.last_segment(stream).ok()?.map(|s| s.end)
+        };
+        self.inner.volumes.iter().filter_map(last).max()
+    }
+
+    /// Up to which wall time a stream is durable; `None` when it was not written since the store was opened.
+    #[must_use]
+    pub fn durable_until(&self, stream: Uuid) -> Option<WallTime> {
+        Some(self.inner.stream(stream)?.durable()?.wall)
+    }
+
+    /// The runs of a stream with footage between two wall times, whole (not cut to these times), in order of their first frame. What was
+    /// written but is not durable yet is included; [`Self::durable_until`] tells.
+    ///
+    /// # Errors
+    /// When a catalogue fails.
+    pub fn coverage(&self, stream: Uuid, from: WallTime, to: WallTime) -> Result<Vec<RunInfo>, ReadError> {
+        let mut runs: Vec<RunInfo> = Vec::new();
+        for volume in &self.inner.volumes {
+            let guard = volume.catalogue.read().map_err(poisoned)?;
+            let live = volume.live_of(stream);
+            let mut rows: Vec<RunRow> = guard.view().and_then(|v| v.runs(stream, from, to)).map_err(catalogue)?;
+            drop(guard);
+            let mut newest = None;
+            for part in live.iter().flat_map(|segment| segment.run_parts()) {
+                newest = Some(part.run);
+                let at = rows.iter().position(|row| row.part.run == part.run);
+                let row = merge_run(at.map(|at| rows.swap_remove(at)), &part, 1);
+                rows.push(row);
+            }
+            let active = self.inner.stream(stream).is_some_and(|s| s.is_taken() && s.volume() == Some(volume.at));
+            let inside = rows.into_iter().filter(|row| row.part.first < to && row.part.end > from);
+            runs.extend(inside.map(|row| run_info(&row, active && newest == Some(row.part.run))));
+        }
+        runs.sort_by_key(|run| (run.from, run.run));
+        Ok(runs)
+    }
+
+    /// The segments of a stream with footage between two wall times, in order of their first frame; the one being written included.
+    ///
+    /// # Errors
+    /// When a catalogue fails.
+    pub fn segments(&self, stream: Uuid, from: WallTime, to: WallTime) -> Result<Vec<SegmentInfo>, ReadError> {
+        let mut segments = Vec::new();
+        for volume in &self.inner.volumes {
+            let guard = volume.catalogue.read().map_err(poisoned)?;
+            let live = volume.live_of(stream);
+            let sealed = guard.view().and_then(|v| v.segments(stream, from, to)).map_err(catalogue)?;
+            drop(guard);
+            segments.extend(sealed.iter().map(|segment| segment.info(volume.uuid)));
+            let live = live.iter().filter_map(|segment| segment.info());
+            segments.extend(live.filter(|info| info.first < to && info.end > from));
+        }
+        segments.sort_by_key(|segment| (segment.first, segment.volume, segment.number));
+        Ok(segments)
+    }
+
+    /// Every frame of a segment; of one that is being written, those written so far.
+    ///
+    /// # Errors
+    /// When the segment is gone or damaged.
+    pub fn index(&self, segment: &SegmentInfo) -> Result<Arc<SegmentIndex>, ReadError> {
+        let volume = self.volume(segment.volume)?;
+        let live = volume.live_of(segment.stream);
+        if let Some(live) = live.iter().find(|l| l.fixed.nonce == segment.nonce) {
+            return Ok(Arc::new(live.with_index(|index| index.index().clone())));
+        }
+        if let Some(index) = lock(&self.caches.indexes).get(&key(segment)) {
+            return Ok(index);
+        }
+        let open = self.open(segment)?;
+        let index = self.read_index(segment, &open)?;
+        self.still_there(segment, &open)?;
+        let index = Arc::new(index);
+        lock(&self.caches.indexes).put(key(segment), index.clone(), INDEXES);
+        Ok(index)
+    }
+
+    fn read_index(&self, segment: &SegmentInfo, open: &OpenSegment) -> Result<SegmentIndex, ReadError> {
+        // The head may have been read before the file was sealed.
+        let head = walk::head(open.file.as_ref()).map_err(|e| head_error(segment, e))?;
+        if let Some(sealed) = head.segment.sealed {
+            let read = read_index(open.file.as_ref(), segment.nonce, sealed.index_offset, sealed.index_length);
+            if let Some(index) = read.map_err(|e| io_error(segment, e))? {
+                return Ok(index);
+            }
+            tracing::warn!(path = %segment.path.display(), "the index of a segment does not check; its fragments are walked");
+        }
+        let walked = walk::fragments(open.file.as_ref(), &head).map_err(|e| io_error(segment, e))?;
+        Ok(SegmentIndex { nonce: segment.nonce, offset: walked.end, ..walked.found.index().clone() })
+    }
+
+    /// The codec parameters of a segment.
+    ///
+    /// # Errors
+    /// When the segment is gone or damaged.
+    pub fn init(&self, segment: &SegmentInfo) -> Result<SegmentInit, ReadError> {
+        let open = self.open(segment)?;
+        let head = &open.head;
+        Ok(SegmentInit { init: head.init.clone(), video: head.video.clone(), audio: head.audio.clone() })
+    }
+
+    /// Fills `into` with the bytes of a segment at `offset`, and checks afterwards that the file is still in this use.
+    ///
+    /// # Errors
+    /// When the segment is gone, or ends before.
+    pub fn read_at(&self, segment: &SegmentInfo, offset: u64, into: &mut [u8]) -> Result<(), ReadError> {
+        let open = self.open(segment)?;
+        read_exact(open.file.as_ref(), into, offset).map_err(|e| io_error(segment, e))?;
+        self.still_there(segment, &open).inspect_err(|_| into.fill(0))
+    }
+
+    fn still_there(&self, segment: &SegmentInfo, open: &OpenSegment) -> Result<(), ReadError> {
+        if open.check(segment.nonce).map_err(|e| io_error(segment, e))? {
+            return Ok(());
+        }
+        lock(&self.caches.files).remove(&key(segment));
+        lock(&self.caches.indexes).remove(&key(segment));
+        Err(ReadError::Gone)
+    }
+
+    fn open(&self, segment: &SegmentInfo) -> Result<Arc<OpenSegment>, ReadError> {
+        if let Some(open) = lock(&self.caches.files).get(&key(segment)) {
+            return Ok(open);
+        }
+        let volume = self.volume(segment.volume)?;
+        let file = volume.folder.open(&segment.path, false).map_err(|e| io_error(segment, e))?;
+        let head = walk::head(file.as_ref()).map_err(|e| head_error(segment, e))?;
+        if head.segment.nonce != segment.nonce {
+            return Err(ReadError::Gone);
+        }
+        let open = Arc::new(OpenSegment { file, head });
+        lock(&self.caches.files).put(key(segment), open.clone(), FILES);
+        Ok(open)
+    }
+
+    /// Keeps the files of these segments from being emptied while the lease is held, for 60 s at most.
+    #[must_use]
+    pub fn lease(&self, segments: &[SegmentInfo]) -> Lease {
+        let mut held = Vec::with_capacity(segments.len());
+        for segment in segments {
+            let Ok(volume) = self.volume(segment.volume) else { continue };
+            let until = volume.env.clock.monotonic_us().saturating_add(LEASE_US);
+            let id = volume.env.random.u64();
+            lock(&volume.leases).entry(segment.file_number).or_default().push((id, until));
+            held.push((volume.clone(), segment.file_number, id));
+        }
+        Lease { held }
+    }
+
+    /// Whether the catalogues know all that is on the volumes; right after a start they may not yet.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.inner.volumes.iter().all(|v| v.catalogue_complete.load(std::sync::atomic::Ordering::Acquire))
+    }
+}
+
+fn run_info(row: &RunRow, active: bool) -> RunInfo {
+    let part = &row.part;
+    RunInfo {
+        run: part.run,
+        recorder: part.recorder,
+        epoch: part.epoch,
+        rank: part.rank,
+        from: part.first,
+        to: part.end,
+        frames: row.frames,
+        gap: part.gap,
+        previous_run: part.previous_run,
+        previous_end: Some(part.previous_end).filter(|end| end.0 != 0),
+        active,
+    }
+}
+
+fn io_error(segment: &SegmentInfo, source: io::Error) -> ReadError {
+    match source.kind() {
+        io::ErrorKind::NotFound => ReadError::Gone,
+        _ => ReadError::Io { path: segment.path.clone(), source },
+    }
+}
+
+fn head_error(segment: &SegmentInfo, error: HeadError) -> ReadError {
+    match error {
+        HeadError::Io(source) => io_error(segment, source),
+        HeadError::NotOurs(reason) => damaged(&segment.path, reason),
+    }
+}
+
+fn damaged(path: &Path, reason: String) -> ReadError {
+    ReadError::Damaged { path: path.to_owned(), reason }
+}
+
+/// Keeps files from being emptied, until dropped; see [`Reader::lease`].
+#[must_use = "dropping it lets the files be reused"]
+pub struct Lease {
+    held: Vec<(Arc<Volume>, u64, u64)>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        for (volume, file_number, id) in &self.held {
+            let mut leases = lock(&volume.leases);
+            if let Some(of_file) = leases.get_mut(file_number) {
+                of_file.retain(|(lease, _)| lease != id);
+                if of_file.is_empty() {
+                    leases.remove(file_number);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Walking a segment file that was not sealed: up to the first fragment that does not check (`docs/format.md` §6).
+
+use std::io;
+
+use framekeeper_media::WallTime;
+use framekeeper_media::aac::AacParameters;
+use framekeeper_media::boxes::run::{RUN_BOX_LENGTH, RunBox};
+use framekeeper_media::boxes::segment::{SEGMENT_BOX_LENGTH, SegmentBox};
+use framekeeper_media::boxes::walk::boxes;
+use framekeeper_media::boxes::walk::{BoxHeader, MAX_HEADER_LENGTH};
+use framekeeper_media::fragment::{FragmentHead, decode, moof_length};
+use framekeeper_media::h264::H264Parameters;
+use framekeeper_media::init::InitSegment;
+
+use super::index::{IndexBuilder, StoredFragment};
+use super::place::FileTimes;
+use crate::env::{File, read_exact};
+
+/// The head of a segment file is not longer: `ftyp`, `moov`, padding and the segment box.
+const HEAD_BYTES: usize = 64 << 10;
+/// Read at a time while checking.
+const READ_BYTES: usize = 1 << 20;
+
+/// What stands before the first run box.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub(crate) init: InitSegment,
+    pub(crate) video: H264Parameters,
+    pub(crate) audio: Option<AacParameters>,
+    pub(crate) segment: SegmentBox,
+    /// Where the first run box stands.
+    pub(crate) end: u64,
+}
+
+/// Why a file is no segment.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HeadError {
+    #[error("{0}")]
+    NotOurs(String),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Reads the head of a segment file.
+pub(crate) fn head(file: &dyn File) -> Result<Head, HeadError> {
+    let mut bytes = vec![0; HEAD_BYTES];
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, filled as u64)? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    bytes.truncate(filled);
+    let not_ours = |e: String| HeadError::NotOurs(e);
+    let (init, video, audio) = InitSegment::parse(&bytes).map_err(|e| not_ours(e.to_string()))?;
+    for header in boxes(&bytes) {
+        // The last box here may reach past what was read; the segment box never does.
+        let (header, _) = header.map_err(|_| not_ours("no segment box behind moov".to_owned()))?;
+        if header.kind != *b"uuid" {
+            continue;
+        }
+        let at = usize::try_from(header.offset).unwrap_or(usize::MAX);
+        let segment = SegmentBox::decode(bytes.get(at..).unwrap_or_default()).map_err(|e| not_ours(e.to_string()))?;
+        if segment.offset != header.offset {
+            return Err(not_ours("the segment box names another offset".to_owned()));
+        }
+        return Ok(Head { init, video, audio, segment, end: header.offset + SEGMENT_BOX_LENGTH as u64 });
+    }
+    Err(not_ours("no segment box behind moov".to_owned()))
+}
+
+/// What a walk found.
+#[derive(Clone, Debug)]
+pub(crate) struct Walked {
+    pub(crate) found: IndexBuilder,
+    pub(crate) times: FileTimes,
+    pub(crate) sequence: u32,
+    /// Behind the last fragment (or run box) that checks.
+    pub(crate) end: u64,
+}
+
+/// Walks the fragments of a segment file, checking every byte.
+pub(crate) fn fragments(file: &dyn File, head: &Head) -> io::Result<Walked> {
+    let size = file.size()?.min(head.segment.file_size);
+    let mut walked = Walked { found: IndexBuilder::default(), times: FileTimes::default(), sequence: 0, end: head.end };
+    let mut at = head.end;
+    while let Some(step) = next_box(file, head, at, size)? {
+        match step {
+            Step::Run(run) => {
+                // A run box without a fragment behind it is written anew by whoever goes on.
+                let after = at + RUN_BOX_LENGTH as u64;
+                match next_box(file, head, after, size)? {
+                    Some(Step::Fragment(fragment)) => {
+                        walked.found.add_run(*run);
+                        at = after;
+                        at = add(&mut walked, &fragment, at, head.segment.audio_timescale);
+                    }
+                    _ => break,
+                }
+            }
+            Step::Fragment(fragment) => {
+                if walked.found.last_run().is_none() {
+                    break;
+                }
+                at = add(&mut walked, &fragment, at, head.segment.audio_timescale);
+            }
+        }
+    }
+    Ok(walked)
+}
+
+fn add(walked: &mut Walked, head: &FragmentHead, at: u64, audio_timescale: u32) -> u64 {
+    let fragment = StoredFragment {
+        moof_offset: at,
+        video: head.video.clone(),
+        audio: head.audio.clone(),
+        audio_wall: head.audio_wall.unwrap_or(WallTime(0)),
+    };
+    walked.found.add_fragment(&fragment, audio_timescale);
+    walked.times.add(&fragment);
+    walked.sequence = head.sequence_number;
+    walked.end = at + head.length;
+    walked.end
+}
+
+enum Step {
+    Run(Box<RunBox>),
+    Fragment(Box<FragmentHead>),
+}
+
+/// The run box or fragment at `at`, if there is one of this use that checks.
+fn next_box(file: &dyn File, head: &Head, at: u64, size: u64) -> io::Result<Option<Step>> {
+    if size.saturating_sub(at) < 8 {
+        return Ok(None);
+    }
+    let mut start = [0; MAX_HEADER_LENGTH];
+    let available = usize::try_from(size - at).unwrap_or(usize::MAX).min(MAX_HEADER_LENGTH);
+    let start = start.get_mut(..available).unwrap_or_default();
+    read_exact(file, start, at)?;
+    let Ok(header) = BoxHeader::parse(start, at, size) else { return Ok(None) };
+    match &header.kind {
+        b"uuid" if header.length == RUN_BOX_LENGTH as u64 => {
+            let mut bytes = [0; RUN_BOX_LENGTH];
+            read_exact(file, &mut bytes, at)?;
+            let run = RunBox::decode(&bytes).ok();
+            Ok(run.filter(|r| r.nonce == head.segment.nonce && r.offset == at).map(|r| Step::Run(Box::new(r))))
+        }
+        b"moof" => fragment(file, head, start, at, size),
+        _ => Ok(None),
+    }
+}
+
+fn fragment(file: &dyn File, head: &Head, start: &[u8], at: u64, size: u64) -> io::Result<Option<Step>> {
+    let Ok(length) = moof_length(start, at, size) else { return Ok(None) };
+    let behind_moof = u64::from(length) + 8;
+    if at + behind_moof > size {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; usize::try_from(behind_moof).unwrap_or(0)];
+    read_exact(file, &mut bytes, at)?;
+    let Ok(fragment) = decode(&bytes, at, size) else { return Ok(None) };
+    if fragment.nonce != head.segment.nonce || fragment.length % 8 != 0 {
+        return Ok(None);
+    }
+    let mut verifier = fragment.verifier();
+    verifier.update(&bytes);
+    let (mut next, end) = (at + behind_moof, at + fragment.length);
+    while next < end {
+        let n = usize::try_from(end - next).unwrap_or(READ_BYTES).min(READ_BYTES);
+        bytes.resize(n, 0);
+        read_exact(file, &mut bytes, next)?;
+        verifier.update(&bytes);
+        next += n as u64;
+    }
+    Ok(verifier.finish().is_ok().then(|| Step::Fragment(Box::new(fragment))))
+}

@@ -1,0 +1,236 @@
+//! Numbers that are counted while recording, for metrics and status.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use framekeeper_media::WallTime;
+use uuid::Uuid;
+
+/// Why frames were not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DropReason {
+    /// Too many bytes waited for the disk.
+    Overload,
+    /// The volume failed while they waited.
+    VolumeFailed,
+    /// No volume can be written.
+    NoVolume,
+    /// The volume has no free file, and nothing that may be retired.
+    NoFreeFile,
+    /// They stood before the first random access point of their run.
+    NotRandomAccess,
+    /// One fragment is bigger than a segment.
+    TooBig,
+    /// They cannot be put into a fragment: times that go back, or no run was begun.
+    Malformed,
+    /// The store is closed.
+    Closed,
+}
+
+impl DropReason {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Overload,
+        Self::VolumeFailed,
+        Self::NoVolume,
+        Self::NoFreeFile,
+        Self::NotRandomAccess,
+        Self::TooBig,
+        Self::Malformed,
+        Self::Closed,
+    ];
+
+    /// Its name in metrics: `overload`, `volume_failed`, ….
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Overload => "overload",
+            Self::VolumeFailed => "volume_failed",
+            Self::NoVolume => "no_volume",
+            Self::NoFreeFile => "no_free_file",
+            Self::NotRandomAccess => "not_random_access",
+            Self::TooBig => "too_big",
+            Self::Malformed => "malformed",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// A counter that several threads add to.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counted for a stream.
+#[derive(Debug, Default)]
+pub(crate) struct StreamCounters {
+    pub(crate) bytes: Counter,
+    pub(crate) video_frames: Counter,
+    pub(crate) audio_frames: Counter,
+    pub(crate) fragments: Counter,
+    pub(crate) segments: Counter,
+    pub(crate) runs: Counter,
+    dropped: [Counter; 8],
+}
+
+impl StreamCounters {
+    pub(crate) fn dropped(&self, reason: DropReason, frames: u64) {
+        let at = DropReason::ALL.iter().position(|r| *r == reason);
+        if let Some(counter) = at.and_then(|at| self.dropped.get(at)) {
+            counter.add(frames);
+        }
+    }
+
+    pub(crate) fn dropped_by_reason(&self) -> Vec<(DropReason, u64)> {
+        DropReason::ALL.into_iter().zip(&self.dropped).map(|(reason, counter)| (reason, counter.get())).collect()
+    }
+}
+
+/// A stream, in numbers, since the store was opened.
+#[derive(Clone, Debug)]
+pub struct StreamStats {
+    /// The stream.
+    pub stream: Uuid,
+    /// The volume that it is written to, if any.
+    pub volume: Option<Uuid>,
+    /// Bytes written, boxes included.
+    pub bytes: u64,
+    /// Video frames written.
+    pub video_frames: u64,
+    /// Audio frames written.
+    pub audio_frames: u64,
+    /// Fragments written.
+    pub fragments: u64,
+    /// Segments begun.
+    pub segments: u64,
+    /// Runs begun.
+    pub runs: u64,
+    /// Bytes of frames that wait for the disk.
+    pub queue_bytes: u64,
+    /// Video and audio frames that were not stored, by reason.
+    pub dropped_frames: Vec<(DropReason, u64)>,
+    /// Wall time of the newest durable video frame.
+    pub durable: Option<WallTime>,
+}
+
+/// Upper bounds of the buckets of sync durations, in microseconds.
+pub const SYNC_BUCKETS_US: [u64; 10] =
+    [1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000];
+
+/// Counted for a volume.
+#[derive(Debug, Default)]
+pub(crate) struct VolumeCounters {
+    pub(crate) bytes: Counter,
+    pub(crate) writes: Counter,
+    pub(crate) fragments: Counter,
+    pub(crate) syncs: Counter,
+    pub(crate) sync_us: Counter,
+    pub(crate) last_sync_us: Counter,
+    pub(crate) sealed: Counter,
+    pub(crate) retired: Counter,
+    buckets: [Counter; SYNC_BUCKETS_US.len()],
+}
+
+impl VolumeCounters {
+    pub(crate) fn synced(&self, us: u64) {
+        self.syncs.add(1);
+        self.sync_us.add(us);
+        self.last_sync_us.set(us);
+        if let Some((_, bucket)) = SYNC_BUCKETS_US.iter().zip(&self.buckets).find(|(bound, _)| us <= **bound) {
+            bucket.add(1);
+        }
+    }
+
+    pub(crate) fn buckets(&self) -> Vec<u64> {
+        self.buckets.iter().map(Counter::get).collect()
+    }
+}
+
+/// A volume, in numbers; counters since the store was opened.
+#[derive(Clone, Debug)]
+pub struct VolumeStats {
+    /// The volume; nil when it could not be opened.
+    pub volume: Uuid,
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Why it cannot be written any more. A failed volume stays readable as far as it can be.
+    pub failed: Option<String>,
+    /// Why no file could be made free when one was wanted. Recording goes on as long as there are free files.
+    pub stuck: Option<String>,
+    /// Size of each file.
+    pub segment_bytes: u64,
+    /// Files that the budget allows.
+    pub files_total: u64,
+    /// Files that exist.
+    pub files_made: u64,
+    /// Files that are empty and ready.
+    pub files_free: u64,
+    /// Files that wait to be zeroed.
+    pub files_retired: u64,
+    /// Streams being written here.
+    pub streams: u64,
+    /// Whether the catalogue knows all that is on the volume.
+    pub catalogue_complete: bool,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Calls of `pwritev`.
+    pub writes: u64,
+    /// Fragments written.
+    pub fragments: u64,
+    /// Syncs done (each may be several system calls).
+    pub syncs: u64,
+    /// Microseconds that all syncs took together.
+    pub sync_us: u64,
+    /// Microseconds that the last sync took.
+    pub last_sync_us: u64,
+    /// Syncs by duration: one number for each of [`SYNC_BUCKETS_US`], not cumulative; slower ones are only in `syncs`.
+    pub sync_buckets: Vec<u64>,
+    /// Age in microseconds of the oldest bytes that are not durable yet; 0 when all are.
+    pub unsynced_us: u64,
+    /// Segments sealed.
+    pub sealed: u64,
+    /// Segments retired.
+    pub retired: u64,
+}
+
+impl VolumeStats {
+    /// A volume that could not be opened.
+    pub(crate) fn not_opened(dir: &std::path::Path, error: &crate::OpenError) -> Self {
+        Self {
+            volume: Uuid::nil(),
+            dir: dir.to_owned(),
+            failed: Some(error.to_string()),
+            stuck: None,
+            segment_bytes: 0,
+            files_total: 0,
+            files_made: 0,
+            files_free: 0,
+            files_retired: 0,
+            streams: 0,
+            catalogue_complete: false,
+            bytes: 0,
+            writes: 0,
+            fragments: 0,
+            syncs: 0,
+            sync_us: 0,
+            last_sync_us: 0,
+            sync_buckets: Vec::new(),
+            unsynced_us: 0,
+            sealed: 0,
+            retired: 0,
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! One volume: a folder of files that are taken, written, sealed, retired and taken again.
+//!
+//! ```text
+//! StreamWriter ─ queue ─► writer thread ─ pwritev ─► files        (volume/writer.rs)
+//!                              │ dirty
+//!                              ▼
+//!                         sync thread ─ sync, seals, manifest ──► durable times     (volume/sync.rs)
+//!                              │ jobs
+//!                              ▼
+//!                         keeper thread ─ catalogue, pool, retirement, late recovery  (volume/keeper.rs)
+//! ```
+
+pub(crate) mod keeper;
+pub(crate) mod open;
+pub(crate) mod pool;
+pub(crate) mod signal;
+pub(crate) mod sync;
+pub(crate) mod writer;
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+use uuid::Uuid;
+
+use crate::catalogue::Catalogue;
+use crate::env::{Env, File, Folder, Lock};
+use crate::identity::Identity;
+use crate::lock;
+use crate::manifest::{Hold, Record};
+use crate::manifest_log::{ManifestLog, Position};
+use crate::segment::live::LiveSegment;
+use crate::stats::{VolumeCounters, VolumeStats};
+use crate::stream::{Latch, StreamState};
+use crate::types::Durable;
+use pool::Pool;
+use signal::Signal;
+
+/// An open volume.
+pub(crate) struct Volume {
+    /// Position in the store.
+    pub(crate) at: usize,
+    pub(crate) uuid: Uuid,
+    pub(crate) dir: PathBuf,
+    pub(crate) folder: Arc<dyn Folder>,
+    pub(crate) env: Env,
+    pub(crate) segment_bytes: u64,
+    pub(crate) recorder_uid: Uuid,
+    pub(crate) identity: Mutex<Identity>,
+    pub(crate) pool: Mutex<Pool>,
+    /// Read-locked for a view together with `live`; write-locked while a segment moves from one to the other.
+    pub(crate) catalogue: RwLock<Catalogue>,
+    pub(crate) catalogue_complete: AtomicBool,
+    /// `None` once an append failed.
+    pub(crate) manifest: Mutex<ManifestLog>,
+    /// Segments that are not in the catalogue yet, by stream.
+    pub(crate) live: Mutex<HashMap<Uuid, Vec<Arc<LiveSegment>>>>,
+    pub(crate) dirty: Mutex<Dirty>,
+    pub(crate) jobs: Mutex<Vec<Job>>,
+    pub(crate) holds: Mutex<Vec<Hold>>,
+    pub(crate) leases: Mutex<HashMap<u64, Vec<(u64, u64)>>>,
+    /// Held while a folder is made and filled, or removed when empty.
+    pub(crate) folders: Mutex<()>,
+    pub(crate) streams: Mutex<Vec<Arc<StreamState>>>,
+    /// Streams with a handle that are written here.
+    pub(crate) recording: AtomicUsize,
+    pub(crate) counters: VolumeCounters,
+    pub(crate) stuck: Mutex<Option<String>>,
+    failed: Mutex<Option<String>>,
+    has_failed: AtomicBool,
+    pub(crate) wake_writer: Signal,
+    pub(crate) wake_sync: Signal,
+    pub(crate) wake_keeper: Signal,
+    pub(crate) _lock: Box<dyn Lock>,
+}
+
+/// What was written and not synced.
+#[derive(Default)]
+pub(crate) struct Dirty {
+    /// By file number.
+    pub(crate) files: HashMap<u64, Arc<dyn File>>,
+    pub(crate) folders: BTreeSet<PathBuf>,
+    pub(crate) manifest: bool,
+    pub(crate) durable: HashMap<Uuid, (Arc<StreamState>, Durable)>,
+    pub(crate) seals: Vec<Arc<LiveSegment>>,
+    pub(crate) latches: Vec<Arc<Latch>>,
+    /// Monotonic time of the oldest write in here.
+    pub(crate) since_us: Option<u64>,
+}
+
+impl Dirty {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.since_us.is_none()
+    }
+}
+
+/// Something for the catalogue, in the order of the manifest.
+pub(crate) struct Job {
+    pub(crate) record: Record,
+    pub(crate) position: Position,
+    pub(crate) live: Option<Arc<LiveSegment>>,
+}
+
+impl Volume {
+    /// The volume cannot be written any more. Nothing is retried on it.
+    pub(crate) fn fail(&self, what: &str, error: &dyn std::fmt::Display) {
+        let mut failed = lock(&self.failed);
+        if failed.is_none() {
+            tracing::error!(dir = %self.dir.display(), volume = %self.uuid, what, %error, "the volume failed; nothing more is written to it");
+            *failed = Some(format!("{what}: {error}"));
+            self.has_failed.store(true, Ordering::Release);
+        }
+        drop(failed);
+        for signal in [&self.wake_writer, &self.wake_sync, &self.wake_keeper] {
+            signal.notify();
+        }
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn failure(&self) -> Option<String> {
+        lock(&self.failed).clone()
+    }
+
+    /// Notes what was written; the next sync covers it.
+    pub(crate) fn wrote(&self, note: impl FnOnce(&mut Dirty)) {
+        let now = self.env.clock.monotonic_us();
+        let mut dirty = lock(&self.dirty);
+        dirty.since_us.get_or_insert(now);
+        note(&mut dirty);
+    }
+
+    /// Appends to the manifest and hands the record to the catalogue, in the same order.
+    pub(crate) fn record(&self, record: Record, live: Option<Arc<LiveSegment>>) -> io::Result<()> {
+        let mut manifest = lock(&self.manifest);
+        let position = manifest.append(&record)?;
+        lock(&self.jobs).push(Job { record, position, live });
+        drop(manifest);
+        self.wrote(|dirty| dirty.manifest = true);
+        self.wake_keeper.notify();
+        Ok(())
+    }
+
+    /// Whether a hold keeps the footage of a stream between two wall times.
+    pub(crate) fn is_held(
+        &self,
+        stream: Uuid,
+        first: framekeeper_media::WallTime,
+        end: framekeeper_media::WallTime,
+    ) -> bool {
+        lock(&self.holds).iter().any(|hold| hold.touches(stream, first, end))
+    }
+
+    /// Whether somebody reads a file, at `now_us`.
+    pub(crate) fn is_leased(&self, file_number: u64, now_us: u64) -> bool {
+        let mut leases = lock(&self.leases);
+        let Some(of_file) = leases.get_mut(&file_number) else { return false };
+        of_file.retain(|(_, until)| *until > now_us);
+        let leased = !of_file.is_empty();
+        if !leased {
+            leases.remove(&file_number);
+        }
+        leased
+    }
+
+    /// Live segments of a stream, oldest first.
+    pub(crate) fn live_of(&self, stream: Uuid) -> Vec<Arc<LiveSegment>> {
+        lock(&self.live).get(&stream).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn add_live(&self, segment: Arc<LiveSegment>) {
+        lock(&self.live).entry(segment.fixed.stream.uid).or_default().push(segment);
+    }
+
+    pub(crate) fn remove_live(&self, segment: &LiveSegment) {
+        let mut live = lock(&self.live);
+        if let Some(of_stream) = live.get_mut(&segment.fixed.stream.uid) {
+            of_stream.retain(|s| s.fixed.nonce != segment.fixed.nonce);
+            if of_stream.is_empty() {
+                live.remove(&segment.fixed.stream.uid);
+            }
+        }
+    }
+
+    /// Syncs what the notes name: all in one go where that is right, else one by one.
+    pub(crate) fn sync(&self, dirty: &Dirty) -> io::Result<()> {
+        if self.folder.sync_all()? {
+            return Ok(());
+        }
+        for file in dirty.files.values() {
+            file.sync()?;
+        }
+        if dirty.manifest {
+            let manifest = lock(&self.manifest).file();
+            manifest.sync()?;
+        }
+        for folder in &dirty.folders {
+            match self.folder.sync_folder(folder) {
+                // Emptied and removed since.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn stats(&self) -> VolumeStats {
+        let now = self.env.clock.monotonic_us();
+        let (total, made, free, retired) = lock(&self.pool).numbers();
+        let since = lock(&self.dirty).since_us;
+        let c = &self.counters;
+        VolumeStats {
+            volume: self.uuid,
+            dir: self.dir.clone(),
+            failed: self.failure(),
+            stuck: lock(&self.stuck).clone(),
+            segment_bytes: self.segment_bytes,
+            files_total: total,
+            files_made: made,
+            files_free: free,
+            files_retired: retired,
+            streams: self.recording.load(Ordering::Relaxed) as u64,
+            catalogue_complete: self.catalogue_complete.load(Ordering::Acquire),
+            bytes: c.bytes.get(),
+            writes: c.writes.get(),
+            fragments: c.fragments.get(),
+            syncs: c.syncs.get(),
+            sync_us: c.sync_us.get(),
+            last_sync_us: c.last_sync_us.get(),
+            sync_buckets: c.buckets(),
+            unsynced_us: since.map_or(0, |since| now.saturating_sub(since)),
+            sealed: c.sealed.get(),
+            retired: c.retired.get(),
+        }
+    }
+}
+
+/// A folder and those above it, down from the volume's own.
+pub(crate) fn folder_and_above(folder: &Path) -> impl Iterator<Item = PathBuf> + '_ {
+    folder.ancestors().map(Path::to_path_buf)
+}
+
+/// Failure marks of a new volume.
+pub(crate) fn not_failed() -> (Mutex<Option<String>>, AtomicBool) {
+    (Mutex::new(None), AtomicBool::new(false))
+}

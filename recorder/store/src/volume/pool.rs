@@ -1,0 +1,178 @@
+//! The files of a volume that hold nothing: making, taking, and giving back.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::env::{File, Folder, read_exact, write_all};
+use crate::names;
+
+/// What is at the start of a file goes first, so that a reader sees that the use has ended.
+const HEAD_BYTES: usize = 64 << 10;
+
+/// Counts and numbers of the files. Pure; the doing is in the functions below.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    ready: VecDeque<u64>,
+    /// File number, and since when (monotonic µs).
+    retired: Vec<(u64, u64)>,
+    /// Files that exist, in use or not.
+    made: u64,
+    /// Files that the budget allows.
+    total: u64,
+    /// Numbers from here to `numbers_end` may be given out.
+    next_number: u64,
+    numbers_end: u64,
+}
+
+impl Pool {
+    pub(crate) fn new(ready: Vec<u64>, made: u64, total: u64, numbers: std::ops::Range<u64>) -> Self {
+        Self {
+            ready: ready.into(),
+            retired: Vec::new(),
+            made,
+            total,
+            next_number: numbers.start,
+            numbers_end: numbers.end,
+        }
+    }
+
+    /// Total, made, free, retired.
+    pub(crate) fn numbers(&self) -> (u64, u64, u64, u64) {
+        (self.total, self.made, self.ready.len() as u64, self.retired.len() as u64)
+    }
+
+    /// The number of a file to be made, where the budget allows one.
+    pub(crate) fn next_new(&mut self) -> Option<u64> {
+        if self.made >= self.total || self.next_number >= self.numbers_end {
+            return None;
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        self.made += 1;
+        Some(number)
+    }
+
+    /// The file that [`Self::next_new`] named could not be made.
+    pub(crate) fn not_made(&mut self) {
+        self.made = self.made.saturating_sub(1);
+    }
+
+    /// There turned out to be more files, or fewer.
+    pub(crate) fn set_made(&mut self, made: u64) {
+        self.made = made;
+    }
+
+    pub(crate) fn give(&mut self, file_number: u64) {
+        self.ready.push_back(file_number);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<u64> {
+        self.ready.pop_front()
+    }
+
+    /// A file beyond the budget (it was made smaller), to be removed.
+    pub(crate) fn pop_surplus(&mut self) -> Option<u64> {
+        if self.made <= self.total {
+            return None;
+        }
+        let number = self.ready.pop_back()?;
+        self.made -= 1;
+        Some(number)
+    }
+
+    pub(crate) fn retire(&mut self, file_number: u64, now_us: u64) {
+        self.retired.push((file_number, now_us));
+    }
+
+    pub(crate) fn retired(&self) -> Vec<(u64, u64)> {
+        self.retired.clone()
+    }
+
+    /// A retired file is empty again.
+    pub(crate) fn reclaimed(&mut self, file_number: u64) {
+        self.retired.retain(|(number, _)| *number != file_number);
+        self.ready.push_back(file_number);
+    }
+
+    /// How many more files should be on their way to being free, when so many streams record and so many files hold footage that
+    /// is still being written.
+    pub(crate) fn wanted(&self, recording: u64) -> u64 {
+        let unmade = self.total.saturating_sub(self.made);
+        let coming = self.ready.len() as u64 + self.retired.len() as u64 + unmade;
+        // One for each stream, should all roll over at once, but never more than half of what is not being written.
+        let bound = (self.total.saturating_sub(recording) / 2).max(1);
+        (recording + 1).max(2).min(bound).saturating_sub(coming)
+    }
+}
+
+/// Makes an empty file.
+pub(crate) fn make(folder: &dyn Folder, file_number: u64, bytes: u64) -> io::Result<Arc<dyn File>> {
+    folder.create_preallocated(&names::numbered(names::POOL, file_number), bytes)
+}
+
+/// Opens a file of the pool to be used; `None` when it is not empty or not of the right size.
+pub(crate) fn open(folder: &dyn Folder, file_number: u64, bytes: u64) -> io::Result<Option<Arc<dyn File>>> {
+    let file = folder.open(&names::numbered(names::POOL, file_number), true)?;
+    if file.size()? != bytes {
+        return Ok(None);
+    }
+    let mut first = [0; 8];
+    read_exact(file.as_ref(), &mut first, 0)?;
+    Ok((first == [0; 8]).then_some(file))
+}
+
+/// Empties a file in `retired/` and puts it into the pool: zeroed and synced before anybody can use it.
+pub(crate) fn reclaim(folder: &dyn Folder, file_number: u64, bytes: u64) -> io::Result<()> {
+    let retired = names::numbered(names::RETIRED, file_number);
+    let file = folder.open(&retired, true)?;
+    let head = usize::try_from(bytes).unwrap_or(HEAD_BYTES).min(HEAD_BYTES);
+    write_all(file.as_ref(), &vec![0; head], 0)?;
+    file.zero_range(0, bytes)?;
+    file.sync()?;
+    folder.rename(&retired, &names::numbered(names::POOL, file_number))
+}
+
+/// File numbers of the files in `pool/` or `retired/`.
+pub(crate) fn list(folder: &dyn Folder, name: &str) -> io::Result<Vec<u64>> {
+    Ok(folder.list(Path::new(name))?.iter().filter_map(|e| names::number_of(&e.name)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_made_up_to_the_budget() {
+        let mut pool = Pool::new(vec![1, 2], 3, 5, 10..100);
+        assert_eq!(pool.next_new(), Some(10));
+        assert_eq!(pool.next_new(), Some(11));
+        assert_eq!(pool.next_new(), None);
+        pool.not_made();
+        assert_eq!(pool.next_new(), Some(12));
+    }
+
+    #[test]
+    fn retirement_begins_when_free_files_get_few() {
+        let mut pool = Pool::new(vec![1, 2], 20, 20, 21..21);
+        assert_eq!(pool.wanted(1), 0);
+        assert_eq!(pool.wanted(3), 2);
+        pool.retire(7, 0);
+        assert_eq!(pool.wanted(3), 1);
+        pool.reclaimed(7);
+        assert_eq!(pool.wanted(3), 1);
+        // Half of what is not being written, at most.
+        assert_eq!(pool.wanted(18), 0);
+        assert_eq!(Pool::new(vec![], 4, 4, 5..5).wanted(4), 1);
+        // Files that were not made yet count.
+        assert_eq!(Pool::new(vec![], 0, 10, 1..11).wanted(3), 0);
+    }
+
+    #[test]
+    fn a_smaller_budget_removes_free_files_only() {
+        let mut pool = Pool::new(vec![1, 2, 3], 5, 4, 6..6);
+        assert_eq!(pool.pop_surplus(), Some(3));
+        assert_eq!(pool.pop_surplus(), None);
+    }
+}

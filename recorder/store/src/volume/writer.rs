@@ -1,0 +1,613 @@
+//! The thread that writes a volume: places fragments in files, in the order that keeps every file valid at every moment.
+
+use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use framekeeper_media::boxes::index::mfra;
+use framekeeper_media::boxes::run::{GapReason, ReportedTime, RunBox};
+use framekeeper_media::boxes::segment::{SEGMENT_BOX_LENGTH, Sealed, SegmentBox};
+use framekeeper_media::unit::VIDEO_CLOCK_HZ;
+use framekeeper_media::{FrameFlags, MediaTime, WallTime};
+
+use super::{Volume, folder_and_above, pool};
+use crate::env::{File, write_all, write_all_vectored};
+use crate::names;
+use crate::segment::index::{IndexBuilder, StoredFragment};
+use crate::segment::live::{Fixed, LiveSegment};
+use crate::segment::place::{Placer, RunFacts, cost};
+use crate::segment::rollover::{GopCosts, Place, Room, place};
+use crate::stats::DropReason;
+use crate::store::Inner;
+use crate::stream::{Item, StreamState};
+use crate::types::{Durable, Fragment, PreviousRun, RunStart};
+
+/// What is gathered before it is written, at most; a tick's worth is far less.
+const UNIT_BYTES_AT_MOST: u64 = 8 << 20;
+/// More run boxes than this in a file, and its manifest record gets too long.
+const RUNS_AT_MOST: usize = 4096;
+
+/// What the writer knows of a stream on its volume.
+#[derive(Default)]
+pub(crate) struct Slot {
+    active: Option<Active>,
+    run: Option<CurrentRun>,
+    /// Frames are dropped up to the next random access point; then a new run begins for this reason.
+    broken: Option<(GapReason, DropReason)>,
+    /// Number of the stream's next segment here.
+    next_number: u64,
+    costs: GopCosts,
+    /// The GOP began in an earlier segment.
+    inside_gop: bool,
+}
+
+impl Slot {
+    /// A stream that has segments here already.
+    pub(crate) fn resume(next_number: u64, active: Option<Active>) -> Self {
+        Self { next_number, active, ..Self::default() }
+    }
+}
+
+/// The segment that a stream is written to.
+pub(crate) struct Active {
+    live: Arc<LiveSegment>,
+    placer: Placer,
+    unit: Unit,
+    /// The file is in `streams/`, where readers find it.
+    visible: bool,
+}
+
+impl Active {
+    /// A segment found unsealed, to be filled on.
+    pub(crate) fn resume(live: Arc<LiveSegment>, placer: Placer) -> Self {
+        Self { live, placer, unit: Unit::default(), visible: true }
+    }
+}
+
+struct CurrentRun {
+    start: RunStart,
+    gap: GapReason,
+    previous: Option<PreviousRun>,
+    sender_report: Option<ReportedTime>,
+    /// It has frames in an earlier segment.
+    began: bool,
+}
+
+/// Boxes that are written in one go.
+#[derive(Default)]
+struct Unit {
+    offset: u64,
+    parts: Vec<Bytes>,
+    bytes: u64,
+    staged: Vec<Staged>,
+    newest: Option<(WallTime, MediaTime)>,
+    run_end: Option<PreviousRun>,
+    video_frames: u64,
+    audio_frames: u64,
+    fragments: u64,
+}
+
+/// What the index gets once it is written.
+enum Staged {
+    Run(Box<RunBox>),
+    Fragment(StoredFragment),
+}
+
+impl Unit {
+    fn push(&mut self, bytes: Bytes) {
+        self.bytes += bytes.len() as u64;
+        if !bytes.is_empty() {
+            self.parts.push(bytes);
+        }
+    }
+}
+
+/// The thread's state.
+pub(crate) struct Writer {
+    inner: Arc<Inner>,
+    volume: Arc<Volume>,
+    slots: HashMap<uuid::Uuid, Slot>,
+}
+
+impl Writer {
+    pub(crate) fn new(inner: Arc<Inner>, volume: Arc<Volume>, slots: HashMap<uuid::Uuid, Slot>) -> Self {
+        Self { inner, volume, slots }
+    }
+
+    /// Runs until the store is closed.
+    pub(crate) fn run(mut self) {
+        loop {
+            let wake = self.volume.wake_writer.wait(None);
+            if wake.stop {
+                return;
+            }
+            self.tick();
+            if wake.finish {
+                self.volume.wake_sync.finish();
+                return;
+            }
+        }
+    }
+
+    /// Writes all that waits.
+    pub(crate) fn tick(&mut self) {
+        let streams = crate::lock(&self.volume.streams).clone();
+        for stream in streams {
+            if self.volume.has_failed() {
+                break;
+            }
+            let items = stream.drain(self.volume.at, &self.inner.budget);
+            if items.is_empty() {
+                continue;
+            }
+            if let Err(error) = self.items(&stream, items) {
+                self.volume.fail("write", &error);
+            }
+        }
+        if self.volume.has_failed() {
+            self.slots.clear();
+            self.inner.volume_failed(self.volume.at);
+        }
+    }
+
+    fn items(&mut self, stream: &Arc<StreamState>, items: Vec<Item>) -> io::Result<()> {
+        let mut slot = self.slots.remove(&stream.ident.uid).unwrap_or_default();
+        let mut latches = Vec::new();
+        let mut result = Ok(());
+        for item in items {
+            if result.is_err() {
+                // The rest is lost with the volume.
+                match item {
+                    Item::Fragment(fragment) => self.drop_frames(stream, &fragment, DropReason::VolumeFailed),
+                    Item::Finish(latch) => latches.push(latch),
+                    Item::Begin(_) | Item::Break(_) | Item::Seal => {}
+                }
+                continue;
+            }
+            match item {
+                Item::Begin(start) => self.begin(stream, &mut slot, *start),
+                Item::Break(gap) => self.begin_anew(stream, &mut slot, gap),
+                Item::Fragment(fragment) => result = self.fragment(stream, &mut slot, &fragment),
+                Item::Seal => result = self.seal(stream, &mut slot),
+                Item::Finish(latch) => latches.push(latch),
+            }
+        }
+        if result.is_ok()
+            && let Some(active) = &mut slot.active
+        {
+            result = self.flush(stream, active);
+        }
+        self.slots.insert(stream.ident.uid, slot);
+        if result.is_err() {
+            latches.iter().for_each(|latch| latch.open());
+        } else if !latches.is_empty() {
+            self.volume.wrote(|dirty| dirty.latches.append(&mut latches));
+            self.volume.wake_sync.notify();
+        }
+        result
+    }
+
+    fn drop_frames(&self, stream: &StreamState, fragment: &Fragment, reason: DropReason) {
+        stream.counters.dropped(reason, (fragment.video.len() + fragment.audio.len()) as u64);
+    }
+
+    fn begin(&self, stream: &StreamState, slot: &mut Slot, start: RunStart) {
+        let previous = slot.active.as_ref().and_then(|a| a.unit.run_end).or_else(|| stream.previous());
+        let gap = start.gap.unwrap_or(match previous {
+            None => GapReason::FirstRun,
+            Some(previous) if previous.in_order => GapReason::RecorderStopped,
+            Some(_) => GapReason::RecorderCrashed,
+        });
+        slot.broken = None;
+        slot.run = Some(CurrentRun { sender_report: start.sender_report, gap, previous, began: false, start });
+    }
+
+    /// The run goes on as a new one, behind a gap of our own making.
+    fn begin_anew(&self, stream: &StreamState, slot: &mut Slot, gap: GapReason) {
+        let Some(run) = &slot.run else { return };
+        let start = RunStart {
+            run: self.volume.env.random.uuid(),
+            gap: Some(gap),
+            sender_report: run.sender_report,
+            ..run.start.clone()
+        };
+        self.begin(stream, slot, start);
+    }
+
+    fn fragment(&mut self, stream: &Arc<StreamState>, slot: &mut Slot, fragment: &Fragment) -> io::Result<()> {
+        if let Some((gap, reason)) = slot.broken {
+            if !fragment.begins_random_access {
+                self.drop_frames(stream, fragment, reason);
+                return Ok(());
+            }
+            self.begin_anew(stream, slot, gap);
+        }
+        let Some(run) = &mut slot.run else {
+            self.drop_frames(stream, fragment, DropReason::Malformed);
+            return Ok(());
+        };
+        run.sender_report = fragment.sender_report.or(run.sender_report);
+        let cost = cost(fragment);
+        slot.costs.add(cost, fragment.begins_random_access);
+        if fragment.begins_random_access {
+            slot.inside_gop = false;
+        }
+        let init_hash = run.start.init.hash;
+        if slot.active.as_ref().is_some_and(|a| a.live.fixed.init.hash != init_hash) {
+            self.seal(stream, slot)?;
+        }
+        loop {
+            let Some(active) = &slot.active else {
+                if !self.take(stream, slot, fragment)? {
+                    return Ok(self.give_up(stream, slot, fragment, GapReason::Overload, DropReason::NoFreeFile));
+                }
+                continue;
+            };
+            let room = Room {
+                left: active.placer.room(),
+                empty_file: self.empty_file(active),
+                fragment: cost,
+                gop: if fragment.begins_random_access { slot.costs.expected() } else { 0 },
+                has_frames: active.placer.has_frames(),
+            };
+            let many_runs = active.live.with_index(IndexBuilder::run_boxes) >= RUNS_AT_MOST;
+            match place(room) {
+                Place::Here if !(many_runs && fragment.begins_random_access) => break,
+                Place::Here | Place::Next => {
+                    self.seal(stream, slot)?;
+                    slot.inside_gop = !fragment.begins_random_access;
+                }
+                Place::Nowhere => {
+                    return Ok(self.give_up(stream, slot, fragment, GapReason::Overload, DropReason::TooBig));
+                }
+            }
+        }
+        self.put(stream, slot, fragment)
+    }
+
+    fn give_up(&self, stream: &StreamState, slot: &mut Slot, fragment: &Fragment, gap: GapReason, reason: DropReason) {
+        self.drop_frames(stream, fragment, reason);
+        slot.broken = Some((gap, reason));
+    }
+
+    /// Bytes that an empty file of this stream has for fragments.
+    fn empty_file(&self, active: &Active) -> u64 {
+        let fixed = &active.live.fixed;
+        let head = fixed.box_offset + SEGMENT_BOX_LENGTH as u64;
+        Placer::new(fixed.nonce, fixed.file_bytes, fixed.audio_timescale, head).room()
+    }
+
+    /// Puts a fragment into the unit of the active segment, with a run box before it where one is needed.
+    fn put(&mut self, stream: &Arc<StreamState>, slot: &mut Slot, fragment: &Fragment) -> io::Result<()> {
+        let (Some(active), Some(run)) = (&mut slot.active, &mut slot.run) else { return Ok(()) };
+        let mut placer = active.placer.clone();
+        let at = placer.position();
+        let run_box = placer.needs_run_box(run.start.run, fragment).then(|| {
+            let facts = RunFacts {
+                start: &run.start,
+                gap: run.gap,
+                continued: run.began,
+                recorder: self.volume.recorder_uid,
+                previous: run.previous,
+                sender_report: run.sender_report,
+            };
+            placer.run_box(&facts, fragment)
+        });
+        let placed = match placer.fragment(fragment, slot.inside_gop) {
+            Ok(placed) => placed,
+            Err(error) => {
+                tracing::warn!(stream = %names::full_name(&stream.ident), %error, "a fragment cannot be stored and is dropped");
+                return Ok(self.give_up(stream, slot, fragment, GapReason::MalformedMedia, DropReason::Malformed));
+            }
+        };
+        active.placer = placer;
+        let unit = &mut active.unit;
+        if unit.parts.is_empty() {
+            unit.offset = at;
+        }
+        if let Some(run_box) = run_box {
+            unit.push(Bytes::copy_from_slice(&run_box.encode()));
+            unit.staged.push(Staged::Run(Box::new(run_box)));
+            if !run.began {
+                stream.counters.runs.add(1);
+            }
+        }
+        run.began = true;
+        unit.push(placed.encoded.head.clone());
+        for frame in &fragment.video {
+            unit.push(frame.data.clone());
+        }
+        for frame in fragment.audio.iter().take(placed.stored.audio.len()) {
+            unit.push(frame.data.clone());
+        }
+        unit.push(Bytes::from_static(&[0; 8]).slice(..placed.encoded.padding.min(8)));
+        unit.fragments += 1;
+        unit.audio_frames += placed.stored.audio.len() as u64;
+        unit.video_frames += fragment.video.len() as u64;
+        if let Some(newest) = fragment.video.iter().max_by_key(|frame| frame.wall) {
+            let end = crate::segment::index::ticks_to_us(newest.duration.into(), VIDEO_CLOCK_HZ);
+            unit.newest = Some((newest.wall, newest.pts));
+            unit.run_end =
+                Some(PreviousRun { run: run.start.run, end: newest.wall.saturating_add_us(end), in_order: true });
+        }
+        unit.staged.push(Staged::Fragment(placed.stored));
+        if unit.bytes >= UNIT_BYTES_AT_MOST {
+            return self.flush(stream, active);
+        }
+        Ok(())
+    }
+
+    /// Takes an empty file for a stream; `false` when there is none.
+    fn take(&mut self, stream: &Arc<StreamState>, slot: &mut Slot, fragment: &Fragment) -> io::Result<bool> {
+        let Some(run) = &slot.run else { return Ok(false) };
+        let Some((file_number, file)) = self.volume.take_file()? else { return Ok(false) };
+        self.volume.wake_keeper.notify();
+        let first = fragment.video.first().map(|f| f.wall).or(fragment.audio.first().map(|f| f.wall));
+        let first = first.unwrap_or(WallTime(0));
+        let init = run.start.init.clone();
+        let box_offset = (init.bytes.len() as u64).next_multiple_of(8);
+        // A pad of 1 to 7 bytes is no box: the next multiple is used then.
+        let box_offset = match box_offset - init.bytes.len() as u64 {
+            0 => box_offset,
+            _ => box_offset + 8,
+        };
+        let nonce = loop {
+            match self.volume.env.random.u64() {
+                0 => {}
+                nonce => break nonce,
+            }
+        };
+        let begins_inside_gop = !fragment.video.first().is_some_and(|f| f.flags.contains(FrameFlags::RANDOM_ACCESS));
+        let segment_box = SegmentBox {
+            nonce,
+            offset: box_offset,
+            begins_inside_gop,
+            volume: self.volume.uuid,
+            stream: stream.ident.uid,
+            segment_number: slot.next_number,
+            file_number,
+            file_size: self.volume.segment_bytes,
+            first_wall: first,
+            init_hash: init.hash,
+            video_timescale: VIDEO_CLOCK_HZ,
+            audio_timescale: run.start.audio_timescale,
+            stream_name: names::full_name(&stream.ident),
+            sealed: None,
+        };
+        let encoded = segment_box.encode().map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+        let fixed = Fixed {
+            volume: self.volume.uuid,
+            stream: stream.ident.clone(),
+            path: self.free_path(stream, first)?,
+            file,
+            file_number,
+            file_bytes: self.volume.segment_bytes,
+            nonce,
+            number: slot.next_number,
+            init: init.clone(),
+            audio_timescale: run.start.audio_timescale,
+            box_offset,
+        };
+        slot.next_number += 1;
+        let head_end = box_offset + SEGMENT_BOX_LENGTH as u64;
+        let placer = Placer::new(nonce, self.volume.segment_bytes, run.start.audio_timescale, head_end);
+        let mut unit = Unit::default();
+        unit.push(init.bytes.clone());
+        unit.push(pad(box_offset - init.bytes.len() as u64));
+        unit.push(Bytes::copy_from_slice(&encoded));
+        let live = Arc::new(LiveSegment::new(fixed, IndexBuilder::default(), head_end));
+        slot.active = Some(Active { live, placer, unit, visible: false });
+        stream.counters.segments.add(1);
+        Ok(true)
+    }
+
+    fn free_path(&self, stream: &StreamState, first: WallTime) -> io::Result<PathBuf> {
+        let mut copy = 1;
+        loop {
+            let (_, path) = names::segment(&stream.ident, first, copy);
+            match self.volume.folder.open(&path, false) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(path),
+                Err(e) => return Err(e),
+                Ok(_) => copy += 1,
+            }
+        }
+    }
+
+    /// Writes the unit: what is behind it and its body, then the 8 bytes at its start that make it valid.
+    fn flush(&self, stream: &Arc<StreamState>, active: &mut Active) -> io::Result<()> {
+        if active.unit.staged.is_empty() {
+            return Ok(());
+        }
+        let unit = std::mem::take(&mut active.unit);
+        let end = active.placer.position();
+        let written = write_unit(active.live.fixed.file.as_ref(), &unit.parts, unit.offset, active.placer.rest())?;
+        let fixed = &active.live.fixed;
+        if !active.visible {
+            self.make_visible(fixed)?;
+            active.visible = true;
+            self.volume.add_live(active.live.clone());
+        }
+        let audio_timescale = fixed.audio_timescale;
+        active.live.wrote(end, |index| {
+            for staged in unit.staged {
+                match staged {
+                    Staged::Run(run) => index.add_run(*run),
+                    Staged::Fragment(fragment) => index.add_fragment(&fragment, audio_timescale),
+                }
+            }
+        });
+        stream.counters.bytes.add(written);
+        stream.counters.fragments.add(unit.fragments);
+        stream.counters.audio_frames.add(unit.audio_frames);
+        stream.counters.video_frames.add(unit.video_frames);
+        let frames = stream.counters.video_frames.get();
+        self.count(written, 2, unit.fragments);
+        if let Some(run_end) = unit.run_end {
+            stream.set_previous(run_end);
+        }
+        let (number, file) = (fixed.file_number, fixed.file.clone());
+        self.volume.wrote(|dirty| {
+            dirty.files.insert(number, file);
+            if let Some((wall, pts)) = unit.newest {
+                dirty.durable.insert(stream.ident.uid, (stream.clone(), Durable { wall, pts, frames }));
+            }
+        });
+        Ok(())
+    }
+
+    fn count(&self, bytes: u64, writes: u64, fragments: u64) {
+        self.volume.counters.bytes.add(bytes);
+        self.volume.counters.writes.add(writes);
+        self.volume.counters.fragments.add(fragments);
+    }
+
+    /// Moves a file that begins with whole fragments to where people and readers find it.
+    fn make_visible(&self, fixed: &Fixed) -> io::Result<()> {
+        let folder = fixed.path.parent().unwrap_or(&fixed.path).to_owned();
+        let guard = crate::lock(&self.volume.folders);
+        self.volume.folder.make_folders(&folder)?;
+        self.volume.folder.rename(&names::numbered(names::POOL, fixed.file_number), &fixed.path)?;
+        drop(guard);
+        self.volume.wrote(|dirty| {
+            dirty.folders.extend(folder_and_above(&folder));
+            dirty.folders.insert(PathBuf::from(names::POOL));
+        });
+        Ok(())
+    }
+
+    /// Writes the index of the active segment, if there is one; the sync thread does the rest.
+    fn seal(&mut self, stream: &Arc<StreamState>, slot: &mut Slot) -> io::Result<()> {
+        let Some(mut active) = slot.active.take() else { return Ok(()) };
+        self.flush(stream, &mut active)?;
+        if !active.visible {
+            // Nothing was written to it.
+            crate::lock(&self.volume.pool).give(active.live.fixed.file_number);
+            return Ok(());
+        }
+        let written = seal_file(&active.live, active.placer.position())?;
+        self.count(written, 2, 0);
+        stream.counters.bytes.add(written);
+        self.volume.sealing(active.live);
+        Ok(())
+    }
+}
+
+/// A `free` box of so many bytes, 0 or from 8 up, for the place between `moov` and the segment box.
+fn pad(bytes: u64) -> Bytes {
+    if bytes == 0 {
+        return Bytes::new();
+    }
+    let mut pad = free_header(bytes).to_vec();
+    pad.resize(usize::try_from(bytes).unwrap_or(8), 0);
+    Bytes::from(pad)
+}
+
+/// The header of a `free` box of so many bytes.
+pub(crate) fn free_header(bytes: u64) -> [u8; 8] {
+    let length = u32::try_from(bytes).unwrap_or(u32::MAX).to_be_bytes();
+    let mut header = *b"\0\0\0\0free";
+    for (to, from) in header.iter_mut().zip(length) {
+        *to = from;
+    }
+    header
+}
+
+/// Writes boxes at `offset` in the always-valid order; `rest` bytes of the file lie behind them. Returns the bytes written.
+///
+/// The `free` header behind and the body go out together: until the last 8 bytes are written, the old `free` header at `offset`
+/// covers both.
+pub(crate) fn write_unit(file: &dyn File, parts: &[Bytes], offset: u64, rest: u64) -> io::Result<u64> {
+    let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "a unit begins with a whole box header");
+    let (first, others) = parts.split_first().ok_or_else(invalid)?;
+    let (header, first_rest) = first.split_at_checked(8).ok_or_else(invalid)?;
+    let free = free_header(rest);
+    let mut slices = Vec::with_capacity(parts.len() + 1);
+    slices.push(IoSlice::new(first_rest));
+    slices.extend(others.iter().map(|part| IoSlice::new(part)));
+    if rest > 0 {
+        slices.push(IoSlice::new(&free));
+    }
+    let bytes: usize = slices.iter().map(|s| s.len()).sum();
+    write_all_vectored(file, &slices, offset + 8)?;
+    write_all(file, header, offset)?;
+    Ok(bytes as u64 + 8)
+}
+
+/// Writes the index box, `mfra` and the last `free` of a segment at `offset`. Returns the bytes written.
+pub(crate) fn seal_file(live: &LiveSegment, offset: u64) -> io::Result<u64> {
+    let fixed = &live.fixed;
+    let (index, end) = live.with_index(|index| {
+        let (whole, points) = index.seal(fixed.nonce, offset);
+        (whole.encode().map(|bytes| [bytes, mfra(points)]), index.end())
+    });
+    let parts = index.map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+    let [index_box, mfra_box] = &parts;
+    let bytes = (index_box.len() + mfra_box.len()) as u64;
+    let rest = fixed.file_bytes.checked_sub(offset + bytes);
+    let rest = rest.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no room for the index"))?;
+    let sealed = Sealed { index_offset: offset, index_length: index_box.len() as u64, end_wall: end };
+    let written = write_unit(fixed.file.as_ref(), &parts, offset, rest)?;
+    live.indexed(sealed);
+    Ok(written)
+}
+
+impl Volume {
+    /// An empty file, made on the spot when there is none and the budget allows one.
+    pub(crate) fn take_file(&self) -> io::Result<Option<(u64, Arc<dyn File>)>> {
+        loop {
+            let ready = crate::lock(&self.pool).pop();
+            let Some(number) = ready else { break };
+            if let Some(file) = pool::open(self.folder.as_ref(), number, self.segment_bytes)? {
+                return Ok(Some((number, file)));
+            }
+            self.not_empty(number)?;
+        }
+        let number = crate::lock(&self.pool).next_new();
+        let Some(number) = number else { return Ok(None) };
+        match pool::make(self.folder.as_ref(), number, self.segment_bytes) {
+            Ok(file) => Ok(Some((number, file))),
+            Err(e) => {
+                crate::lock(&self.pool).not_made();
+                if e.kind() == io::ErrorKind::StorageFull {
+                    *crate::lock(&self.stuck) = Some(format!("no room for another segment file: {e}"));
+                    return Ok(None);
+                }
+                Err(e)
+            }
+        }
+    }
+
+    /// A file of the pool is not empty (a crash between filling and moving it), or not whole: it is emptied, or removed.
+    fn not_empty(&self, number: u64) -> io::Result<()> {
+        let path = names::numbered(names::POOL, number);
+        let whole = self.folder.open(&path, false)?.size()? == self.segment_bytes;
+        if whole {
+            self.folder.rename(&path, &names::numbered(names::RETIRED, number))?;
+            crate::lock(&self.pool).retire(number, 0);
+            self.wake_keeper.notify();
+        } else {
+            self.folder.remove(&path)?;
+            crate::lock(&self.pool).not_made();
+        }
+        Ok(())
+    }
+
+    /// The index box of a segment was written: the next sync makes it sealed.
+    pub(crate) fn sealing(&self, live: Arc<LiveSegment>) {
+        let (number, file) = (live.fixed.file_number, live.fixed.file.clone());
+        self.wrote(|dirty| {
+            dirty.files.insert(number, file);
+            dirty.seals.push(live);
+        });
+    }
+
+    /// Counts the streams that have a handle.
+    pub(crate) fn count_recording(&self) {
+        let streams = crate::lock(&self.streams);
+        let recording = streams.iter().filter(|s| s.is_taken() && s.volume() == Some(self.at)).count();
+        self.recording.store(recording, Ordering::Relaxed);
+    }
+}
