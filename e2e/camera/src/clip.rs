@@ -58,7 +58,7 @@ impl Cache {
         let CameraSpec { width, height, fps, bitrate, gop, bframes, .. } = spec;
         let filter = format!("fps={fps},scale={width}:{height}");
         let arguments: Vec<String> = [
-            format!("-an -vf {filter} -c:v libx264 -preset veryfast -pix_fmt yuv420p -bf {bframes} -g {gop}"),
+            format!("-an -vf {filter} -c:v libx264 -preset ultrafast -pix_fmt yuv420p -bf {bframes} -g {gop}"),
             format!("-keyint_min {gop} -sc_threshold 0 -flags +cgop -b:v {bitrate} -maxrate {bitrate}"),
             format!("-bufsize {bitrate} -f mp4"),
         ]
