@@ -77,15 +77,18 @@ impl LogTail {
 }
 
 const RECENT_LINES: usize = 5;
+/// What is said of every line alike.
+const FRAME_KEYS: [&str; 8] = ["message", "timestamp", "level", "target", "span", "spans", "threadName", "threadId"];
 
 /// Whether a line of a recorder's log is worth showing, and how: JSON as its message and fields, anything else (a panic) as it is.
 pub fn readable(line: &str) -> (bool, String) {
     let Ok(json) = serde_json::from_str::<Json>(line) else { return (!line.trim().is_empty(), line.to_owned()) };
     let level = json.get("level").and_then(Json::as_str).unwrap_or("INFO");
+    // Fields stand in an object of their own or beside the level, as the writer likes.
     let empty = serde_json::Map::new();
-    let fields = json.get("fields").and_then(Json::as_object).unwrap_or(&empty);
+    let fields = json.get("fields").unwrap_or(&json).as_object().unwrap_or(&empty);
     let mut text = fields.get("message").and_then(Json::as_str).unwrap_or_default().to_owned();
-    for (key, value) in fields.iter().filter(|(key, _)| *key != "message") {
+    for (key, value) in fields.iter().filter(|(key, _)| !FRAME_KEYS.contains(&key.as_str())) {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         text.push_str(&format!(" {key}={value}"));
     }
@@ -123,6 +126,8 @@ mod tests {
     fn warnings_are_shown() {
         let line = r#"{"level":"WARN","fields":{"message":"no answer","stream":"a/b","tries":3},"target":"x"}"#;
         assert_eq!(readable(line), (true, "no answer stream=a/b tries=3".to_owned()));
+        let flat = r#"{"timestamp":"now","level":"ERROR","message":"no answer","stream":"a/b","span":{"name":"x"}}"#;
+        assert_eq!(readable(flat), (true, "no answer stream=a/b".to_owned()));
         assert!(!readable(r#"{"level":"INFO","fields":{"message":"fine"}}"#).0);
         assert_eq!(readable("thread 'main' panicked"), (true, "thread 'main' panicked".to_owned()));
     }

@@ -283,6 +283,27 @@ pub fn pool(old: &StoragePoolStatus, generation: i64, view: &PoolView, now: Time
     }
 }
 
+/// What people should be told of a pool's change: each condition that turned.
+pub fn pool_notes(old: &StoragePoolStatus, new: &StoragePoolStatus) -> Vec<Note> {
+    let turned = new.conditions.iter().filter(|condition| {
+        let before = old.conditions.iter().find(|old| old.type_ == condition.type_);
+        before.map(|before| (&before.status, &before.reason)) != Some((&condition.status, &condition.reason))
+    });
+    let note = |condition: &Condition| {
+        let good = if condition.type_ == "Degraded" { "False" } else { "True" };
+        let bad = condition.status != good;
+        let (reason, message) = (condition.reason.clone(), condition.message.clone());
+        match condition.type_.as_str() {
+            // Starting is what pools do; that it takes long shows in Available and Degraded.
+            "Progressing" => None,
+            "Available" => Some(Note { warning: bad && !old.conditions.is_empty(), reason, message }),
+            // What is as it should be from the start is no news.
+            _ => (bad || !old.conditions.is_empty()).then_some(Note { warning: bad, reason, message }),
+        }
+    };
+    turned.filter_map(note).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,327 @@
+//! What people are told: statuses and events into files, changes into the log, everything into the table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use framekeeper_crds::k8s_openapi::jiff::Timestamp;
+use framekeeper_crds::{
+    CameraStream, CameraStreamStatus, Recorder, RecorderStatus, StoragePool, StoragePoolStatus, StreamAssignment,
+    StreamPhase, recorder_name,
+};
+use tracing::{info, warn};
+
+use super::manifest::{DEFAULT_NAMESPACE, Key, Manifests};
+use super::objects::{Kind, Objects};
+use super::observe::ChannelReport;
+use super::run;
+use super::running::Running;
+use super::screen::Screen;
+use super::state::State;
+use super::status::{self, Doing, Note, PoolView};
+use super::table::{self, Row};
+
+/// More changes of one sort at once than this are told as one.
+const NOTES_TOLD_ONE_BY_ONE: usize = 5;
+
+/// Everything there is to tell of.
+pub struct View<'p> {
+    /// What is wanted.
+    pub manifests: &'p Manifests,
+    /// What was decided.
+    pub state: &'p State,
+    /// Who got no slot.
+    pub unplaced: &'p BTreeSet<Key>,
+    /// What is there.
+    pub running: &'p BTreeMap<Key, Running>,
+}
+
+/// Tells it.
+#[derive(Debug)]
+pub struct Reporter {
+    objects: Objects,
+    screen: Screen,
+    streams: BTreeMap<Key, CameraStreamStatus>,
+    pools: BTreeMap<Key, StoragePoolStatus>,
+    recorders: BTreeMap<Key, (Recorder, Option<RecorderStatus>)>,
+    /// What must be written again because the last time failed.
+    unwritten: BTreeSet<(Kind, Key)>,
+    rows: Vec<Row>,
+    trouble: Option<String>,
+}
+
+impl Reporter {
+    /// Tells it into these objects and on this screen.
+    pub fn new(objects: Objects, screen: Screen) -> Self {
+        Self {
+            objects,
+            screen,
+            streams: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            recorders: BTreeMap::new(),
+            unwritten: BTreeSet::new(),
+            rows: Vec::new(),
+            trouble: None,
+        }
+    }
+
+    /// Why a pool has too few slots, if it has.
+    pub fn shortage(&self, manifests: &Manifests, pool: &Key) -> Option<String> {
+        run::shortage(manifests, pool)
+    }
+
+    /// Tells what has changed, and draws the table.
+    pub fn report(&mut self, view: &View<'_>, now: Instant, wall: Timestamp) {
+        self.forget(view);
+        self.streams(view, now, wall);
+        self.pools(view, now, wall);
+        self.recorders(view);
+        if self.screen.is_live() {
+            let recorders: Vec<String> = view
+                .running
+                .iter()
+                .map(|(key, running)| {
+                    let state = if running.is_ready(now) { "" } else { " (not ready)" };
+                    format!("{} http://{}{state}", key.name, running.address)
+                })
+                .collect();
+            let (height, width) = self.screen.size();
+            self.screen.draw(table::lines(&self.rows, &recorders.join("  "), wall, height, width));
+        }
+    }
+
+    /// A line for logs, where there is no table.
+    pub fn summary(&self) {
+        if !self.screen.is_live() {
+            info!("{}", table::summary(&self.rows));
+        }
+    }
+
+    /// Leaves the table as it stands.
+    pub fn release(&self) {
+        self.screen.release();
+    }
+
+    /// Forgets what is not there any more.
+    fn forget(&mut self, view: &View<'_>) {
+        let before = self.streams.len() + self.pools.len() + self.recorders.len();
+        self.streams.retain(|key, _| view.manifests.streams.contains_key(key));
+        self.pools.retain(|key, _| view.manifests.pools.contains_key(key));
+        self.recorders.retain(|key, _| view.running.contains_key(key));
+        let after = self.streams.len() + self.pools.len() + self.recorders.len();
+        let first = after == 0;
+        if before == after && !first {
+            return;
+        }
+        let wanted = BTreeMap::from([
+            (Kind::Stream, view.manifests.streams.keys().cloned().collect()),
+            (Kind::Pool, view.manifests.pools.keys().cloned().collect()),
+            (Kind::Recorder, view.running.keys().cloned().collect()),
+        ]);
+        let result = self.objects.keep_only(&wanted);
+        self.note_trouble(result);
+    }
+
+    fn streams(&mut self, view: &View<'_>, now: Instant, wall: Timestamp) {
+        let mut rows = Vec::new();
+        let mut notes: BTreeMap<(bool, String), Vec<(Key, String)>> = BTreeMap::new();
+        for (key, placed) in &view.manifests.streams {
+            let Some(remembered) = view.state.streams.get(&key.to_string()) else { continue };
+            let suspended = placed.object.suspend;
+            let pool = Key::new(&key.namespace, &placed.object.pool_ref.name);
+            let assigned = remembered.recorder.filter(|_| !suspended && !view.unplaced.contains(key));
+            let assignment = assigned.map(|ordinal| StreamAssignment {
+                epoch: remembered.epoch,
+                primary: recorder_name(&pool.name, ordinal),
+                ..StreamAssignment::default()
+            });
+            let holder = assignment
+                .as_ref()
+                .and_then(|assignment| view.running.get(&Key::new(&key.namespace, &assignment.primary)));
+            let report = holder.and_then(|holder| holder.report(key, now));
+            let doing = match (suspended, &assignment, holder, report) {
+                (true, ..) => Doing::Suspended,
+                (_, None, ..) => Doing::NoSlot {
+                    message: self
+                        .shortage(view.manifests, &pool)
+                        .unwrap_or_else(|| "the pool has no slot for it".into()),
+                },
+                (.., Some(report)) => Doing::Reported(report.clone()),
+                (.., Some(holder), None) if holder.is_down => Doing::RecorderDown,
+                _ => Doing::NoAnswer,
+            };
+            let generation = remembered.generation;
+            let known = self.streams.get(key).cloned();
+            let is_new = known.is_none();
+            let old = known.unwrap_or_else(|| {
+                let written = self.objects.read::<CameraStream>(Kind::Stream, key);
+                written.and_then(|stream| stream.status).unwrap_or_default()
+            });
+            let new = status::stream(&old, generation, assignment, &doing, wall);
+            rows.push(row(key, &new, report));
+            if new == old && !is_new && !self.unwritten.contains(&(Kind::Stream, key.clone())) {
+                continue;
+            }
+            let mut object = CameraStream::new(&key.name, placed.object.clone());
+            object.metadata = metadata(key, &remembered.uid, generation);
+            object.status = Some(new.clone());
+            let written = self.objects.write(Kind::Stream, key, &object);
+            self.written(Kind::Stream, key, written);
+            if let Some(note) = status::stream_note(&old, &new) {
+                let result = self.objects.event(Kind::Stream, key, &remembered.uid, &note, wall);
+                self.note_trouble(result);
+                notes.entry((note.warning, note.reason)).or_default().push((key.clone(), note.message));
+            }
+            self.streams.insert(key.clone(), new);
+        }
+        for ((warning, reason), streams) in notes {
+            tell(warning, &reason, &streams);
+        }
+        self.rows = rows;
+    }
+
+    fn pools(&mut self, view: &View<'_>, now: Instant, wall: Timestamp) {
+        for (key, placed) in &view.manifests.pools {
+            let Some(remembered) = view.state.pools.get(&key.to_string()) else { continue };
+            let spec = &placed.object;
+            let mut pool = PoolView {
+                recorders: spec.recorders,
+                slots: spec.max_channels,
+                shortage: self.shortage(view.manifests, key),
+                ..PoolView::default()
+            };
+            let of_pool = |(stream, placed): &(&Key, &super::manifest::Placed<framekeeper_crds::CameraStreamSpec>)| {
+                stream.namespace == key.namespace && placed.object.pool_ref.name == key.name
+            };
+            pool.streams = view.manifests.streams.iter().filter(of_pool).count().try_into().unwrap_or(u32::MAX);
+            for ordinal in 0..spec.recorders {
+                let name = recorder_name(&key.name, ordinal);
+                let Some(running) = view.running.get(&Key::new(&key.namespace, &name)) else { continue };
+                pool.ready += u32::from(running.is_ready(now));
+                pool.placed += u32::try_from(running.recorder.spec.channels.len()).unwrap_or(u32::MAX);
+                pool.capacity_bytes += running.recorder.spec.volumes.iter().map(|v| v.budget_bytes).sum::<u64>();
+                pool.used_bytes +=
+                    running.status.iter().flat_map(|status| &status.volumes).map(|v| v.used_bytes).sum::<u64>();
+                if running.is_down {
+                    pool.trouble.push(format!("{name} does not run"));
+                }
+                pool.trouble.extend(running.bad_volumes().into_iter().map(|bad| format!("{name}: {bad}")));
+            }
+            let known = self.pools.get(key).cloned();
+            let is_new = known.is_none();
+            let old = known.unwrap_or_else(|| {
+                let written = self.objects.read::<StoragePool>(Kind::Pool, key);
+                written.and_then(|pool| pool.status).unwrap_or_default()
+            });
+            let new = status::pool(&old, remembered.generation, &pool, wall);
+            if new == old && !is_new && !self.unwritten.contains(&(Kind::Pool, key.clone())) {
+                continue;
+            }
+            let mut object = StoragePool::new(&key.name, spec.clone());
+            object.metadata = metadata(key, &remembered.uid, remembered.generation);
+            object.status = Some(new.clone());
+            let written = self.objects.write(Kind::Pool, key, &object);
+            self.written(Kind::Pool, key, written);
+            for note in status::pool_notes(&old, &new) {
+                let result = self.objects.event(Kind::Pool, key, &remembered.uid, &note, wall);
+                self.note_trouble(result);
+                let Note { warning, reason, message } = note;
+                if warning {
+                    warn!(pool = %key, reason, "{message}");
+                } else {
+                    info!(pool = %key, reason, "{message}");
+                }
+            }
+            self.pools.insert(key.clone(), new);
+        }
+    }
+
+    fn recorders(&mut self, view: &View<'_>) {
+        for (key, running) in view.running {
+            let now = (&running.recorder, &running.status);
+            let same = self.recorders.get(key).is_some_and(|(recorder, status)| (recorder, status) == now);
+            if same && !self.unwritten.contains(&(Kind::Recorder, key.clone())) {
+                continue;
+            }
+            let mut object = running.recorder.clone();
+            object.status.clone_from(&running.status);
+            let written = self.objects.write(Kind::Recorder, key, &object);
+            self.written(Kind::Recorder, key, written);
+            self.recorders.insert(key.clone(), (running.recorder.clone(), running.status.clone()));
+        }
+    }
+
+    fn written(&mut self, kind: Kind, key: &Key, result: std::io::Result<()>) {
+        if result.is_ok() {
+            self.unwritten.remove(&(kind, key.clone()));
+        } else {
+            self.unwritten.insert((kind, key.clone()));
+        }
+        self.note_trouble(result);
+    }
+
+    /// Recording goes on without statuses; that they can't be written is said once.
+    fn note_trouble(&mut self, result: std::io::Result<()>) {
+        let Err(error) = result else { return };
+        let error = error.to_string();
+        if self.trouble.as_ref() != Some(&error) {
+            warn!("statuses and events cannot be written: {error}");
+            self.trouble = Some(error);
+        }
+    }
+}
+
+fn tell(warning: bool, reason: &str, streams: &[(Key, String)]) {
+    let put = |names: &str, message: &str| {
+        if warning {
+            warn!(stream = names, reason, "{message}");
+        } else {
+            info!(stream = names, reason, "{message}");
+        }
+    };
+    match streams {
+        [(_, message), ..] if streams.len() > NOTES_TOLD_ONE_BY_ONE => {
+            put(&format!("{} streams", streams.len()), message);
+        }
+        few => few.iter().for_each(|(key, message)| put(&key.to_string(), message)),
+    }
+}
+
+fn metadata(key: &Key, uid: &str, generation: i64) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(key.name.clone()),
+        namespace: Some(key.namespace.clone()),
+        uid: Some(uid.to_owned()),
+        generation: Some(generation),
+        ..ObjectMeta::default()
+    }
+}
+
+fn row(key: &Key, status: &CameraStreamStatus, report: Option<&ChannelReport>) -> Row {
+    let recording = status.conditions.iter().find(|condition| condition.type_ == "Recording");
+    let good = matches!(status.phase, Some(StreamPhase::Recording | StreamPhase::Suspended));
+    let codecs = report.map(|report| [report.codec.clone(), report.audio_codec.clone()]);
+    let codecs: Vec<String> = codecs.into_iter().flatten().flatten().collect();
+    Row {
+        stream: if key.namespace == DEFAULT_NAMESPACE { key.name.clone() } else { key.to_string() },
+        recorder: status.assignment.as_ref().map(|assignment| assignment.primary.clone()).unwrap_or_default(),
+        state: match status.phase {
+            Some(StreamPhase::Failed) => recording.map(|condition| condition.reason.clone()).unwrap_or_default(),
+            Some(phase) => format!("{phase:?}"),
+            None => String::new(),
+        },
+        good,
+        why: match recording {
+            Some(condition) if !good => condition.message.clone(),
+            _ => String::new(),
+        },
+        codec: if codecs.is_empty() { status.codec.clone().unwrap_or_default() } else { codecs.join(",") },
+        resolution: status.resolution.clone().unwrap_or_default(),
+        fps: report.and_then(|report| report.fps),
+        bitrate: report.and_then(|report| report.bitrate),
+        last_frame: report
+            .and_then(|report| report.last_frame)
+            .or_else(|| status.last_frame_time.as_ref().map(|time| time.0)),
+        bytes: report.map_or(0, |report| report.bytes),
+    }
+}
