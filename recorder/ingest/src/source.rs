@@ -335,3 +335,7 @@ fn silence_failure(silence: Silence, limits: &Limits) -> Failure {
     };
     Failure::new(SessionEndKind::Silence, message)
 }
+
+#[cfg(test)]
+#[path = "source_tests.rs"]
+mod tests;

@@ -1,5 +1,5 @@
 //! What a source's sink hears when a camera behaves, and what comes with the frames.
-#![allow(missing_docs, reason = "tests")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod common;
 
@@ -221,6 +221,7 @@ fn audio_of_another_codec_is_left_out_with_its_name() {
         ("m=audio 0 RTP/AVP 0\r\na=control:track2\r\n", "PCMU"),
         ("m=audio 0 RTP/AVP 97\r\na=rtpmap:97 G726-16/8000\r\na=control:track2\r\n", "G726-16"),
         ("m=audio 0 RTP/AVP 97\r\na=rtpmap:97 mpeg4-generic/16000/1\r\na=control:track2\r\n", "AAC"),
+        (&AAC_SDP.replace("16000/1", "48000/1"), "contradict"),
     ] {
         let (_ingest, heard) = playing(with_media(media), |conn| {
             conn.idr(0, 0);
@@ -342,4 +343,15 @@ fn ticks_come_to_every_sink_and_then_to_after_tick() {
         assert!(tick.iter().all(|t| t.1 == tick[0].1), "one time for all: {tick:?}");
     }
     ingest.shutdown();
+}
+
+#[test]
+fn a_request_of_the_camera_in_mid_session_stops_nothing() {
+    let (_ingest, heard) = playing(video_sdp(), |conn| {
+        conn.idr(0, 0);
+        conn.raw(b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n");
+        conn.p(1800, 1);
+    });
+    heard.video();
+    assert!(matches!(heard.next().1, Event::Video(_)));
 }

@@ -146,7 +146,11 @@ fn choose_audio(streams: &[Stream], wanted: bool) -> (Option<usize>, AudioTrack)
                 Ok(parameters) => return (Some(index), AudioTrack { parameters: Some(parameters), left_out: None }),
                 Err(error) => left_out = Some(format!("AAC parameters cannot be used: {error}")),
             },
-            _ => left_out = Some("AAC parameters in SDP are missing, or of a mode other than AAC-hbr".to_owned()),
+            _ => {
+                left_out = Some(
+                    "AAC parameters in SDP are missing, contradict each other, or are not of mode AAC-hbr".to_owned(),
+                )
+            }
         }
     }
     (None, AudioTrack { parameters: None, left_out })

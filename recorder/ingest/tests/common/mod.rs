@@ -189,9 +189,8 @@ impl Conn {
         let mut buf = [0; 1024];
         while let Some(left) = until.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) {
             let _ = self.stream.set_read_timeout(Some(left));
-            match self.reader.read(&mut buf) {
-                Ok(0) => std::thread::sleep(left),
-                Ok(_) | Err(_) => {}
+            if let Ok(0) = self.reader.read(&mut buf) {
+                std::thread::sleep(left);
             }
         }
         let _ = self.stream.set_read_timeout(None);
