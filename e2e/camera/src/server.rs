@@ -502,6 +502,9 @@ impl State {
             }
             if fault == Fault::Kill {
                 self.close(key, EndReason::Killed)?;
+            } else {
+                // What came while it was hanging is answered now.
+                self.receive(key)?;
             }
         }
         Ok(())

@@ -367,6 +367,22 @@ fn a_slow_session_loses_frames_and_a_hanging_camera_answers_nothing() {
             Message::Response(text) => panic!("{text}"),
         }
     }
+    server.fault("a", Fault::Hang { on: false }).unwrap();
+    let answered = std::iter::repeat_with(|| client.next()).find(|message| !matches!(message, Message::Packet(..)));
+    assert!(matches!(answered, Some(Message::Response(text)) if text.contains("CSeq: 9")));
+}
+
+#[test]
+fn a_session_may_begin_with_any_frame() {
+    let (server, _folder) = serve(&["name=a,start=any,width=320,height=240,bitrate=300k,gop=500"]);
+    wait_for(&server, "a", |record| record.number >= 3);
+    let mut client = Client::connect(&server, "a");
+    client.play();
+    let (number, _) = read_sei(&client.rtp()[12..]).expect("a stamp first: no parameter sets before a P picture");
+    let ledger = wait_for(&server, "a", |record| record.kind == Kind::SessionBegan);
+    let began = ledger.records.iter().find(|record| record.kind == Kind::SessionBegan).unwrap();
+    assert_eq!(began.hash, number);
+    assert!(!ledger.video().find(|record| record.number == number).unwrap().is_key());
 }
 
 #[test]
