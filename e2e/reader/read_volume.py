@@ -211,7 +211,8 @@ class Segment:
         """Runs and fragments up to the first box that is neither, or that is not there (§6)."""
         while at + 8 <= len(data):
             length, kind = u32(data, at), bytes(data[at + 4:at + 8])
-            if length < 8 or length % 8 or at + length > len(data):
+            # A fragment's length counts with its mdat (§3).
+            if length < 8 or length % 8 and kind != b"moof" or at + length > len(data):
                 self.wrong(f"box {kind!r} at {at} has the impossible length {length}")
                 return at
             try:
@@ -514,6 +515,8 @@ class Segment:
 
     def check_identities(self, data):
         for frame in self.video:
+            if frame["flags"] & 8:
+                continue  # incomplete
             coded = bytearray()
             at, end = frame["offset"], frame["offset"] + frame["size"]
             while at + 4 <= end:
@@ -570,7 +573,7 @@ def read_record(p):
     if kind == 4:
         return {"kind": "hold released", "hold": uid(p, 8)}
     record = {
-        "kind": "sealed", "file": u64(p, 8), "nonce": u64(p, 16), "stream": uid(p, 24), "segment": u64(p, 40),
+        "kind": "sealed", "fragments": u32(p, 4), "file": u64(p, 8), "nonce": u64(p, 16), "stream": uid(p, 24), "segment": u64(p, 40),
         "init": u64(p, 48), "first_wall": i64(p, 56), "last_wall": i64(p, 64), "index": u64(p, 72),
         "index_length": u64(p, 80), "video": u32(p, 88), "audio": u32(p, 92), "keys": u32(p, 96), "runs": u32(p, 100),
         "video_bytes": u64(p, 104), "audio_bytes": u64(p, 112),
@@ -611,7 +614,7 @@ def compare_manifest(records, segments, volume, problems):
             "stream": segment.stream, "segment": segment.number, "init": segment.init_hash, "name": segment.name,
             "path": os.path.relpath(segment.path, volume), "first_wall": segment.first_wall,
             "last_wall": segment.last_wall, "index": segment.index_at, "index_length": segment.index_length,
-            "runs": len(segment.runs), "video": index.get("video"), "audio": index.get("audio"),
+            "fragments": len(segment.fragments), "runs": len(segment.runs), "video": index.get("video"), "audio": index.get("audio"),
             "keys": index.get("keys"), "video_bytes": index.get("video_bytes"), "audio_bytes": index.get("audio_bytes"),
         }
         for field, value in said.items():

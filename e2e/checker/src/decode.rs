@@ -45,7 +45,15 @@ pub fn undecodable(path: &Path, pictures: u64) -> std::io::Result<Option<String>
     Ok((decoded.pictures != pictures).then(|| format!("ffmpeg decodes {} of {pictures} pictures", decoded.pictures)))
 }
 
-/// The frame number that is drawn into a JPEG picture by a ledger camera.
+/// The frame number that a ledger camera drew into a JPEG picture; `None` if there is none.
+///
+/// Errors: ffmpeg cannot be started, or does not decode it.
+pub fn number_in_jpeg(jpeg: &[u8]) -> std::io::Result<Option<u64>> {
+    let (luma, width) = luma_of_jpeg(jpeg)?;
+    Ok(framekeeper_e2e_camera::read_stamp(&luma, width))
+}
+
+/// The luma samples of a JPEG picture, and how many there are a row.
 ///
 /// Errors: ffmpeg cannot be started, or does not decode it.
 pub fn luma_of_jpeg(jpeg: &[u8]) -> std::io::Result<(Vec<u8>, usize)> {
@@ -62,7 +70,7 @@ pub fn luma_of_jpeg(jpeg: &[u8]) -> std::io::Result<(Vec<u8>, usize)> {
         input.write_all(jpeg)?;
     }
     let output = child.wait_with_output()?;
-    if !output.status.success() || output.stdout.is_empty() {
+    if !output.status.success() || output.stdout.is_empty() || !output.stderr.is_empty() {
         return Err(std::io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
     }
     Ok((output.stdout, width))
@@ -81,5 +89,32 @@ fn jpeg_width(jpeg: &[u8]) -> Option<usize> {
             return Some(usize::from(width_high) << 8 | usize::from(width_low));
         }
         rest = rest.get(2 + (usize::from(high) << 8 | usize::from(low))..)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_read_out_of_a_jpeg_picture() {
+        // The stamp of frame 0: cells of 16 samples, the checksum's row holds 0xA5 rotated by 8 bits, itself.
+        let cells = |x: u32, y: u32| y / 16 == 8 && x < 128 && 0xA5u8 >> (7 - x / 16) & 1 == 1;
+        let folder = tempfile::tempdir().unwrap();
+        let (raw, out) = (folder.path().join("raw.gray"), folder.path().join("out.jpg"));
+        let luma: Vec<u8> = (0..192 * 160u32).map(|at| if cells(at % 192, at / 192) { 235 } else { 16 }).collect();
+        std::fs::write(&raw, luma).unwrap();
+        let status = Command::new("ffmpeg")
+            .args(["-v", "error", "-f", "rawvideo", "-pix_fmt", "gray", "-s", "192x160", "-i"])
+            .arg(&raw)
+            .args(["-pix_fmt", "yuvj420p", "-q:v", "5"])
+            .arg(&out)
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let jpeg = std::fs::read(&out).unwrap();
+        assert_eq!(number_in_jpeg(&jpeg).unwrap(), Some(0));
+        assert_eq!(luma_of_jpeg(&jpeg).unwrap().1, 192);
+        assert!(number_in_jpeg(&jpeg[..200]).is_err() && number_in_jpeg(b"GIF89a").is_err());
     }
 }

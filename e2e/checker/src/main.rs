@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,12 +25,12 @@ use framekeeper_e2e_checker::volume::{State, Volume};
 
 #[derive(Parser)]
 #[command(about = "Checks recorded media against the ledgers of the cameras that made it", version)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    check: Option<Check>,
+    check: Check,
 }
 
 #[derive(Subcommand)]
@@ -57,7 +57,7 @@ enum Command {
 #[derive(Args)]
 struct Sources {
     /// Ledgers, or folders of `*.ledger`.
-    #[arg(long, required = true, num_args = 1..)]
+    #[arg(long, num_args = 1..)]
     ledger: Vec<PathBuf>,
     /// A stream whose camera has another name than the stream: `namespace/name=camera`.
     #[arg(long, value_parser = pair)]
@@ -149,7 +149,7 @@ impl Sources {
     fn ledgers(&self) -> anyhow::Result<Vec<Ledger>> {
         let ledgers = Ledger::read_all(&self.ledger)?;
         if ledgers.is_empty() {
-            bail!("--ledger: no ledger in {:?}", self.ledger);
+            bail!("--ledger: no ledger in {:?}; see --help", self.ledger);
         }
         Ok(ledgers)
     }
@@ -172,11 +172,10 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<bool> {
-    match (cli.command, cli.check) {
-        (Some(Command::Walk { files, no_decode }), _) => walk(&files, no_decode),
-        (Some(Command::Foreign { sources, volume }), _) => search(&sources, &volume),
-        (None, Some(check)) => check_all(&check),
-        (None, None) => bail!("nothing to check: see --help"),
+    match cli.command {
+        Some(Command::Walk { files, no_decode }) => walk(&files, no_decode),
+        Some(Command::Foreign { sources, volume }) => search(&sources, &volume),
+        None => check_all(&cli.check),
     }
 }
 
@@ -281,7 +280,7 @@ fn check_streams(check: &Check, ledgers: &[Ledger], found: &[Vec<Found>], report
 
 fn check_clip(
     check: &Check,
-    path: &PathBuf,
+    path: &Path,
     ledgers: &[Ledger],
     found: &[Vec<Found>],
     report: &mut Report,
@@ -313,7 +312,7 @@ fn check_clip(
             .map_or(0, |track| track.samples.iter().filter(|sample| sample.movie_seconds.is_some()).count());
         report.decoded += 1;
         if let Some(what) = decode::undecodable(path, shown as u64)? {
-            report.file_findings.push(Finding { file: path.clone(), at: None, what });
+            report.file_findings.push(Finding { file: path.to_owned(), at: None, what });
         }
     }
     Ok(())
@@ -346,7 +345,7 @@ fn decode_all<'a>(segments: impl Iterator<Item = &'a Segment>, report: &mut Repo
     Ok(())
 }
 
-fn finish(report: &Report, json: Option<&std::path::Path>) -> anyhow::Result<bool> {
+fn finish(report: &Report, json: Option<&Path>) -> anyhow::Result<bool> {
     if let Some(path) = json {
         std::fs::write(path, serde_json::to_vec_pretty(report)?).with_context(|| path.display().to_string())?;
     }

@@ -11,8 +11,8 @@ pub struct SealedRecord {
     /// File number and use nonce.
     pub file_use: (u64, u64),
     /// Numbers in the order of format.md: segment number, init hash, first and last wall time, index offset and length,
-    /// video frames, audio frames, random access points, runs, video bytes, audio bytes.
-    pub numbers: [u64; 12],
+    /// video frames, audio frames, random access points, runs, video bytes, audio bytes; fragments.
+    pub numbers: [u64; 13],
     /// The stream's UID.
     pub stream: Uid,
     /// `namespace/name`.
@@ -39,8 +39,8 @@ pub enum Record {
 pub fn read(data: &[u8]) -> (Vec<Record>, Vec<Broken>) {
     let bytes = Bytes(data);
     let (mut records, mut wrong) = (Vec::new(), Vec::new());
-    if bytes.array(0).ok() != Some(*b"FKMANIF1") || bytes.u64(8) != Ok(0) {
-        return (records, vec![Broken::new(0, "header is not FKMANIF1 and 8 zero bytes")]);
+    if bytes.array(0).ok() != Some(*b"FKMANIF1") || bytes.len() < 16 {
+        return (records, vec![Broken::new(0, "header is not FKMANIF1 and a generation")]);
     }
     let mut at = 16;
     while at < bytes.len() {
@@ -78,7 +78,8 @@ fn read_one(bytes: Bytes<'_>, at: usize) -> Result<(Record, usize), Broken> {
 
 fn read_payload(p: Bytes<'_>) -> Result<Record, Broken> {
     let [kind, version] = p.array(0)?;
-    if version != 1 || !p.is_zero(2, 8)? {
+    // A sealed record has its number of fragments in the last four of these bytes.
+    if version != 1 || !p.is_zero(2, if kind == 1 { 4 } else { 8 })? {
         return Err(Broken::new(0, format!("record of kind {kind}, version {version}, or reserved bytes not zero")));
     }
     let (record, end) = match kind {
@@ -109,6 +110,7 @@ fn read_sealed(p: Bytes<'_>) -> Result<(Record, usize), Broken> {
         narrow(100)?,
         p.u64(104)?,
         p.u64(112)?,
+        narrow(4)?,
     ];
     let mut at = 120;
     let mut text = || {
@@ -179,6 +181,7 @@ pub fn expected(segment: &Segment, path: PathBuf) -> Option<SealedRecord> {
             segment.runs.len() as u64,
             index.video_bytes,
             index.audio_bytes,
+            segment.fragments.len() as u64,
         ],
         stream: header.stream,
         name: header.name.clone(),

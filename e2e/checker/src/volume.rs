@@ -48,6 +48,10 @@ pub struct Identity {
     pub created: jiff::Timestamp,
     /// How often it was opened for writing.
     pub opens: u64,
+    /// File numbers from 1 to this one have been given out.
+    pub files: u64,
+    /// Whether it was closed in order.
+    pub closed: bool,
 }
 
 /// Whether a recorder has the volume open.
@@ -130,6 +134,9 @@ impl Volume {
         if !first.is_empty() && !first.contains(&header.first_wall_us) {
             wrong.push(format!("segment box begins at {}, its first frames at {first:?}", header.first_wall_us));
         }
+        if !(1..=self.identity.files).contains(&header.file_number) {
+            wrong.push(format!("file number {}, {} were given out", header.file_number, self.identity.files));
+        }
         for what in wrong {
             self.wrong(file, what);
         }
@@ -162,6 +169,13 @@ impl Volume {
     /// Empty files hold nothing but zero bytes.
     fn check_pool(&mut self, state: State) -> Result<(), VolumeError> {
         for file in files_below(&self.path.join("pool"))? {
+            let size = file.metadata().map(|metadata| metadata.len()).unwrap_or(self.identity.segment_bytes);
+            let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            let numbered = stem.len() >= 8 && stem.parse::<u64>().is_ok_and(|n| (1..=self.identity.files).contains(&n));
+            if size != self.identity.segment_bytes && state == State::AtRest || !numbered {
+                let what = format!("{size} bytes, named `{stem}`: not a file of the pool");
+                self.findings.push(Finding { file: file.clone(), at: None, what });
+            }
             match first_byte_not_zero(&file) {
                 Ok(None) => {}
                 // A file that is being taken holds its first boxes before it is renamed.

@@ -41,7 +41,7 @@ impl VideoFrame {
 
     /// Composition time: file time, 90 kHz.
     pub fn presentation(&self) -> i64 {
-        self.decode + i64::from(self.composition)
+        self.decode.saturating_add(i64::from(self.composition))
     }
 }
 
@@ -111,7 +111,7 @@ impl Walker<'_> {
         }
         let findings = &mut self.findings;
         let flags = common(bytes, frames.start, FRAMES, Some(nonce), moof.start, 3, findings)?;
-        check_crc(bytes, (moof.start, mdat.end), frames.start + 28, "fragment", findings)?;
+        check_crc(bytes, (moof.start, mdat.end), frames.start + 28, "fragment")?;
         let (v, a) = (bytes.u32(frames.start + 48)?, bytes.u32(frames.start + 52)?);
         let (says, is) = (bytes.u32(frames.start + 56)? as usize, mdat.size());
         findings.check(says == is, frames.start, || format!("mdat of {says} bytes, it has {is}"));
@@ -212,7 +212,7 @@ fn check_growth(frames: impl Iterator<Item = (usize, i64, u32)>, findings: &mut 
     let mut next: Option<(usize, i64)> = None;
     for (at, time, duration) in frames {
         if let Some((next_at, next_time)) = next {
-            let end = time + i64::from(duration.max(1));
+            let end = time.saturating_add(i64::from(duration.max(1)));
             findings.check(next_time >= end, next_at, || {
                 format!("decode time {next_time}, the frame before it lasts until {end}")
             });
@@ -313,8 +313,12 @@ fn read_pictures(bytes: Bytes<'_>, frames: &Box4, samples: &[Sample]) -> Result<
         if bytes.u32(entry + 20)? != 0 {
             return Err(Broken::new(entry + 20, "reserved bytes are not zero"));
         }
-        let units = stamp::nal_units(bytes.slice(sample.at, sample.bytes as usize)?)
-            .ok_or_else(|| Broken::new(sample.at, "NAL unit lengths do not fill the sample"))?;
+        let flags = bytes.u32(entry + 16)?;
+        let units = match stamp::nal_units(bytes.slice(sample.at, sample.bytes as usize)?) {
+            Some(units) => units,
+            None if flags & VideoFrame::INCOMPLETE != 0 => Vec::new(),
+            None => return Err(Broken::new(sample.at, "NAL unit lengths do not fill the sample")),
+        };
         Ok(VideoFrame {
             at: sample.at,
             bytes: sample.bytes,
@@ -323,7 +327,7 @@ fn read_pictures(bytes: Bytes<'_>, frames: &Box4, samples: &[Sample]) -> Result<
             duration: sample.duration,
             wall_us: bytes.i64(entry)?,
             identity: bytes.u64(entry + 8)?,
-            flags: bytes.u32(entry + 16)?,
+            flags,
             computed: stamp::identity(&units),
             stamps: stamp::of_video(&units),
         })

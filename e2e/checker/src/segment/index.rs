@@ -96,13 +96,17 @@ impl Walker<'_> {
         let is = (flags | (stretch.len() as u32) << 16, sound.at, bytes, sound.decode, before);
         self.findings.check(says == is, entry.at, || format!("audio's index entry {says:?}, the frames have {is:?}"));
         let duration = i64::from(entry.composition);
-        let regular = stretch.iter().zip(0..).all(|(other, number)| other.decode == sound.decode + number * duration);
+        let regular = stretch
+            .iter()
+            .zip(0..)
+            .all(|(other, number)| other.decode == sound.decode.saturating_add(number * duration));
         self.findings.check(regular, entry.at, || "audio's index entry: its frames do not follow each other".into());
         let timescale = i64::from(self.segment.header.timescales.audio.max(1));
         let start = fragment.audio.first().map_or(0, |first| first.decode);
-        let wall_us = fragment.audio_wall_us + (sound.decode - start) * 1_000_000 / timescale;
-        let off = entry.wall_us - wall_us;
-        self.findings.check(off.abs() <= 1, entry.at, || format!("audio's index entry: wall time {off} µs off"));
+        let wall_us = fragment.audio_wall_us.saturating_add((sound.decode - start) * 1_000_000 / timescale);
+        let off = entry.wall_us.saturating_sub(wall_us);
+        self.findings
+            .check(off.saturating_abs() <= 1, entry.at, || format!("audio's index entry: wall time {off} µs off"));
     }
 
     fn check_index_runs(&mut self, index: usize, entries_of_runs: &[u32]) -> Result<(), Broken> {
@@ -119,7 +123,7 @@ impl Walker<'_> {
             self.findings.check(first.contains(&walls.0), at, || {
                 format!("index run begins at {}, its first frames at {first:?}", walls.0)
             });
-            let off = walls.1 - end;
+            let off = walls.1.saturating_sub(end);
             self.findings.check((0..=END_TOLERANCE_US).contains(&off), at, || {
                 format!("index run ends {off} µs after its last frame begins")
             });
@@ -142,7 +146,7 @@ impl super::Segment {
         let last_sound = fragments()
             .filter_map(|fragment| {
                 let (first, last) = (fragment.audio.first()?, fragment.audio.last()?);
-                Some(fragment.audio_wall_us + (last.decode - first.decode) * 1_000_000 / timescale)
+                Some(fragment.audio_wall_us.saturating_add((last.decode - first.decode) * 1_000_000 / timescale))
             })
             .max();
         (picture.into_iter().chain(sound).collect(), last_picture.max(last_sound).unwrap_or(i64::MIN))

@@ -196,7 +196,9 @@ impl Walker<'_> {
         let mut behind = Vec::new();
         while at < bytes.len() {
             let one = bytes.box_at(at, bytes.len())?;
-            self.findings.check(at.is_multiple_of(8) && one.size().is_multiple_of(8), at, || {
+            // A fragment's length counts with its mdat.
+            let whole = one.size().is_multiple_of(8) || one.kind == *b"moof";
+            self.findings.check(at.is_multiple_of(8) && whole, at, || {
                 format!("`{}`, {} bytes: begin and length must be multiples of 8", one.name(), one.size())
             });
             at = match &one.kind {
@@ -244,17 +246,13 @@ fn common(
     Ok(flags)
 }
 
-/// A CRC field of one of our boxes.
-fn check_crc(
-    bytes: Bytes<'_>,
-    (start, end): (usize, usize),
-    crc_at: usize,
-    what: &str,
-    findings: &mut Findings,
-) -> Result<bool, Broken> {
+/// A CRC field of one of our boxes. What has a wrong one is not there; nothing in it is worth reading.
+fn check_crc(bytes: Bytes<'_>, (start, end): (usize, usize), crc_at: usize, what: &str) -> Result<(), Broken> {
     let (says, is) = (bytes.u32(crc_at)?, bytes.crc32c_without(start, end, crc_at)?);
-    findings.check(says == is, start, || format!("{what}: CRC {says:08x}, its bytes have {is:08x}"));
-    Ok(says == is)
+    if says != is {
+        return Err(Broken::new(start, format!("{what}: CRC {says:08x}, its bytes have {is:08x}")));
+    }
+    Ok(())
 }
 
 fn read_header(bytes: Bytes<'_>, findings: &mut Findings) -> Result<Header, Broken> {
@@ -276,7 +274,7 @@ fn read_header(bytes: Bytes<'_>, findings: &mut Findings) -> Result<Header, Brok
     }
     findings.check(at.is_multiple_of(8), at, || "segment box not at a multiple of 8".into());
     let flags = common(bytes, at, SEGMENT, None, at, 1, findings)?;
-    check_crc(bytes, (at, at + 448), at + 28, "segment box", findings)?;
+    check_crc(bytes, (at, at + 448), at + 28, "segment box")?;
     let name_bytes = usize::from(bytes.u16(at + 128)?);
     if name_bytes > 318 {
         return Err(Broken::new(at + 128, format!("name of {name_bytes} bytes")));

@@ -74,7 +74,7 @@ impl Walker<'_> {
             return Err(Broken::new(at, format!("run box of {} bytes", one.size())));
         }
         let flags = common(bytes, at, RUN, Some(nonce), at, 1, findings)?;
-        check_crc(bytes, (at, at + 256), at + 28, "run box", findings)?;
+        check_crc(bytes, (at, at + 256), at + 28, "run box")?;
         let previous = self.segment.runs.last().map_or(0, |run| run.at) as u64;
         let says = bytes.u64(at + 112)?;
         findings.check(says == previous, at, || format!("previous run box at {says}, it is at {previous}"));
@@ -105,18 +105,24 @@ impl Walker<'_> {
 
     /// What can be said about a run once its fragments are known.
     pub(super) fn check_runs(&mut self) {
+        let first_picture = self.segment.video().next().map(|frame| frame.decode);
+        let first_sound = self.segment.audio().next().map(|sound| sound.decode);
+        let first = first_picture.into_iter().chain(first_sound).min();
+        self.findings.check(first.is_none_or(|time| time == 0), self.segment.header.at, || {
+            format!("file time begins at {first_picture:?}, audio {first_sound:?}; the earlier must be 0")
+        });
         for (number, run) in self.segment.runs.iter().enumerate() {
             let mut fragments = self.segment.fragments.iter().filter(|fragment| fragment.run == number).peekable();
             if fragments.peek().is_none() && number + 1 < self.segment.runs.len() {
                 self.findings.add(run.at, "run box without a fragment before the next one");
             }
             let Some(frame) = fragments.find_map(|fragment| fragment.video.first()) else { continue };
-            let media = frame.presentation() + run.video_offset;
+            let media = frame.presentation().saturating_add(run.video_offset);
             self.findings.check(media == run.media_anchor, run.at, || {
                 format!("media anchor {}, the first video frame is at {media}", run.media_anchor)
             });
-            let off = frame.wall_us - run.wall_anchor_us;
-            self.findings.check(off.abs() <= ANCHOR_TOLERANCE_US, run.at, || {
+            let off = frame.wall_us.saturating_sub(run.wall_anchor_us);
+            self.findings.check(off.saturating_abs() <= ANCHOR_TOLERANCE_US, run.at, || {
                 format!("wall anchor is {off} µs before the first video frame's wall time")
             });
         }

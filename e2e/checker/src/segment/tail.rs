@@ -47,11 +47,14 @@ impl Walker<'_> {
             return Ok(());
         }
         // Torn, it would count as not sealed; but nothing here tears it (files are read from a living page cache).
-        let whole = check_crc(bytes, (at + 448, at + 512), at + 452, "sealed part", &mut self.findings)?;
+        if let Err(broken) = check_crc(bytes, (at + 448, at + 512), at + 452, "sealed part") {
+            self.findings.broken(broken);
+            return Ok(());
+        }
         let nonce = bytes.u64(at + 456)?;
         let right = self.segment.header.nonce;
         self.findings.check(nonce == right, at + 456, || format!("sealed part: use nonce {nonce:016x}"));
-        if whole && nonce == right {
+        if nonce == right {
             self.segment.sealed = Some(Sealed {
                 index_at: bytes.u64(at + 464)?,
                 index_bytes: bytes.u64(at + 472)?,
@@ -95,7 +98,7 @@ impl Walker<'_> {
         let (bytes, at) = (self.bytes, one.start);
         let nonce = self.segment.header.nonce;
         common(bytes, at, INDEX, Some(nonce), at, 0, &mut self.findings)?;
-        check_crc(bytes, (at, one.end), at + 28, "index box", &mut self.findings)?;
+        check_crc(bytes, (at, one.end), at + 28, "index box")?;
         let (runs, entries) = (bytes.u32(at + 48)? as usize, bytes.u32(at + 52)? as usize);
         let index = Index {
             at,
