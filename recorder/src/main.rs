@@ -1,2 +1,94 @@
-//! The recorder: channels, HTTP, supervisor.
-fn main() {}
+//! `framekeeper-recorder`: the command line.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use framekeeper_recorder::run::{RunOptions, run};
+use framekeeper_recorder::{Exit, LogFormat, start_logging, still, supervisor};
+
+/// Records cameras to plain MP4 files, and serves what it recorded.
+#[derive(Parser)]
+#[command(version, after_help = EXIT_STATUS)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_STATUS: &str = "Exit status: 0 stopped as asked, 64 wrong command line, 65 no assignment can be used, 70 internal error, \
+73 no volume can be used, 75 the address to listen on is taken.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Record the channels of an assignment until SIGTERM.
+    Run(Run),
+    /// Make a JPEG of the coded frames on standard input.
+    #[command(hide = true)]
+    DecodeStill,
+}
+
+#[derive(Args)]
+struct Run {
+    /// File with the assignment: one Recorder object as YAML, replaced by rename when it changes.
+    #[arg(long, value_name = "FILE")]
+    assignment: PathBuf,
+    /// Folder with the cameras' credentials: DIR/<namespace>/<Secret>/{username,password}.
+    #[arg(long, value_name = "DIR")]
+    secrets: Option<PathBuf>,
+    /// Folder in which the assignment's volumes are, each by its name.
+    #[arg(long, value_name = "DIR")]
+    volumes: PathBuf,
+    /// File that the Recorder object with its status is written to.
+    #[arg(long, value_name = "FILE")]
+    status: Option<PathBuf>,
+    /// Address and port of the HTTP server; port 0 takes a free one and says which in the status.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// How logs are written.
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// Record in this very process: nobody restarts it when it crashes.
+    #[arg(long)]
+    no_supervisor: bool,
+}
+
+fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(Cli { command: Command::Run(arguments) }) => start(arguments),
+        Ok(Cli { command: Command::DecodeStill }) => still::main(),
+        Err(error) => {
+            // Help and version are asked for; everything else is a mistake.
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            // Nowhere to tell when even this fails.
+            let _ = error.print();
+            exit.into()
+        }
+    }
+}
+
+fn start(arguments: Run) -> ExitCode {
+    start_logging(arguments.log_format);
+    if !arguments.no_supervisor && !supervisor::is_worker() {
+        let own: Vec<OsString> = std::env::args_os().skip(1).collect();
+        return match supervisor::run(&own) {
+            Ok(code) => code.into(),
+            Err(error) => {
+                tracing::error!(%error, "the supervisor cannot work");
+                Exit::Internal.into()
+            }
+        };
+    }
+    if !supervisor::follow_supervisor() {
+        return Exit::Internal.into();
+    }
+    let options = RunOptions {
+        assignment: arguments.assignment,
+        secrets: arguments.secrets,
+        volumes: arguments.volumes,
+        status: arguments.status,
+        listen: arguments.listen,
+    };
+    run(&options).into()
+}

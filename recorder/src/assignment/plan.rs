@@ -1,0 +1,472 @@
+//! From a `Recorder` object to what is to be done: checked, in plain values, with a reason for each channel that cannot be.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::time::Duration;
+
+use framekeeper_crds::{Channel, Recorder, Role, StreamRef};
+use framekeeper_ingest::SourceSpec;
+use framekeeper_store::{PlanVersion, StreamIdent};
+use url::Url;
+use uuid::Uuid;
+
+use super::Version;
+
+/// Space of the UIDs that are made up for objects without one (RFC 9562 §5.5).
+const UID_SPACE: Uuid = Uuid::from_u128(0x6b1f_2f0a_97d4_4d35_9d0c_6a4e_52b7_90ce);
+
+/// What one recorder is to do.
+#[derive(Clone, Debug)]
+pub struct Assignment {
+    /// Which of two is newer.
+    pub version: Version,
+    /// Namespace of the recorder, its pool and its streams' Secrets.
+    pub namespace: String,
+    /// Name of the recorder.
+    pub name: String,
+    /// UID of the `Recorder` object.
+    pub uid: Uuid,
+    /// The pool as `namespace/name`.
+    pub pool: String,
+    /// Size of each segment file in bytes.
+    pub segment_bytes: u64,
+    /// The longest that a frame is only in memory.
+    pub part: Duration,
+    /// From one sync to the next.
+    pub sync: Duration,
+    /// Where to write to.
+    pub volumes: Vec<VolumePlan>,
+    /// The channels to record.
+    pub channels: Vec<ChannelPlan>,
+    /// The channels that cannot be recorded, and why.
+    pub refusals: Vec<Refusal>,
+    /// The object this was made from, without user info in its addresses.
+    pub object: Recorder,
+}
+
+/// One volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumePlan {
+    /// Its name, and that of its folder.
+    pub name: String,
+    /// Its identity.
+    pub uuid: Uuid,
+    /// How many bytes may be used.
+    pub budget_bytes: u64,
+}
+
+/// One channel to record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelPlan {
+    /// The stream.
+    pub stream: StreamIdent,
+    /// Grows with each change of who records the stream.
+    pub epoch: u64,
+    /// 0 for the primary.
+    pub rank: u32,
+    /// The decision that this comes from.
+    pub plan_version: PlanVersion,
+    /// Where the video comes from; no user info in it.
+    pub url: Url,
+    /// The Secret with the camera's credentials.
+    pub secret: Option<SecretName>,
+    /// Whether audio is recorded.
+    pub audio: bool,
+    /// Higher ones first.
+    pub priority: i32,
+}
+
+/// Names a Secret.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SecretName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for SecretName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A channel that cannot be recorded as it stands in the assignment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The stream.
+    pub stream: StreamRef,
+    /// One word in CamelCase.
+    pub reason: &'static str,
+    /// The same as a sentence, without credentials.
+    pub message: String,
+}
+
+/// Why an assignment cannot be used at all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is {value:?}, {expected}")]
+pub struct PlanError {
+    /// The field, from the object's root.
+    pub field: String,
+    /// What stands there.
+    pub value: String,
+    /// What would be right.
+    pub expected: &'static str,
+}
+
+impl Assignment {
+    /// Checks `recorder` and takes it apart.
+    ///
+    /// # Errors
+    /// [`PlanError`] for what concerns all channels.
+    pub fn from_object(mut recorder: Recorder) -> Result<Self, PlanError> {
+        let (channels, refusals) = channels(&recorder);
+        // Whatever is made from the object from here on may be seen: a password in an address is refused, and ends here.
+        for channel in &mut recorder.spec.channels {
+            channel.source.url = framekeeper_crds::validate::redact_url(&channel.source.url);
+        }
+        let spec = &recorder.spec;
+        let namespace = recorder.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned());
+        check_name("metadata.namespace", &namespace)?;
+        let name = recorder.metadata.name.clone().unwrap_or_default();
+        check_name("metadata.name", &name)?;
+        check_name("spec.pool", &spec.pool)?;
+        let uid = match recorder.metadata.uid.as_deref() {
+            Some(text) => uid_of("metadata.uid", text)?,
+            None => Uuid::new_v5(&UID_SPACE, format!("{namespace}/{name}").as_bytes()),
+        };
+        let segment = spec.segment;
+        check(
+            segment.bytes % 4096 == 0 && (1 << 20..=1 << 30).contains(&segment.bytes),
+            "spec.segment.bytes",
+            segment.bytes,
+            "it must be a multiple of 4096 between 1 MiB and 1 GiB",
+        )?;
+        check(
+            (100..=2_000).contains(&segment.part_ms),
+            "spec.segment.partMs",
+            segment.part_ms,
+            "it must be between 100 and 2000",
+        )?;
+        check(
+            (100..=10_000).contains(&segment.sync_ms),
+            "spec.segment.syncMs",
+            segment.sync_ms,
+            "it must be between 100 and 10000",
+        )?;
+        let volumes = volumes(&recorder)?;
+        Ok(Self {
+            version: Version::of(&recorder),
+            pool: format!("{namespace}/{}", spec.pool),
+            namespace,
+            name,
+            uid,
+            segment_bytes: segment.bytes,
+            part: Duration::from_millis(segment.part_ms.into()),
+            sync: Duration::from_millis(segment.sync_ms.into()),
+            volumes,
+            channels,
+            refusals,
+            object: recorder,
+        })
+    }
+}
+
+impl ChannelPlan {
+    /// As status and events name it.
+    #[must_use]
+    pub fn stream_ref(&self) -> StreamRef {
+        StreamRef {
+            namespace: self.stream.namespace.clone(),
+            name: self.stream.name.clone(),
+            uid: self.stream.uid.to_string(),
+        }
+    }
+}
+
+fn check(right: bool, field: &str, value: impl ToString, expected: &'static str) -> Result<(), PlanError> {
+    if right { Ok(()) } else { Err(PlanError { field: field.to_owned(), value: value.to_string(), expected }) }
+}
+
+fn check_name(field: &str, value: &str) -> Result<(), PlanError> {
+    check(
+        is_name(value),
+        field,
+        value,
+        "it must be 1 to 253 lower-case letters, digits, '-' and '.', and begin and end with a letter or digit",
+    )
+}
+
+/// An RFC 1123 subdomain, as Kubernetes names objects; also harmless as a folder.
+fn is_name(value: &str) -> bool {
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    value.len() <= 253
+        && ends(value.chars().next())
+        && ends(value.chars().last())
+        && value.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.')
+}
+
+fn uid_of(field: &str, text: &str) -> Result<Uuid, PlanError> {
+    Uuid::parse_str(text).map_err(|_| PlanError {
+        field: field.to_owned(),
+        value: text.to_owned(),
+        expected: "it must be a UUID such as 0b0e7a3e-4f6b-4f8a-9d2e-1c2b3a4d5e6f",
+    })
+}
+
+fn volumes(recorder: &Recorder) -> Result<Vec<VolumePlan>, PlanError> {
+    let given = &recorder.spec.volumes;
+    check(!given.is_empty(), "spec.volumes", "[]", "it must list at least one volume")?;
+    let mut seen = HashSet::new();
+    let mut volumes = Vec::with_capacity(given.len());
+    for (number, volume) in given.iter().enumerate() {
+        let field = |name: &str| format!("spec.volumes[{number}].{name}");
+        check_name(&field("name"), &volume.name)?;
+        check(seen.insert(volume.name.as_str()), &field("name"), &volume.name, "it must occur once")?;
+        let uuid = uid_of(&field("uuid"), &volume.uuid)?;
+        volumes.push(VolumePlan { name: volume.name.clone(), uuid, budget_bytes: volume.budget_bytes });
+    }
+    Ok(volumes)
+}
+
+fn channels(recorder: &Recorder) -> (Vec<ChannelPlan>, Vec<Refusal>) {
+    let mut refusals = Vec::new();
+    let mut good: Vec<ChannelPlan> = Vec::with_capacity(recorder.spec.channels.len());
+    let mut by_uid: HashMap<Uuid, usize> = HashMap::new();
+    let mut by_name: HashMap<(String, String), usize> = HashMap::new();
+    for channel in &recorder.spec.channels {
+        let plan = match channel_plan(channel) {
+            Ok(plan) => plan,
+            Err((reason, message)) => {
+                refusals.push(Refusal { stream: channel.stream.clone(), reason, message });
+                continue;
+            }
+        };
+        let name = (plan.stream.namespace.clone(), plan.stream.name.clone());
+        let twin = by_uid.get(&plan.stream.uid).or_else(|| by_name.get(&name)).copied();
+        match twin.and_then(|twin| good.get_mut(twin).map(|first| (twin, first))) {
+            // Recorded rather than not at all: by the newer decision, or the first of two equal ones.
+            Some((twin, first)) => {
+                let newer = plan.plan_version > first.plan_version;
+                let other = if newer { std::mem::replace(first, plan) } else { plan };
+                let kept = first.stream_ref();
+                let (term, sequence) = (first.plan_version.term, first.plan_version.sequence);
+                if newer {
+                    by_uid.insert(first.stream.uid, twin);
+                    by_name.insert((kept.namespace.clone(), kept.name.clone()), twin);
+                }
+                refusals.push(Refusal {
+                    stream: other.stream_ref(),
+                    reason: "DuplicateStream",
+                    message: format!(
+                        "{}/{} stands twice in spec.channels; the entry with UID {} and plan version {term}.{sequence} is recorded, the other is left out",
+                        kept.namespace, kept.name, kept.uid
+                    ),
+                });
+            }
+            None => {
+                by_uid.insert(plan.stream.uid, good.len());
+                by_name.insert(name, good.len());
+                good.push(plan);
+            }
+        }
+    }
+    let over = slots(&mut good, recorder.spec.slots.normal);
+    refusals.extend(over);
+    (good, refusals)
+}
+
+/// Keeps as many channels as there are slots, those of the highest priority, in the order given.
+fn slots(channels: &mut Vec<ChannelPlan>, normal: u32) -> Vec<Refusal> {
+    let normal = usize::try_from(normal).unwrap_or(usize::MAX);
+    if channels.len() <= normal {
+        return Vec::new();
+    }
+    let mut order: Vec<(i32, usize)> = channels.iter().enumerate().map(|(at, plan)| (plan.priority, at)).collect();
+    order.sort_by_key(|&(priority, at)| (std::cmp::Reverse(priority), at));
+    let kept: HashSet<usize> = order.iter().take(normal).map(|&(_, at)| at).collect();
+    let mut at = 0;
+    let mut refusals = Vec::new();
+    channels.retain(|plan| {
+        let keep = kept.contains(&at);
+        at += 1;
+        if !keep {
+            refusals.push(Refusal {
+                stream: plan.stream_ref(),
+                reason: "NoSlot",
+                message: format!(
+                    "this recorder has {normal} normal slots and {} channels; this one's priority, {}, is among the lowest",
+                    order.len(),
+                    plan.priority
+                ),
+            });
+        }
+        keep
+    });
+    refusals
+}
+
+fn channel_plan(channel: &Channel) -> Result<ChannelPlan, (&'static str, String)> {
+    const INVALID: &str = "InvalidChannel";
+    let stream = &channel.stream;
+    for (field, value) in [("stream.namespace", &stream.namespace), ("stream.name", &stream.name)] {
+        check_name(field, value).map_err(|error| (INVALID, error.to_string()))?;
+    }
+    let uid = uid_of("stream.uid", &stream.uid).map_err(|error| (INVALID, error.to_string()))?;
+    if channel.role != Role::Primary {
+        return Err(("StandbyNotSupported", "this version records primary channels only".to_owned()));
+    }
+    let shown = framekeeper_crds::validate::redact_url(&channel.source.url);
+    let url = Url::parse(&channel.source.url).map_err(|error| {
+        (
+            "InvalidSource",
+            format!(
+                "source.url is {shown:?}: {error}; it must be an address such as rtsp://camera.example:554/stream1"
+            ),
+        )
+    })?;
+    SourceSpec::new(url.clone()).validate().map_err(|error| ("InvalidSource", format!("source.{error}")))?;
+    Ok(ChannelPlan {
+        stream: StreamIdent { uid, namespace: stream.namespace.clone(), name: stream.name.clone() },
+        epoch: channel.epoch,
+        rank: channel.rank,
+        plan_version: PlanVersion { term: channel.plan_version.term, sequence: channel.plan_version.sequence },
+        url,
+        secret: channel
+            .source
+            .credentials_secret_ref
+            .as_ref()
+            .map(|secret| SecretName { namespace: stream.namespace.clone(), name: secret.name.clone() }),
+        audio: channel.audio,
+        priority: channel.priority,
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn uid(number: u32) -> String {
+        Uuid::from_u128(0x1000_0000_0000_4000_8000_0000_0000_0000 + u128::from(number)).to_string()
+    }
+
+    pub(crate) fn channel(number: u32) -> serde_json::Value {
+        serde_json::json!({
+            "stream": {"namespace": "default", "name": format!("cam-{number}"), "uid": uid(number)},
+            "role": "Primary", "epoch": 1, "planVersion": {"term": 3, "sequence": 1},
+            "source": {"url": format!("rtsp://camera{number}.example/s")}, "audio": true,
+        })
+    }
+
+    pub(crate) fn object_with(channels: Vec<serde_json::Value>) -> Recorder {
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "framekeeper.dev/v1alpha1", "kind": "Recorder",
+            "metadata": {"namespace": "default", "name": "main-recorder-0", "uid": uid(900), "generation": 7},
+            "spec": {
+                "pool": "main", "ordinal": 0, "term": 3, "slots": {"normal": 3, "reserved": 0},
+                "segment": {"bytes": 67_108_864, "partMs": 500, "syncMs": 500},
+                "volumes": [{"name": "footage", "uuid": uid(800), "budgetBytes": 1_073_741_824_u64}],
+                "channels": channels,
+            },
+        }))
+        .unwrap()
+    }
+
+    pub(crate) fn object() -> Recorder {
+        object_with(vec![channel(1), channel(2)])
+    }
+
+    pub(crate) fn yaml(recorder: &Recorder) -> String {
+        serde_saphyr::to_string(recorder).unwrap()
+    }
+
+    fn reasons(assignment: &Assignment) -> Vec<(&str, &str)> {
+        assignment.refusals.iter().map(|refusal| (refusal.stream.name.as_str(), refusal.reason)).collect()
+    }
+
+    #[test]
+    fn a_good_object() {
+        let assignment = Assignment::from_object(object()).unwrap();
+        assert_eq!(assignment.version, Version { term: 3, generation: 7 });
+        assert_eq!(assignment.pool, "default/main");
+        assert_eq!(assignment.channels.len(), 2);
+        assert!(assignment.refusals.is_empty());
+    }
+
+    #[test]
+    fn one_bad_channel_is_its_own_trouble() {
+        let mut user_info = channel(2);
+        user_info["source"]["url"] = "rtsp://bob:geheim@camera/".into();
+        let mut bad_uid = channel(3);
+        bad_uid["stream"]["uid"] = "x".into();
+        let mut climbing = channel(4);
+        climbing["stream"]["name"] = "../../etc".into();
+        let mut no_url = channel(5);
+        no_url["source"]["url"] = "camera".into();
+        let mut standby = channel(6);
+        standby["role"] = "Standby".into();
+        let assignment =
+            Assignment::from_object(object_with(vec![channel(1), user_info, bad_uid, climbing, no_url, standby]))
+                .unwrap();
+        assert_eq!(assignment.channels.len(), 1);
+        assert_eq!(
+            reasons(&assignment),
+            [
+                ("cam-2", "InvalidSource"),
+                ("cam-3", "InvalidChannel"),
+                ("../../etc", "InvalidChannel"),
+                ("cam-5", "InvalidSource"),
+                ("cam-6", "StandbyNotSupported"),
+            ]
+        );
+        assert!(!format!("{assignment:?}").contains("geheim"));
+    }
+
+    #[test]
+    fn of_two_entries_of_one_stream_the_newer_decision_is_recorded() {
+        let mut newer = channel(1);
+        newer["planVersion"]["sequence"] = 2.into();
+        newer["source"]["url"] = "rtsp://moved.example/s".into();
+        let mut namesake = channel(9);
+        namesake["stream"]["name"] = "cam-1".into();
+        let assignment = Assignment::from_object(object_with(vec![channel(1), newer, namesake, channel(2)])).unwrap();
+        assert_eq!(reasons(&assignment), [("cam-1", "DuplicateStream"), ("cam-1", "DuplicateStream")]);
+        let urls: Vec<&str> = assignment.channels.iter().map(|plan| plan.url.as_str()).collect();
+        assert_eq!(urls, ["rtsp://moved.example/s", "rtsp://camera2.example/s"]);
+    }
+
+    #[test]
+    fn the_lowest_priorities_go_without_when_slots_are_short() {
+        let priority = |number: u32, priority: i32| {
+            let mut channel = channel(number);
+            channel["priority"] = priority.into();
+            channel
+        };
+        let assignment = Assignment::from_object(object_with(vec![
+            priority(1, 0),
+            priority(2, 5),
+            priority(3, -1),
+            priority(4, 0),
+            priority(5, 0),
+        ]))
+        .unwrap();
+        let names: Vec<&str> = assignment.channels.iter().map(|plan| plan.stream.name.as_str()).collect();
+        assert_eq!(names, ["cam-1", "cam-2", "cam-4"]);
+        assert_eq!(reasons(&assignment), [("cam-3", "NoSlot"), ("cam-5", "NoSlot")]);
+    }
+
+    #[test]
+    fn what_concerns_all_refuses_the_assignment() {
+        let broken = |change: fn(&mut Recorder)| {
+            let mut object = object();
+            change(&mut object);
+            Assignment::from_object(object).unwrap_err().to_string()
+        };
+        assert!(broken(|object| object.spec.volumes.clear()).contains("spec.volumes"));
+        assert!(broken(|object| object.spec.segment.part_ms = 5_000).contains("spec.segment.partMs is \"5000\""));
+        assert!(broken(|object| object.spec.volumes[0].uuid = "7".into()).contains("spec.volumes[0].uuid"));
+        assert!(broken(|object| object.spec.volumes[0].name = "../x".into()).contains("spec.volumes[0].name"));
+        assert!(broken(|object| object.spec.pool.clear()).contains("spec.pool"));
+        assert!(broken(|object| object.metadata.name = None).contains("metadata.name"));
+    }
+}

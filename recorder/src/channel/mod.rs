@@ -1,0 +1,23 @@
+//! One stream on this recorder: from what its source yields to what its volume is given.
+//!
+//! ```text
+//!  ingest ─ Event, TickTime ─► sink ─► core ─ Action ─► sink ─► store
+//!                                       ├ wall_clock   when each frame was
+//!                                       ├ av_sync      where audio belongs beside the video
+//!                                       └ cutter       where fragments end
+//!                              sink ─► stats ─► HTTP, metrics, status
+//! ```
+//! Everything but `sink` is pure: no clock, no I/O, no lock.
+
+mod av_sync;
+mod core;
+#[cfg(test)]
+mod core_tests;
+mod cutter;
+mod sink;
+mod stats;
+mod wall_clock;
+
+pub(crate) use self::core::{Core, Report};
+pub(crate) use sink::{ChannelSink, Control};
+pub(crate) use stats::{ChannelStats, Condition, Snapshot};

@@ -1,0 +1,141 @@
+//! `GET /v1/channels`: what each channel does.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Json;
+use framekeeper_crds::ChannelState;
+use framekeeper_crds::k8s_openapi::jiff::Timestamp;
+use framekeeper_media::WallTime;
+use framekeeper_store::StreamStats;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::Sources;
+use crate::view::{ChannelEntry, ChannelView};
+
+/// The answer.
+#[derive(Serialize)]
+pub(super) struct Channels {
+    recorder: String,
+    channels: Vec<Channel>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Channel {
+    namespace: String,
+    name: String,
+    role: &'static str,
+    state: ChannelState,
+    reason: String,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    codec: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audio_codec: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audio_left_out: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    width: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    height: Option<u32>,
+    fps: f64,
+    bitrate: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_frame: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    durable: Option<String>,
+    bytes: u64,
+    frames: u64,
+    gaps: u64,
+    lost_packets: u64,
+    dropped_frames: u64,
+    reconnects: u64,
+}
+
+/// All channels as they are now.
+pub(super) fn views(sources: &Sources) -> Vec<ChannelView> {
+    let stored: HashMap<Uuid, StreamStats> =
+        sources.store.streams().into_iter().map(|stream| (stream.stream, stream)).collect();
+    let view = |entry: &Arc<ChannelEntry>| {
+        let stored = stored.get(&entry.stream.uid);
+        ChannelView {
+            stream: entry.stream.clone(),
+            snapshot: entry.stats.snapshot(),
+            durable: stored.and_then(|stream| stream.durable),
+            dropped_frames: stored.map_or(0, |stream| stream.dropped_frames.iter().map(|(_, count)| count).sum()),
+            queue_bytes: stored.map_or(0, |stream| stream.queue_bytes),
+        }
+    };
+    sources.view.channels().iter().map(view).collect()
+}
+
+/// The handler.
+pub(super) async fn channels(State(sources): State<Sources>) -> Json<Channels> {
+    let mut channels: Vec<Channel> = views(&sources).into_iter().map(channel).collect();
+    channels.extend(sources.view.refusals().into_iter().map(|refusal| Channel {
+        namespace: refusal.stream.namespace,
+        name: refusal.stream.name,
+        role: "Primary",
+        state: ChannelState::Failed,
+        reason: refusal.reason.to_owned(),
+        message: refusal.message,
+        codec: None,
+        audio_codec: None,
+        audio_left_out: None,
+        width: None,
+        height: None,
+        fps: 0.0,
+        bitrate: 0,
+        last_frame: None,
+        durable: None,
+        bytes: 0,
+        frames: 0,
+        gaps: 0,
+        lost_packets: 0,
+        dropped_frames: 0,
+        reconnects: 0,
+    }));
+    channels.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    Json(Channels { recorder: sources.view.recorder.clone(), channels })
+}
+
+fn channel(view: ChannelView) -> Channel {
+    let ChannelView { stream, snapshot, durable, dropped_frames, queue_bytes: _ } = view;
+    let video = snapshot.video;
+    let (codec, audio_codec, audio_left_out, width, height) = match video {
+        Some(video) => {
+            (Some(video.codec), video.audio_codec, video.audio_left_out, Some(video.width), Some(video.height))
+        }
+        None => (None, None, None, None, None),
+    };
+    Channel {
+        namespace: stream.namespace,
+        name: stream.name,
+        role: "Primary",
+        state: snapshot.condition.state,
+        reason: snapshot.condition.reason.to_owned(),
+        message: snapshot.condition.message,
+        codec,
+        audio_codec,
+        audio_left_out,
+        width,
+        height,
+        fps: snapshot.frames_per_second,
+        bitrate: snapshot.bits_per_second,
+        last_frame: snapshot.last_frame.and_then(rfc3339),
+        durable: durable.and_then(rfc3339),
+        bytes: snapshot.counts.bytes,
+        frames: snapshot.counts.video_frames,
+        gaps: snapshot.gaps.iter().map(|(_, count)| count).sum(),
+        lost_packets: snapshot.lost_packets,
+        dropped_frames,
+        reconnects: snapshot.counts.sessions.saturating_sub(1),
+    }
+}
+
+fn rfc3339(time: WallTime) -> Option<String> {
+    Timestamp::from_microsecond(time.0).ok().map(|time| format!("{time:.3}"))
+}

@@ -1,0 +1,131 @@
+//! HTTP: whether the recorder lives and is ready, what its channels do, metrics; and the footage (`serve`).
+//!
+//! | path | answer |
+//! |---|---|
+//! | `GET /livez` | 200 while the process works: ticks end. Else 503 |
+//! | `GET /readyz[?verbose]` | 200 while it can record: at least one volume. Else 503. `verbose`: the details as JSON |
+//! | `GET /metrics` | OpenMetrics text; see `docs/metrics.md` |
+//! | `GET /v1/channels` | what each channel does, as JSON |
+
+mod channels;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use framekeeper_crds::{RecorderPhase, VolumeState};
+use framekeeper_store::Store;
+use serde::Serialize;
+use tracing::error;
+
+use crate::clock;
+use crate::metrics::{ProcessNumbers, Scrape, expose};
+use crate::serve::ServeState;
+use crate::view::View;
+
+/// What answers are made from.
+#[derive(Clone)]
+pub(crate) struct Sources {
+    /// What the recorder shows.
+    pub(crate) view: Arc<View>,
+    /// What is on disk.
+    pub(crate) store: Arc<Store>,
+}
+
+/// All of it.
+pub(crate) fn router(sources: Sources) -> Router {
+    let serve = ServeState::new(sources.store.reader(), PathBuf::from("/proc/self/exe"));
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/v1/channels", get(channels::channels))
+        .with_state(sources)
+        .merge(crate::serve::router(serve))
+}
+
+async fn livez(State(sources): State<Sources>) -> Response {
+    if sources.view.is_ticking(clock::monotonic_us()) {
+        (StatusCode::OK, "ok\n").into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "no tick has ended for 5 s\n").into_response()
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Readiness {
+    ready: bool,
+    phase: RecorderPhase,
+    ticking: bool,
+    assignment_current: bool,
+    volumes: Vec<VolumeReadiness>,
+    channels: usize,
+    recording: usize,
+}
+
+#[derive(Serialize)]
+struct VolumeReadiness {
+    name: String,
+    state: VolumeState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+}
+
+async fn readyz(State(sources): State<Sources>, RawQuery(query): RawQuery) -> Response {
+    let view = &sources.view;
+    let volumes = view.volumes();
+    let phase = view.phase();
+    let ticking = view.is_ticking(clock::monotonic_us());
+    let usable = volumes.iter().any(|volume| volume.state == VolumeState::Ready);
+    let ready = phase == RecorderPhase::Ready && ticking && usable;
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let verbose =
+        query.is_some_and(|query| query.split('&').any(|part| part == "verbose" || part.starts_with("verbose=")));
+    if !verbose {
+        return (status, if ready { "ok\n" } else { "not ready; ask with ?verbose for why\n" }).into_response();
+    }
+    let channels = view.channels();
+    let recording = channels
+        .iter()
+        .filter(|entry| entry.stats.condition().state == framekeeper_crds::ChannelState::Recording)
+        .count();
+    let volumes = volumes
+        .into_iter()
+        .map(|volume| {
+            let (reason, message) = volume.reason.unzip();
+            VolumeReadiness { name: volume.name, state: volume.state, reason, message }
+        })
+        .collect();
+    let assignment_current = !view.assignment_is_stale();
+    let channels = channels.len();
+    (status, Json(Readiness { ready, phase, ticking, assignment_current, volumes, channels, recording }))
+        .into_response()
+}
+
+async fn metrics(State(sources): State<Sources>) -> Response {
+    let scrape = Scrape {
+        channels: channels::views(&sources),
+        refused_channels: sources.view.refusals().len() as u64,
+        volumes: sources.view.volumes(),
+        ticks: sources.view.ticks(),
+        process: ProcessNumbers::now(),
+        restarts: sources.view.restarts,
+    };
+    match expose(scrape) {
+        Ok(text) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(error) => {
+            error!(%error, "metrics could not be written");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The recorder: one process that records the channels it is assigned, and answers for what it holds.
+//!
+//! ```text
+//! supervisor ── starts, restarts ──► run
+//!                                     ├ assignment   what to record: a Recorder object, from a file or a volume's copy
+//!                                     ├ channel      one stream: state machine, wall clock, fragments
+//!                                     ├ status       what it says of itself
+//!                                     └ http         probes, metrics, channels; serve: the footage
+//! ```
+//! Below: `framekeeper-ingest` (cameras), `framekeeper-store` (disks), `framekeeper-media` (formats).
+
+pub mod assignment;
+mod channel;
+mod clock;
+mod exit;
+mod http;
+mod logging;
+pub mod metrics;
+pub mod run;
+pub mod serve;
+mod status;
+pub mod still;
+pub mod supervisor;
+mod view;
+
+pub use exit::Exit;
+pub use logging::{LogFormat, start as start_logging};

@@ -1,0 +1,388 @@
+//! The table of all metrics.
+
+use framekeeper_crds::{ChannelState, VolumeState};
+use framekeeper_media::WallTime;
+
+use super::{Sample, Scrape, Value};
+use crate::view::{ChannelView, VolumeNumbers, VolumeView};
+
+/// One metric.
+pub(super) struct Metric {
+    /// Without unit and without `_total`.
+    pub(super) name: &'static str,
+    /// Becomes a part of the name.
+    pub(super) unit: Option<&'static str>,
+    pub(super) kind: Kind,
+    pub(super) labels: &'static [&'static str],
+    /// A sentence.
+    pub(super) help: &'static str,
+    pub(super) samples: fn(&Scrape) -> Vec<Sample>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+const STREAM: &[&str] = &["namespace", "stream"];
+const STREAM_REASON: &[&str] = &["namespace", "stream", "reason"];
+const VOLUME: &[&str] = &["volume"];
+
+/// Every metric, in the order of the exposition.
+pub(super) const METRICS: &[Metric] = &[
+    Metric {
+        name: "framekeeper_build_info",
+        unit: None,
+        kind: Kind::Gauge,
+        labels: &["version"],
+        help: "Always 1; the label tells the version of the program.",
+        samples: |_| vec![Sample { labels: vec![env!("CARGO_PKG_VERSION").to_owned()], value: Value::Count(1) }],
+    },
+    Metric {
+        name: "framekeeper_channels",
+        unit: None,
+        kind: Kind::Gauge,
+        labels: &["state"],
+        help: "Channels by what they do; refused entries of the assignment count as Failed.",
+        samples: |scrape| {
+            CHANNEL_STATES
+                .iter()
+                .map(|&(state, word)| {
+                    let mut count =
+                        scrape.channels.iter().filter(|channel| channel.snapshot.condition.state == state).count()
+                            as u64;
+                    if state == ChannelState::Failed {
+                        count += scrape.refused_channels;
+                    }
+                    Sample { labels: vec![word.to_owned()], value: Value::Count(count) }
+                })
+                .collect()
+        },
+    },
+    Metric {
+        name: "framekeeper_stream_recording",
+        unit: None,
+        kind: Kind::Gauge,
+        labels: STREAM,
+        help: "1 while the stream's frames are recorded, else 0.",
+        samples: |scrape| {
+            streams(scrape, |channel| u64::from(channel.snapshot.condition.state == ChannelState::Recording))
+        },
+    },
+    Metric {
+        name: "framekeeper_stream_video_frames",
+        unit: None,
+        kind: Kind::Counter,
+        labels: STREAM,
+        help: "Video frames received and given to the store.",
+        samples: |scrape| streams(scrape, |channel| channel.snapshot.counts.video_frames),
+    },
+    Metric {
+        name: "framekeeper_stream_key_frames",
+        unit: None,
+        kind: Kind::Counter,
+        labels: STREAM,
+        help: "Video frames at which decoding can begin.",
+        samples: |scrape| streams(scrape, |channel| channel.snapshot.counts.key_frames),
+    },
+    Metric {
+        name: "framekeeper_stream_audio_frames",
+        unit: None,
+        kind: Kind::Counter,
+        labels: STREAM,
+        help: "Audio frames received and given to the store.",
+        samples: |scrape| streams(scrape, |channel| channel.snapshot.counts.audio_frames),
+    },
+    Metric {
+        name: "framekeeper_stream_media",
+        unit: Some("bytes"),
+        kind: Kind::Counter,
+        labels: STREAM,
+        help: "Bytes of video and audio frames, without RTP and MP4 around them.",
+        samples: |scrape| streams(scrape, |channel| channel.snapshot.counts.bytes),
+    },
+    Metric {
+        name: "framekeeper_stream_lost_packets",
+        unit: None,
+        kind: Kind::Counter,
+        labels: STREAM,
+        help: "RTP packets of the video track that never came, by sequence number.",
+        samples: |scrape| streams(scrape, |channel| channel.snapshot.lost_packets),
+    },
+    Metric {
+        name: "framekeeper_stream_sessions",
+        unit: None,
+        kind: Kind::Counter,
+        labels: STREAM,
+        help: "RTSP sessions that came to play.",
+        samples: |scrape| streams(scrape, |channel| channel.snapshot.counts.sessions),
+    },
+    Metric {
+        name: "framekeeper_stream_session_ends",
+        unit: None,
+        kind: Kind::Counter,
+        labels: STREAM_REASON,
+        help: "RTSP sessions that ended and attempts that failed, by why.",
+        samples: |scrape| {
+            by_reason(scrape, |channel| channel.snapshot.ends.iter().map(|&(word, count)| (word, count)).collect())
+        },
+    },
+    Metric {
+        name: "framekeeper_stream_gaps",
+        unit: None,
+        kind: Kind::Counter,
+        labels: STREAM_REASON,
+        help: "Runs that began behind a gap, by why.",
+        samples: |scrape| {
+            by_reason(scrape, |channel| {
+                channel.snapshot.gaps.iter().map(|&(reason, count)| (reason.as_str(), count)).collect()
+            })
+        },
+    },
+    Metric {
+        name: "framekeeper_stream_dropped_frames",
+        unit: None,
+        kind: Kind::Counter,
+        labels: STREAM,
+        help: "Video frames that could not be kept because disks were too slow or memory too short.",
+        samples: |scrape| streams(scrape, |channel| channel.dropped_frames),
+    },
+    Metric {
+        name: "framekeeper_stream_last_frame_timestamp",
+        unit: Some("seconds"),
+        kind: Kind::Gauge,
+        labels: STREAM,
+        help: "When the newest video frame was read, in seconds since 1970.",
+        samples: |scrape| stream_times(scrape, |channel| channel.snapshot.last_frame),
+    },
+    Metric {
+        name: "framekeeper_stream_durable_timestamp",
+        unit: Some("seconds"),
+        kind: Kind::Gauge,
+        labels: STREAM,
+        help: "Wall-clock time of the newest video frame that survives a loss of power, in seconds since 1970.",
+        samples: |scrape| stream_times(scrape, |channel| channel.durable),
+    },
+    Metric {
+        name: "framekeeper_volume_ready",
+        unit: None,
+        kind: Kind::Gauge,
+        labels: VOLUME,
+        help: "1 while the volume can be written to, else 0.",
+        samples: |scrape| {
+            let value = |volume: &VolumeView| Value::Count(u64::from(volume.state == VolumeState::Ready));
+            scrape.volumes.iter().map(|volume| volume_sample(volume, value(volume))).collect()
+        },
+    },
+    Metric {
+        name: "framekeeper_volume_capacity",
+        unit: Some("bytes"),
+        kind: Kind::Gauge,
+        labels: VOLUME,
+        help: "Bytes that may be used on the volume.",
+        samples: |scrape| volumes(scrape, |numbers| numbers.capacity_bytes),
+    },
+    Metric {
+        name: "framekeeper_volume_used",
+        unit: Some("bytes"),
+        kind: Kind::Gauge,
+        labels: VOLUME,
+        help: "Bytes of segment files that hold footage.",
+        samples: |scrape| volumes(scrape, |numbers| numbers.used_bytes),
+    },
+    Metric {
+        name: "framekeeper_volume_free_segments",
+        unit: None,
+        kind: Kind::Gauge,
+        labels: VOLUME,
+        help: "Empty segment files, ready to be written.",
+        samples: |scrape| volumes(scrape, |numbers| numbers.free_files),
+    },
+    Metric {
+        name: "framekeeper_volume_sealed_segments",
+        unit: None,
+        kind: Kind::Counter,
+        labels: VOLUME,
+        help: "Segments that were filled and given their index.",
+        samples: |scrape| volumes(scrape, |numbers| numbers.sealed_segments),
+    },
+    Metric {
+        name: "framekeeper_volume_retired_segments",
+        unit: None,
+        kind: Kind::Counter,
+        labels: VOLUME,
+        help: "Segments whose footage was given up, so that their files can be used again.",
+        samples: |scrape| volumes(scrape, |numbers| numbers.retired_segments),
+    },
+    Metric {
+        name: "framekeeper_volume_written",
+        unit: Some("bytes"),
+        kind: Kind::Counter,
+        labels: VOLUME,
+        help: "Bytes written to segment files.",
+        samples: |scrape| volumes(scrape, |numbers| numbers.written_bytes),
+    },
+    Metric {
+        name: "framekeeper_volume_writes",
+        unit: None,
+        kind: Kind::Counter,
+        labels: VOLUME,
+        help: "Write system calls.",
+        samples: |scrape| volumes(scrape, |numbers| numbers.writes),
+    },
+    Metric {
+        name: "framekeeper_volume_unsynced_age",
+        unit: Some("seconds"),
+        kind: Kind::Gauge,
+        labels: VOLUME,
+        help: "Age of the oldest bytes written that would not survive a loss of power; 0 when all would.",
+        samples: |scrape| {
+            let age = |numbers: &VolumeNumbers| Value::Number(numbers.unsynced_us as f64 / 1e6);
+            let sample = |volume: &VolumeView| Some(volume_sample(volume, age(volume.numbers.as_ref()?)));
+            scrape.volumes.iter().filter_map(sample).collect()
+        },
+    },
+    Metric {
+        name: "framekeeper_stream_queue",
+        unit: Some("bytes"),
+        kind: Kind::Gauge,
+        labels: STREAM,
+        help: "Bytes of the stream's frames that wait for the disk.",
+        samples: |scrape| streams(scrape, |channel| channel.queue_bytes),
+    },
+    Metric {
+        name: "framekeeper_volume_sync_duration",
+        unit: Some("seconds"),
+        kind: Kind::Histogram,
+        labels: VOLUME,
+        help: "How long syncs took.",
+        samples: |scrape| {
+            let numbers = |volume: &VolumeView| {
+                volume.numbers.as_ref().map(|numbers| Value::Histogram {
+                    sum: numbers.sync_seconds,
+                    count: numbers.syncs,
+                    buckets: numbers.sync_buckets.clone(),
+                })
+            };
+            scrape.volumes.iter().filter_map(|volume| Some(volume_sample(volume, numbers(volume)?))).collect()
+        },
+    },
+    Metric {
+        name: "framekeeper_ticks",
+        unit: None,
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Ticks: at each, all cameras' sockets are read and what is due is handed to the disks.",
+        samples: |scrape| one(Value::Count(scrape.ticks.ticks)),
+    },
+    Metric {
+        name: "framekeeper_late_ticks",
+        unit: None,
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Ticks that began more than a tick late: the machine is too slow or too busy.",
+        samples: |scrape| one(Value::Count(scrape.ticks.late)),
+    },
+    Metric {
+        name: "framekeeper_tick_busy",
+        unit: Some("seconds"),
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Time spent in ticks.",
+        samples: |scrape| one(Value::Number(scrape.ticks.busy_us as f64 / 1e6)),
+    },
+    Metric {
+        name: "framekeeper_restarts",
+        unit: None,
+        kind: Kind::Counter,
+        labels: &[],
+        help: "How often the supervisor has restarted the recorder since the supervisor started.",
+        samples: |scrape| one(Value::Count(scrape.restarts)),
+    },
+    Metric {
+        name: "framekeeper_process_cpu",
+        unit: Some("seconds"),
+        kind: Kind::Counter,
+        labels: &[],
+        help: "CPU time of the recorder's process, user and system.",
+        samples: |scrape| one(Value::Number(scrape.process.cpu_seconds)),
+    },
+    Metric {
+        name: "framekeeper_process_resident_memory",
+        unit: Some("bytes"),
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Memory of the recorder's process.",
+        samples: |scrape| one(Value::Count(scrape.process.resident_bytes)),
+    },
+    Metric {
+        name: "framekeeper_process_threads",
+        unit: None,
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Threads of the recorder's process.",
+        samples: |scrape| one(Value::Count(scrape.process.threads)),
+    },
+    Metric {
+        name: "framekeeper_process_open_fds",
+        unit: None,
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Open file descriptors of the recorder's process.",
+        samples: |scrape| one(Value::Count(scrape.process.open_fds)),
+    },
+];
+
+const CHANNEL_STATES: [(ChannelState, &str); 5] = [
+    (ChannelState::Connecting, "Connecting"),
+    (ChannelState::Recording, "Recording"),
+    (ChannelState::Backoff, "Backoff"),
+    (ChannelState::Suspended, "Suspended"),
+    (ChannelState::Failed, "Failed"),
+];
+
+fn one(value: Value) -> Vec<Sample> {
+    vec![Sample { labels: Vec::new(), value }]
+}
+
+fn stream_labels(channel: &ChannelView) -> Vec<String> {
+    vec![channel.stream.namespace.clone(), channel.stream.name.clone()]
+}
+
+fn streams(scrape: &Scrape, value: impl Fn(&ChannelView) -> u64) -> Vec<Sample> {
+    let sample = |channel| Sample { labels: stream_labels(channel), value: Value::Count(value(channel)) };
+    scrape.channels.iter().map(sample).collect()
+}
+
+fn stream_times(scrape: &Scrape, value: impl Fn(&ChannelView) -> Option<WallTime>) -> Vec<Sample> {
+    let sample =
+        |channel| Some(Sample { labels: stream_labels(channel), value: Value::Number(seconds(value(channel)?)) });
+    scrape.channels.iter().filter_map(sample).collect()
+}
+
+fn by_reason(scrape: &Scrape, values: impl Fn(&ChannelView) -> Vec<(&'static str, u64)>) -> Vec<Sample> {
+    let mut samples = Vec::new();
+    for channel in &scrape.channels {
+        for (reason, count) in values(channel) {
+            let mut labels = stream_labels(channel);
+            labels.push(reason.to_owned());
+            samples.push(Sample { labels, value: Value::Count(count) });
+        }
+    }
+    samples
+}
+
+fn volume_sample(volume: &VolumeView, value: Value) -> Sample {
+    Sample { labels: vec![volume.name.clone()], value }
+}
+
+fn volumes(scrape: &Scrape, value: impl Fn(&VolumeNumbers) -> u64) -> Vec<Sample> {
+    let sample = |volume: &VolumeView| Some(volume_sample(volume, Value::Count(value(volume.numbers.as_ref()?))));
+    scrape.volumes.iter().filter_map(sample).collect()
+}
+
+fn seconds(time: WallTime) -> f64 {
+    time.0 as f64 / 1e6
+}

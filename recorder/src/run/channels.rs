@@ -1,0 +1,240 @@
+//! The channels of this recorder: started, changed and stopped as assignments say, one without the other.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use framekeeper_crds::ChannelState;
+use framekeeper_ingest::{Credentials, Ingest, SourceId, SourceSpec};
+use framekeeper_store::{GapReason, Store};
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::assignment::{Assignment, Change, ChannelPlan, Secrets, diff};
+use crate::channel::{ChannelSink, ChannelStats, Condition, Control, Core, Report};
+use crate::clock;
+use crate::metrics::TickNumbers;
+use crate::view::{ChannelEntry, View};
+
+/// Looks between two looks at the Secrets: 1 s.
+const SECRET_LOOKS: u32 = 4;
+
+/// All channels.
+pub(super) struct Channels {
+    view: Arc<View>,
+    store: Arc<Store>,
+    ingest: Option<Ingest>,
+    tick: Duration,
+    part: Duration,
+    channels: HashMap<Uuid, Channel>,
+    plans: Vec<ChannelPlan>,
+    /// Streams that were recorded by this process before.
+    known: HashSet<Uuid>,
+    looks: u32,
+}
+
+struct Channel {
+    plan: ChannelPlan,
+    stats: Arc<ChannelStats>,
+    control: Arc<Control>,
+    /// Its source, once it has one, and the credentials that the source was given.
+    source: Option<(SourceId, Option<Credentials>)>,
+}
+
+impl Channels {
+    /// None yet.
+    pub(super) fn new(view: Arc<View>, store: Arc<Store>, ingest: Ingest, tick: Duration) -> Self {
+        Self {
+            view,
+            store,
+            ingest: Some(ingest),
+            tick,
+            part: Duration::ZERO,
+            channels: HashMap::new(),
+            plans: Vec::new(),
+            known: HashSet::new(),
+            looks: 0,
+        }
+    }
+
+    /// Turns what is into what `assignment` says; what is the same in both is not touched.
+    pub(super) fn apply(&mut self, assignment: &Assignment, secrets: &mut Secrets) {
+        if self.part.is_zero() {
+            self.part = assignment.part;
+        }
+        for refusal in &assignment.refusals {
+            let (namespace, name) = (&refusal.stream.namespace, &refusal.stream.name);
+            warn!(
+                stream = format!("{namespace}/{name}"),
+                reason = refusal.reason,
+                "a channel cannot be recorded: {}",
+                refusal.message
+            );
+        }
+        if self.view.refusals() != assignment.refusals {
+            self.view.set_refusals(assignment.refusals.clone());
+        }
+        for change in diff(&self.plans, &assignment.channels) {
+            match change {
+                Change::Start(plan) => self.start(plan, secrets),
+                Change::Adjust(plan) | Change::Restart(plan) => self.adjust(plan, secrets),
+                Change::Stop(uid) => self.stop(uid),
+            }
+        }
+        self.plans.clone_from(&assignment.channels);
+        let used: HashSet<_> = self.plans.iter().filter_map(|plan| plan.secret.clone()).collect();
+        secrets.keep_only(|name| used.contains(name));
+    }
+
+    /// Gives changed credentials to their sources, and tries again what could not be started.
+    pub(super) fn look(&mut self, secrets: &mut Secrets) {
+        self.looks = self.looks.wrapping_add(1);
+        let waiting = self.channels.values().any(|channel| channel.source.is_none());
+        if !waiting && !self.looks.is_multiple_of(SECRET_LOOKS) {
+            return;
+        }
+        let uids: Vec<Uuid> = self
+            .channels
+            .iter()
+            .filter(|(_, channel)| channel.source.is_none() || channel.plan.secret.is_some())
+            .map(|(uid, _)| *uid)
+            .collect();
+        for uid in uids {
+            if let Some(channel) = self.channels.get(&uid) {
+                let plan = channel.plan.clone();
+                self.bring_up(&plan, secrets);
+            }
+        }
+    }
+
+    /// Whether the tick thread lives.
+    pub(super) fn is_running(&self) -> bool {
+        self.ingest.as_ref().is_none_or(Ingest::is_running)
+    }
+
+    /// How the tick does.
+    pub(super) fn ticks(&self) -> TickNumbers {
+        self.ingest.as_ref().map(|ingest| ingest.tick_stats().into()).unwrap_or_default()
+    }
+
+    /// Ends all sessions in order and waits for that: afterwards all frames that came are with the store.
+    pub(super) fn shutdown(&mut self) {
+        if let Some(ingest) = self.ingest.take() {
+            ingest.shutdown();
+        }
+    }
+
+    fn start(&mut self, plan: ChannelPlan, secrets: &mut Secrets) {
+        let stats = Arc::new(ChannelStats::new(Condition {
+            state: ChannelState::Connecting,
+            reason: "Connecting",
+            message: "connecting to the camera".to_owned(),
+            since: clock::wall(),
+        }));
+        let control = Control::new(&plan);
+        self.view.add_channel(ChannelEntry { stream: plan.stream.clone(), stats: Arc::clone(&stats) });
+        self.channels.insert(plan.stream.uid, Channel { plan: plan.clone(), stats, control, source: None });
+        self.bring_up(&plan, secrets);
+    }
+
+    fn adjust(&mut self, plan: ChannelPlan, secrets: &mut Secrets) {
+        let Some(channel) = self.channels.get_mut(&plan.stream.uid) else { return };
+        channel.control.set(&plan);
+        channel.plan = plan.clone();
+        if let (Some(ingest), Some((source, credentials))) = (&self.ingest, &channel.source) {
+            let spec = spec(&plan, credentials.clone());
+            if let Err(error) = ingest.update(*source, spec) {
+                warn!(stream = name(&plan), "the channel's source could not be changed: {error}");
+            }
+        }
+        self.bring_up(&plan, secrets);
+    }
+
+    fn stop(&mut self, uid: Uuid) {
+        let Some(channel) = self.channels.remove(&uid) else { return };
+        if let (Some(ingest), Some((source, _))) = (&self.ingest, channel.source) {
+            ingest.remove(source);
+        }
+        self.view.remove_channel(uid);
+        info!(stream = name(&channel.plan), "no longer assigned; the channel ends");
+    }
+
+    /// Starts the channel's source if it has none, or gives it new credentials if there are any.
+    fn bring_up(&mut self, plan: &ChannelPlan, secrets: &mut Secrets) {
+        let Some(ingest) = &self.ingest else { return };
+        let Some(channel) = self.channels.get_mut(&plan.stream.uid) else { return };
+        let credentials = match plan.secret.as_ref().map(|secret| secrets.get(secret)).transpose() {
+            Ok(credentials) => credentials,
+            // A camera that is being recorded is not given up because its Secret is.
+            Err(_) if channel.source.is_some() => return,
+            Err(error) => return refuse(&self.view, channel, "SecretNotUsable", error.to_string()),
+        };
+        if let Some((source, given)) = &mut channel.source {
+            if *given != credentials {
+                match ingest.update(*source, spec(plan, credentials.clone())) {
+                    Ok(()) => {
+                        info!(stream = name(plan), "the camera's credentials changed");
+                        *given = credentials;
+                    }
+                    Err(error) => warn!(stream = name(plan), "the channel's source could not be changed: {error}"),
+                }
+            }
+            return;
+        }
+        let writer = match self.store.stream(plan.stream.clone()) {
+            Ok(writer) => writer,
+            Err(error) => return refuse(&self.view, channel, "StoreRefused", error.to_string()),
+        };
+        let gap = self.known.contains(&plan.stream.uid).then_some(GapReason::NotAssigned);
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let core = Core::new(micros(self.part), micros(self.tick), plan.epoch, gap);
+        let sink = ChannelSink::new(
+            name(plan),
+            core,
+            writer,
+            Arc::clone(&channel.stats),
+            Arc::clone(&self.view),
+            Arc::clone(&channel.control),
+        );
+        match ingest.add(spec(plan, credentials.clone()), Box::new(sink)) {
+            Ok(source) => {
+                channel.source = Some((source, credentials));
+                self.known.insert(plan.stream.uid);
+                connecting(&self.view, channel);
+            }
+            Err(error) => refuse(&self.view, channel, "InvalidSource", error.to_string()),
+        }
+    }
+}
+
+fn refuse(view: &View, channel: &Channel, reason: &'static str, message: String) {
+    let before = channel.stats.condition();
+    if before.state == ChannelState::Failed && before.reason == reason && before.message == message {
+        return;
+    }
+    warn!(stream = name(&channel.plan), reason, "the channel cannot begin: {message}");
+    let report = Report { state: ChannelState::Failed, reason, message };
+    channel.stats.set_condition(&report, clock::wall());
+    view.transition();
+}
+
+fn connecting(view: &View, channel: &Channel) {
+    if channel.stats.condition().state == ChannelState::Failed {
+        let message = "connecting to the camera".to_owned();
+        let report = Report { state: ChannelState::Connecting, reason: "Connecting", message };
+        channel.stats.set_condition(&report, clock::wall());
+        view.transition();
+    }
+}
+
+fn spec(plan: &ChannelPlan, credentials: Option<Credentials>) -> SourceSpec {
+    let mut spec = SourceSpec::new(plan.url.clone());
+    spec.credentials = credentials;
+    spec.audio = plan.audio;
+    spec.priority = plan.priority;
+    spec
+}
+
+fn name(plan: &ChannelPlan) -> String {
+    format!("{}/{}", plan.stream.namespace, plan.stream.name)
+}

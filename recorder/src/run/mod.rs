@@ -1,0 +1,321 @@
+//! `framekeeper-recorder run`: the worker, from its assignment to an orderly end.
+//!
+//! ```text
+//! main thread    assignment, secrets, signals, status: looks each 250 ms ─ orders ─► channels
+//! ingest-tick    all cameras' sockets, the channels' state machines, at its end store.flush_tick()
+//! store          its own threads: writing, syncing, zeroing
+//! http           one worker: probes, metrics, footage
+//! ```
+//! The number of threads does not depend on the number of streams.
+
+mod channels;
+mod origin;
+mod volumes;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use framekeeper_crds::RecorderPhase;
+use framekeeper_ingest::{Ingest, IngestConfig};
+use framekeeper_store::Store;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+
+use crate::assignment::{Assignment, FileWatch, Secrets, Version, write_copy};
+use crate::exit::Exit;
+use crate::http::{self, Sources};
+use crate::metrics::TickNumbers;
+use crate::status::StatusFile;
+use crate::view::View;
+use crate::{clock, supervisor};
+use channels::Channels;
+use volumes::Volumes;
+
+/// How often the assignment, Secrets and transitions are looked at.
+const LOOK: Duration = Duration::from_millis(250);
+/// Looks in a row without a tick after which the tick thread counts as hung: 15 s.
+const HUNG_LOOKS: u32 = 60;
+/// Threads of the HTTP server beside its one worker: reading footage blocks.
+const HTTP_READERS: usize = 4;
+
+/// The command line of `run`.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// File with the `Recorder` object.
+    pub assignment: PathBuf,
+    /// Folder with Secrets.
+    pub secrets: Option<PathBuf>,
+    /// Folder in which volumes are, by name.
+    pub volumes: PathBuf,
+    /// File for the `Recorder` object with its status.
+    pub status: Option<PathBuf>,
+    /// Address of the HTTP server.
+    pub listen: SocketAddr,
+}
+
+/// Why the worker cannot work; says how to end.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error("cannot listen on {address}: {source}; another program has it, or it is not an address of this machine")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("no assignment can be used: {0}")]
+    Assignment(String),
+    #[error("no volume can be used: {0}")]
+    Volumes(String),
+    #[error("{what}: {source}")]
+    System { what: &'static str, source: std::io::Error },
+}
+
+impl StartError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Listen { .. } => Exit::PortInUse,
+            Self::Assignment(_) => Exit::BadAssignment,
+            Self::Volumes(_) => Exit::VolumeRefused,
+            Self::System { .. } => Exit::Internal,
+        }
+    }
+}
+
+/// Runs until SIGTERM or SIGINT.
+#[must_use]
+pub fn run(options: &RunOptions) -> Exit {
+    match Worker::start(options).and_then(Worker::work) {
+        Ok(exit) => exit,
+        Err(error) => {
+            error!(exit_status = error.exit().code(), "{error}");
+            error.exit()
+        }
+    }
+}
+
+struct Worker {
+    runtime: tokio::runtime::Runtime,
+    view: Arc<View>,
+    watch: FileWatch,
+    assignment: Assignment,
+    secrets: Secrets,
+    status: StatusFile,
+    http: SocketAddr,
+    volumes: Volumes,
+    store: Arc<Store>,
+    channels: Channels,
+}
+
+impl Worker {
+    fn start(options: &RunOptions) -> Result<Self, StartError> {
+        let system = |what| move |source| StartError::System { what, source };
+        let listen = |source| StartError::Listen { address: options.listen, source };
+        let listener = TcpListener::bind(options.listen).map_err(listen)?;
+        listener.set_nonblocking(true).map_err(listen)?;
+        let http = listener.local_addr().map_err(listen)?;
+
+        let mut watch = FileWatch::new(&options.assignment);
+        let origin = origin::find(&mut watch, &options.volumes).map_err(StartError::Assignment)?;
+        let assignment = origin.assignment;
+        let view = Arc::new(View::new(assignment.name.clone(), supervisor::restarts()));
+        view.set_assignment_is_stale(origin.stale);
+        info!(recorder = assignment.name, version = %assignment.version, channels = assignment.channels.len(), volumes = assignment.volumes.len(), "the assignment");
+
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(HTTP_READERS)
+            .thread_name("http")
+            .enable_all()
+            .build()
+            .map_err(system("the HTTP server's threads could not be started"))?;
+
+        let mut status = StatusFile::new(options.status.as_deref());
+        let (mut volumes, store) = match volumes::open(&options.volumes, &assignment) {
+            Ok(opened) => opened,
+            Err(refused) => {
+                let message = refused.to_string();
+                view.set_volumes(refused.views);
+                view.set_phase(RecorderPhase::Failed);
+                tell(&mut status, &assignment, &view, http);
+                return Err(StartError::Volumes(message));
+            }
+        };
+        let store = Arc::new(store);
+        volumes.publish(&store, &view);
+
+        let after_tick = {
+            let (store, view) = (Arc::clone(&store), Arc::clone(&view));
+            Box::new(move |at| {
+                store.flush_tick();
+                view.beat(at);
+            })
+        };
+        let config = IngestConfig::default();
+        let tick = config.tick;
+        let ingest = Ingest::start(config, after_tick).map_err(system("the tick thread could not be started"))?;
+        let mut channels = Channels::new(Arc::clone(&view), Arc::clone(&store), ingest, tick);
+        let mut secrets = Secrets::new(options.secrets.as_deref());
+        channels.apply(&assignment, &mut secrets);
+
+        let sources = Sources { view: Arc::clone(&view), store: Arc::clone(&store) };
+        let app = http::router(sources);
+        let listener = {
+            let _inside = runtime.enter();
+            tokio::net::TcpListener::from_std(listener).map_err(listen)?
+        };
+        runtime.spawn(async move {
+            if let Err(error) = axum::serve(listener, app).await {
+                error!(%error, "the HTTP server ended");
+            }
+        });
+        view.set_phase(RecorderPhase::Ready);
+        info!(address = %http, "listening");
+        let mut worker = Self { runtime, view, watch, assignment, secrets, status, http, volumes, store, channels };
+        worker.keep_copies();
+        Ok(worker)
+    }
+
+    fn work(mut self) -> Result<Exit, StartError> {
+        let system = |source| StartError::System { what: "signals cannot be handled", source };
+        let runtime_handle = self.runtime.handle().clone();
+        let mut hung = Hung::default();
+        let exit = runtime_handle.block_on(async {
+            let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
+            let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
+            let mut look = tokio::time::interval(LOOK);
+            look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => return Ok(Exit::Ok),
+                    _ = interrupt.recv() => return Ok(Exit::Ok),
+                    _ = look.tick() => self.look(),
+                }
+                if !self.channels.is_running() || hung.look(self.view.ticks().ticks) {
+                    error!("the tick thread ended or hangs; a restart is the way out");
+                    return Ok(Exit::Internal);
+                }
+            }
+        })?;
+        if exit == Exit::Ok {
+            self.drain();
+        }
+        Ok(exit)
+    }
+
+    /// What is looked at each 250 ms.
+    fn look(&mut self) {
+        match self.watch.poll() {
+            None => {}
+            Some(Ok(object)) => self.take(object),
+            Some(Err(error)) => {
+                warn!("{error}; the recorder goes on with the last good one");
+                self.view.set_assignment_is_stale(true);
+            }
+        }
+        self.channels.look(&mut self.secrets);
+        self.view.set_ticks(self.channels.ticks());
+        self.volumes.publish(&self.store, &self.view);
+        tell(&mut self.status, &self.assignment, &self.view, self.http);
+    }
+
+    /// A new assignment came.
+    fn take(&mut self, object: framekeeper_crds::Recorder) {
+        let version = Version::of(&object);
+        if version < self.assignment.version {
+            warn!(%version, in_effect = %self.assignment.version, "the assignment's file is older than what is in effect and is ignored");
+            self.view.set_assignment_is_stale(true);
+            return;
+        }
+        let assignment = match Assignment::from_object(object) {
+            Ok(assignment) => assignment,
+            Err(error) => {
+                warn!("the assignment cannot be used: {error}; the recorder goes on with the last good one");
+                self.view.set_assignment_is_stale(true);
+                return;
+            }
+        };
+        if let Some(difference) = needs_restart(&self.assignment, &assignment) {
+            warn!("{difference} changed; that takes effect when the recorder is started again");
+        }
+        self.view.set_assignment_is_stale(false);
+        info!(version = %assignment.version, channels = assignment.channels.len(), "a new assignment");
+        self.channels.apply(&assignment, &mut self.secrets);
+        self.assignment = assignment;
+        self.view.transition();
+        self.keep_copies();
+    }
+
+    fn keep_copies(&mut self) {
+        for folder in self.volumes.ready() {
+            if let Err(error) = write_copy(folder, &self.assignment.object) {
+                warn!("the assignment's copy could not be written: {error}");
+            }
+        }
+    }
+
+    /// Ends in order: sessions, then what they left, then the volumes.
+    fn drain(mut self) {
+        info!("stopping");
+        self.view.set_phase(RecorderPhase::Draining);
+        tell(&mut self.status, &self.assignment, &self.view, self.http);
+        self.channels.shutdown();
+        self.store.flush_tick();
+        self.store.close();
+        self.view.set_phase(RecorderPhase::Stopped);
+        tell(&mut self.status, &self.assignment, &self.view, self.http);
+        self.runtime.shutdown_background();
+        info!("stopped");
+    }
+}
+
+fn tell(status: &mut StatusFile, assignment: &Assignment, view: &View, http: SocketAddr) {
+    if let Err(error) = status.update(&assignment.object, view, http, clock::wall()) {
+        warn!("the status could not be written: {error}");
+    }
+}
+
+/// What only a restart can change, if that changed.
+fn needs_restart(old: &Assignment, new: &Assignment) -> Option<&'static str> {
+    if old.volumes != new.volumes {
+        Some("spec.volumes")
+    } else if (old.segment_bytes, old.part, old.sync) != (new.segment_bytes, new.part, new.sync) {
+        Some("spec.segment")
+    } else if (&old.name, old.uid, &old.pool) != (&new.name, new.uid, &new.pool) {
+        Some("the recorder's name, UID or pool")
+    } else {
+        None
+    }
+}
+
+/// Notices that ticks no longer end. Looks are counted, not time: a process that was stopped for a while is not hung.
+#[derive(Debug, Default)]
+struct Hung {
+    ticks: u64,
+    looks: u32,
+}
+
+impl Hung {
+    fn look(&mut self, ticks: u64) -> bool {
+        self.looks = if ticks == self.ticks { self.looks.saturating_add(1) } else { 0 };
+        self.ticks = ticks;
+        self.looks > HUNG_LOOKS
+    }
+}
+
+impl From<framekeeper_ingest::TickStats> for TickNumbers {
+    fn from(stats: framekeeper_ingest::TickStats) -> Self {
+        Self { ticks: stats.ticks, late: stats.late_ticks, busy_us: stats.busy_us }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_long_standstill_is_a_hang() {
+        let mut hung = Hung::default();
+        assert!((1..500).all(|tick| !hung.look(tick)));
+        assert!((0..HUNG_LOOKS).all(|_| !hung.look(499)));
+        assert!(hung.look(499));
+        assert!(!hung.look(500));
+    }
+}

@@ -1,0 +1,100 @@
+//! The conditions of a `Recorder`: what is right and what is not, with a reason.
+
+use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use framekeeper_crds::k8s_openapi::jiff::Timestamp;
+use framekeeper_crds::{ChannelState, ChannelStatus, RecorderPhase, RecorderStatus, VolumeState};
+use framekeeper_media::WallTime;
+
+use crate::view::{View, VolumeView};
+
+/// One condition before it has its times.
+struct Verdict {
+    kind: &'static str,
+    good: bool,
+    reason: &'static str,
+    message: String,
+}
+
+pub(super) fn make(
+    view: &View,
+    volumes: &[VolumeView],
+    channels: &[ChannelStatus],
+    generation: Option<i64>,
+    now: WallTime,
+    before: Option<&RecorderStatus>,
+) -> Vec<Condition> {
+    let verdicts = [ready(view.phase()), assignment(view), healthy(volumes), as_planned(channels)];
+    // Conditions have whole seconds, as `Time` of Kubernetes has.
+    let now = Time(Timestamp::from_second(now.0.div_euclid(1_000_000)).unwrap_or_default());
+    verdicts
+        .into_iter()
+        .map(|verdict| {
+            let status = if verdict.good { "True" } else { "False" };
+            let since = before
+                .and_then(|before| before.conditions.iter().find(|other| other.type_ == verdict.kind))
+                .filter(|other| other.status == status)
+                .map_or_else(|| now.clone(), |other| other.last_transition_time.clone());
+            Condition {
+                type_: verdict.kind.to_owned(),
+                status: status.to_owned(),
+                reason: verdict.reason.to_owned(),
+                message: verdict.message,
+                last_transition_time: since,
+                observed_generation: generation,
+            }
+        })
+        .collect()
+}
+
+fn ready(phase: RecorderPhase) -> Verdict {
+    let (good, reason, message) = match phase {
+        RecorderPhase::Ready => (true, "Ready", "the recorder can record"),
+        RecorderPhase::Starting => (false, "Starting", "the recorder opens its volumes"),
+        RecorderPhase::Failed => (false, "NoVolume", "no volume can be written to"),
+        RecorderPhase::Draining => (false, "Draining", "the recorder ends its channels, to stop"),
+        RecorderPhase::Stopped => (false, "Stopped", "the recorder has stopped"),
+    };
+    Verdict { kind: "Ready", good, reason, message: message.to_owned() }
+}
+
+fn assignment(view: &View) -> Verdict {
+    if view.assignment_is_stale() {
+        let message = "the newest assignment cannot be used; the recorder goes on with the last good one, see its log";
+        Verdict { kind: "AssignmentCurrent", good: false, reason: "AssignmentRefused", message: message.to_owned() }
+    } else {
+        let message = "the assignment in effect is the newest".to_owned();
+        Verdict { kind: "AssignmentCurrent", good: true, reason: "Current", message }
+    }
+}
+
+fn healthy(volumes: &[VolumeView]) -> Verdict {
+    let bad: Vec<String> = volumes
+        .iter()
+        .filter(|volume| volume.state != VolumeState::Ready)
+        .map(|volume| {
+            let why = volume.reason.as_ref().map_or("it is being opened", |(_, sentence)| sentence);
+            format!("{}: {why}", volume.name)
+        })
+        .collect();
+    if bad.is_empty() {
+        let message = "all volumes can be written to".to_owned();
+        Verdict { kind: "VolumesHealthy", good: true, reason: "AllReady", message }
+    } else {
+        Verdict { kind: "VolumesHealthy", good: false, reason: "VolumeNotReady", message: bad.join("; ") }
+    }
+}
+
+fn as_planned(channels: &[ChannelStatus]) -> Verdict {
+    if channels.is_empty() {
+        let message = "all channels record".to_owned();
+        return Verdict { kind: "ChannelsAsPlanned", good: true, reason: "AllRecording", message };
+    }
+    let count = |state| channels.iter().filter(|channel| channel.state == state).count();
+    let message = format!(
+        "not recording: {} connecting, {} waiting to try again, {} failed",
+        count(ChannelState::Connecting),
+        count(ChannelState::Backoff),
+        count(ChannelState::Failed)
+    );
+    Verdict { kind: "ChannelsAsPlanned", good: false, reason: "NotAllRecording", message }
+}

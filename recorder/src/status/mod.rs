@@ -1,0 +1,137 @@
+//! The recorder's own account of itself: the status of its `Recorder` object, written at transitions only.
+
+mod conditions;
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use framekeeper_crds::k8s_openapi::jiff::Timestamp;
+use framekeeper_crds::{
+    Addresses, ChannelState, ChannelStatus, Instance, Recorder, RecorderStatus, StreamRef, VolumeStatus,
+};
+use framekeeper_media::WallTime;
+
+use crate::channel::Condition;
+use crate::view::{View, VolumeView};
+
+/// Writes the status file, when there is something new to say.
+#[derive(Debug)]
+pub(crate) struct StatusFile {
+    path: Option<PathBuf>,
+    last: Option<RecorderStatus>,
+    /// The view's transitions that `last` tells of.
+    told: Option<u64>,
+}
+
+impl StatusFile {
+    /// At `path`; without one the status is only kept.
+    pub(crate) fn new(path: Option<&Path>) -> Self {
+        Self { path: path.map(Path::to_owned), last: None, told: None }
+    }
+
+    /// Brings the file up to date: `object` is the assignment in effect.
+    ///
+    /// # Errors
+    /// The file cannot be written; it is tried again at the next call.
+    pub(crate) fn update(&mut self, object: &Recorder, view: &View, http: SocketAddr, now: WallTime) -> io::Result<()> {
+        // Read first: what changes while the status is made is told the next time.
+        let transitions = view.transitions();
+        if self.told == Some(transitions) {
+            return Ok(());
+        }
+        let status = make(object, view, http, now, self.last.as_ref());
+        if let Some(path) = &self.path {
+            let mut object = object.clone();
+            object.metadata.managed_fields = None;
+            object.status = Some(status.clone());
+            replace(path, &serde_saphyr::to_string(&object).map_err(io::Error::other)?)?;
+        }
+        self.last = Some(status);
+        self.told = Some(transitions);
+        Ok(())
+    }
+}
+
+fn make(
+    object: &Recorder,
+    view: &View,
+    http: SocketAddr,
+    now: WallTime,
+    before: Option<&RecorderStatus>,
+) -> RecorderStatus {
+    let volumes = view.volumes();
+    let mut channels: Vec<ChannelStatus> = view
+        .refusals()
+        .into_iter()
+        .map(|refusal| ChannelStatus {
+            since: before
+                .and_then(|before| before.channels.iter().find(|other| other.stream == refusal.stream))
+                .filter(|other| other.reason.as_deref() == Some(refusal.reason))
+                .and_then(|other| other.since.clone())
+                .or_else(|| time(now)),
+            stream: refusal.stream,
+            state: ChannelState::Failed,
+            reason: Some(refusal.reason.to_owned()),
+            message: Some(refusal.message),
+        })
+        .collect();
+    for entry in view.channels() {
+        let Condition { state, reason, message, since } = entry.stats.condition();
+        if state != ChannelState::Recording {
+            channels.push(ChannelStatus {
+                stream: StreamRef {
+                    namespace: entry.stream.namespace.clone(),
+                    name: entry.stream.name.clone(),
+                    uid: entry.stream.uid.to_string(),
+                },
+                state,
+                reason: Some(reason.to_owned()),
+                message: Some(message),
+                since: time(since),
+            });
+        }
+    }
+    let phase = view.phase();
+    let generation = object.metadata.generation;
+    RecorderStatus {
+        observed_generation: generation,
+        phase: Some(phase),
+        conditions: conditions::make(view, &volumes, &channels, generation, now, before),
+        addresses: Some(Addresses { http: Some(http.to_string()) }),
+        instance: Some(Instance { uid: view.instance.to_string(), restarts: view.restarts }),
+        volumes: volumes.iter().map(volume).collect(),
+        channels,
+    }
+}
+
+fn volume(view: &VolumeView) -> VolumeStatus {
+    let numbers = view.numbers.as_ref();
+    VolumeStatus {
+        name: view.name.clone(),
+        uuid: Some(view.uuid.to_string()),
+        state: view.state,
+        reason: view.reason.as_ref().map(|(word, _)| (*word).to_owned()),
+        message: view.reason.as_ref().map(|(_, sentence)| sentence.clone()),
+        capacity_bytes: numbers.map_or(0, |numbers| numbers.capacity_bytes),
+        used_bytes: numbers.map_or(0, |numbers| numbers.used_bytes),
+        free_segments: numbers.map_or(0, |numbers| numbers.free_files),
+        oldest_footage: None,
+    }
+}
+
+fn time(time: WallTime) -> Option<MicroTime> {
+    Timestamp::from_microsecond(time.0).ok().map(MicroTime)
+}
+
+/// Replaces the file as a whole: whoever reads it sees the old or the new one.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    // Not synced: it tells of this process, and after a loss of power there is none.
+    fs::File::create(&new)?.write_all(text.as_bytes())?;
+    fs::rename(&new, path)
+}

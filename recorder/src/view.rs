@@ -1,0 +1,209 @@
+//! What a running recorder shows of itself: one picture that status, metrics and HTTP are made from.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use framekeeper_crds::{RecorderPhase, VolumeState};
+use framekeeper_ingest::TickTime;
+use framekeeper_media::WallTime;
+use framekeeper_store::StreamIdent;
+use uuid::Uuid;
+
+use crate::assignment::Refusal;
+use crate::channel::{ChannelStats, Snapshot};
+use crate::metrics::TickNumbers;
+
+/// A tick thread that has not finished a tick for this long hangs.
+const TICK_LIMIT_US: u64 = 5_000_000;
+
+/// Shared by all threads of a recorder.
+#[derive(Debug)]
+pub(crate) struct View {
+    /// Name of the recorder.
+    pub(crate) recorder: String,
+    /// Drawn at the start of the process.
+    pub(crate) instance: Uuid,
+    /// How often the supervisor has restarted it.
+    pub(crate) restarts: u64,
+    phase: RwLock<RecorderPhase>,
+    channels: RwLock<BTreeMap<Uuid, Arc<ChannelEntry>>>,
+    refusals: RwLock<Vec<Refusal>>,
+    volumes: RwLock<Vec<VolumeView>>,
+    /// Grows whenever something changed that the status tells.
+    transitions: AtomicU64,
+    /// Monotonic time of the last tick's end.
+    beat_us: AtomicU64,
+    assignment_is_stale: AtomicBool,
+    ticks: RwLock<TickNumbers>,
+}
+
+/// One channel, as other threads see it.
+#[derive(Debug)]
+pub(crate) struct ChannelEntry {
+    /// The stream.
+    pub(crate) stream: StreamIdent,
+    /// What its tick thread publishes.
+    pub(crate) stats: Arc<ChannelStats>,
+}
+
+/// One channel, copied.
+#[derive(Clone, Debug)]
+pub(crate) struct ChannelView {
+    pub(crate) stream: StreamIdent,
+    pub(crate) snapshot: Snapshot,
+    /// Wall time up to which the stream is safe from loss of power.
+    pub(crate) durable: Option<WallTime>,
+    /// Frames that could not be kept.
+    pub(crate) dropped_frames: u64,
+    /// Bytes that wait for the disk.
+    pub(crate) queue_bytes: u64,
+}
+
+/// One volume.
+#[derive(Clone, Debug)]
+pub(crate) struct VolumeView {
+    /// Its name in the pool.
+    pub(crate) name: String,
+    /// Its identity.
+    pub(crate) uuid: Uuid,
+    /// Whether it can be written to.
+    pub(crate) state: VolumeState,
+    /// Why: one word, and a sentence.
+    pub(crate) reason: Option<(&'static str, String)>,
+    /// Numbers, where it is open.
+    pub(crate) numbers: Option<VolumeNumbers>,
+}
+
+/// What a volume counts. Counters only grow.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct VolumeNumbers {
+    pub(crate) capacity_bytes: u64,
+    pub(crate) used_bytes: u64,
+    pub(crate) free_files: u64,
+    pub(crate) written_bytes: u64,
+    pub(crate) writes: u64,
+    /// Age of the oldest bytes that are not durable yet, microseconds.
+    pub(crate) unsynced_us: u64,
+    pub(crate) sealed_segments: u64,
+    pub(crate) retired_segments: u64,
+    pub(crate) syncs: u64,
+    /// Sum of all syncs' durations.
+    pub(crate) sync_seconds: f64,
+    /// (upper bound in seconds, syncs not longer than it and longer than the bound before).
+    pub(crate) sync_buckets: Vec<(f64, u64)>,
+}
+
+impl View {
+    /// Of a recorder that starts.
+    pub(crate) fn new(recorder: String, restarts: u64) -> Self {
+        Self {
+            recorder,
+            instance: Uuid::new_v4(),
+            restarts,
+            phase: RwLock::new(RecorderPhase::Starting),
+            channels: RwLock::default(),
+            refusals: RwLock::default(),
+            volumes: RwLock::default(),
+            transitions: AtomicU64::new(0),
+            beat_us: AtomicU64::new(0),
+            assignment_is_stale: AtomicBool::new(false),
+            ticks: RwLock::default(),
+        }
+    }
+
+    /// Something changed that the status tells.
+    pub(crate) fn transition(&self) {
+        self.transitions.fetch_add(1, Ordering::Release);
+    }
+
+    /// How many changes there were.
+    pub(crate) fn transitions(&self) -> u64 {
+        self.transitions.load(Ordering::Acquire)
+    }
+
+    /// A tick ended.
+    pub(crate) fn beat(&self, at: TickTime) {
+        self.beat_us.store(at.monotonic_us, Ordering::Relaxed);
+    }
+
+    /// Whether ticks end; `now_us` is the monotonic time.
+    pub(crate) fn is_ticking(&self, now_us: u64) -> bool {
+        now_us.saturating_sub(self.beat_us.load(Ordering::Relaxed)) < TICK_LIMIT_US
+    }
+
+    /// How the tick does.
+    pub(crate) fn ticks(&self) -> TickNumbers {
+        *self.ticks.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_ticks(&self, ticks: TickNumbers) {
+        *self.ticks.write().unwrap_or_else(PoisonError::into_inner) = ticks;
+    }
+
+    pub(crate) fn phase(&self) -> RecorderPhase {
+        *self.phase.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_phase(&self, phase: RecorderPhase) {
+        *self.phase.write().unwrap_or_else(PoisonError::into_inner) = phase;
+        self.transition();
+    }
+
+    /// Whether the assignment in effect comes from a volume because its file cannot be used.
+    pub(crate) fn assignment_is_stale(&self) -> bool {
+        self.assignment_is_stale.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_assignment_is_stale(&self, stale: bool) {
+        if self.assignment_is_stale.swap(stale, Ordering::Relaxed) != stale {
+            self.transition();
+        }
+    }
+
+    pub(crate) fn set_refusals(&self, refusals: Vec<Refusal>) {
+        *self.refusals.write().unwrap_or_else(PoisonError::into_inner) = refusals;
+        self.transition();
+    }
+
+    pub(crate) fn refusals(&self) -> Vec<Refusal> {
+        self.refusals.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_volumes(&self, volumes: Vec<VolumeView>) {
+        let mut current = self.volumes.write().unwrap_or_else(PoisonError::into_inner);
+        let states = |volumes: &[VolumeView]| {
+            volumes.iter().map(|volume| (volume.uuid, volume.state, volume.reason.clone())).collect::<Vec<_>>()
+        };
+        let changed = states(&current) != states(&volumes);
+        *current = volumes;
+        drop(current);
+        if changed {
+            self.transition();
+        }
+    }
+
+    pub(crate) fn volumes(&self) -> Vec<VolumeView> {
+        self.volumes.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn add_channel(&self, entry: ChannelEntry) {
+        let uid = entry.stream.uid;
+        self.channels.write().unwrap_or_else(PoisonError::into_inner).insert(uid, Arc::new(entry));
+        self.transition();
+    }
+
+    pub(crate) fn remove_channel(&self, uid: Uuid) {
+        self.channels.write().unwrap_or_else(PoisonError::into_inner).remove(&uid);
+        self.transition();
+    }
+
+    /// All channels, by namespace and name.
+    pub(crate) fn channels(&self) -> Vec<Arc<ChannelEntry>> {
+        let channels = self.channels.read().unwrap_or_else(PoisonError::into_inner);
+        let mut entries: Vec<_> = channels.values().cloned().collect();
+        drop(channels);
+        entries.sort_by(|a, b| (&a.stream.namespace, &a.stream.name).cmp(&(&b.stream.namespace, &b.stream.name)));
+        entries
+    }
+}
