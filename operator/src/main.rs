@@ -1,6 +1,6 @@
 //! `framekeeper-operator`: plans which recorder records what, and runs it.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     let screen = Screen::new();
     start_log(cli.log_format, &screen);
     let Command::Local(local) = cli.command;
-    match run_local(local, screen) {
+    match run_local(local, screen, cli.log_format) {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_local(local: Local, screen: Screen) -> anyhow::Result<ExitCode> {
+fn run_local(local: Local, screen: Screen, log_format: LogFormat) -> anyhow::Result<ExitCode> {
     let options = Options {
         manifests: local.manifests,
         data: local.data,
@@ -91,7 +91,14 @@ fn run_local(local: Local, screen: Screen) -> anyhow::Result<ExitCode> {
     Ok(match runtime.block_on(run::run(options, screen)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error.to_string().lines().for_each(|line| tracing::error!("{line}"));
+            for line in error.to_string().lines() {
+                if log_format == LogFormat::Json {
+                    tracing::error!("{line}");
+                } else {
+                    // Whoever reads this gave a command a moment ago, also where it goes into a pipe.
+                    writeln!(std::io::stderr(), "error: {line}")?;
+                }
+            }
             ExitCode::from(error.exit_code())
         }
     })

@@ -87,6 +87,26 @@ impl DataFolder {
         self.root.join("status")
     }
 
+    /// Takes back what recorders were given that are none any more: assignments and credentials. Logs and footage stay.
+    ///
+    /// # Errors
+    /// When something can't be removed.
+    pub fn keep_only<'k>(&self, recorders: impl Iterator<Item = &'k Key>) -> io::Result<()> {
+        let kept: BTreeSet<PathBuf> = recorders.map(|key| self.recorder(key).run).collect();
+        for entry in fs::read_dir(self.root.join("run"))? {
+            let run = entry?.path();
+            if run.is_dir() && !kept.contains(&run) {
+                let gone = RecorderFolder { run, volumes: PathBuf::new() };
+                files::remove(&gone.assignment())?;
+                files::remove(&gone.status())?;
+                if gone.secrets().exists() {
+                    fs::remove_dir_all(gone.secrets())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// What a recorder is given.
     pub fn recorder(&self, key: &Key) -> RecorderFolder {
         let name = if key.namespace == DEFAULT_NAMESPACE {

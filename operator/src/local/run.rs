@@ -83,6 +83,7 @@ pub async fn run(options: Options, screen: Screen) -> Result<(), LocalError> {
         unplaced: BTreeSet::new(),
         running: BTreeMap::new(),
         leaving: BTreeMap::new(),
+        stopping: false,
         happening_to,
         answer_to,
     };
@@ -159,6 +160,8 @@ struct Plane {
     running: BTreeMap<Key, Running>,
     /// Recorders that were told to stop and have not yet.
     leaving: BTreeMap<Key, Running>,
+    /// Whether the operator itself stops: then nobody is started or forgotten any more.
+    stopping: bool,
     reporter: Reporter,
     client: reqwest::Client,
     happening_to: mpsc::UnboundedSender<(Key, Happening)>,
@@ -241,7 +244,15 @@ impl Plane {
                 self.start(&key, recorder);
             }
         }
+        self.take_back();
         Ok(())
+    }
+
+    /// Takes back what recorders were given that are gone.
+    fn take_back(&self) {
+        if let Err(error) = self.folder.keep_only(self.running.keys().chain(self.leaving.keys())) {
+            warn!("the assignment and credentials of a recorder that is gone cannot be removed: {error}");
+        }
     }
 
     fn start(&mut self, key: &Key, recorder: framekeeper_crds::Recorder) {
@@ -328,6 +339,7 @@ impl Plane {
         if self.leaving.remove(key).is_none() {
             self.running.remove(key);
         } else if let Some(remembered) = self.state.recorders.get(&key.to_string())
+            && !self.stopping
             && self.is_wanted(key)
         {
             // It came back into the manifests while it was still stopping.
@@ -336,6 +348,9 @@ impl Plane {
             recorder.metadata.uid = Some(remembered.uid.clone());
             recorder.metadata.generation = Some(remembered.generation);
             self.start(key, recorder);
+        }
+        if !self.stopping {
+            self.take_back();
         }
     }
 
@@ -407,6 +422,7 @@ impl Plane {
 
     /// Stops all recorders.
     async fn stop(&mut self, happenings: &mut mpsc::UnboundedReceiver<(Key, Happening)>) {
+        self.stopping = true;
         self.reporter.release();
         let mut waiting: BTreeSet<Key> = self.running.keys().chain(self.leaving.keys()).cloned().collect();
         info!("stopping {} recorders, which takes {DRAIN:?} at most", waiting.len());
