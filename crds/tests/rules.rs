@@ -1,6 +1,8 @@
 //! Each rule, broken once: as CEL, the way an API server evaluates it, and as a function, the way local manifests are
 //! checked. Both must find the same mistakes in the same fields with the same words.
 
+#![expect(clippy::unwrap_used, reason = "test code fails by panicking")]
+
 use framekeeper_crds::validate::{self, FieldError};
 use framekeeper_crds::{ByteQuantity, CameraStream, HumanDuration, Recorder, StoragePool};
 use kube::core::cel::{ValidationErrors, validate_cel, validate_cel_update};
