@@ -9,13 +9,14 @@ use framekeeper_recorder::serve::clip::PlanError;
 use framekeeper_recorder::serve::clip::file::ClipFile;
 use framekeeper_recorder::serve::clip::layout::Layout;
 use framekeeper_recorder::serve::clip::plan::{Gaps, Plan, Request, plan};
+use framekeeper_store::GapReason;
 use proptest::prelude::*;
 use serve_footage::*;
 
 const PLAIN: &str = "-preset ultrafast -bf 0 -g 25 -keyint_min 25 -sc_threshold 0";
 const REORDERED: &str = "-preset fast -bf 3 -g 50 -keyint_min 50 -sc_threshold 0";
 /// Key frames are recovery points with pictures that lead them.
-const OPEN_GOP: &str = "-preset fast -bf 3 -g 25 -keyint_min 25 -sc_threshold 0 -x264-params open-gop=1";
+const OPEN_GOP: &str = "-preset fast -bf 3 -g 25 -keyint_min 25 -sc_threshold 0 -x264-params open-gop=1:b-pyramid=none";
 
 static PLAIN_SOURCE: LazyLock<Source> = LazyLock::new(|| encode(12, "160x96", PLAIN, Some("-b:a 64k")));
 static REORDERED_SOURCE: LazyLock<Source> = LazyLock::new(|| encode(12, "160x96", REORDERED, Some("-b:a 64k -ar 48000")));
@@ -29,7 +30,7 @@ fn spec(source: &Source) -> RunSpec<'_> {
         wall_us: START,
         gops_per_segment: 2,
         fills_on: false,
-        gap: "first run",
+        gap: GapReason::First,
     }
 }
 
@@ -158,7 +159,7 @@ fn gaps_are_closed_or_kept() {
     for source in [&*PLAIN_SOURCE, &*REORDERED_SOURCE] {
         for fills_on in [false, true] {
             let first = RunSpec { frames: 0..130, ..spec(source) };
-            let second = RunSpec { frames: 150..300, wall_us: START + 20 * S, fills_on, gap: "silence", ..spec(source) };
+            let second = RunSpec { frames: 150..300, wall_us: START + 20 * S, fills_on, gap: GapReason::Silence, ..spec(source) };
             let mut footage = Memory::new();
             footage.record(&first);
             footage.record(&second);

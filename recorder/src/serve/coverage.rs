@@ -94,7 +94,7 @@ fn gaps(runs: &[Run]) -> Vec<(WallTime, WallTime, &'static str)> {
 
 fn gap(run: &Run, before: Option<WallTime>) -> Option<(WallTime, WallTime, &'static str)> {
     let before = before?;
-    (run.from.0 - before.0 >= SHORTEST_GAP_US).then_some((before, run.from, run.gap_reason))
+    (run.from.0 - before.0 >= SHORTEST_GAP_US).then_some((before, run.from, run.gap.as_str()))
 }
 
 /// The footage around a range that has none.
@@ -111,9 +111,11 @@ pub fn nearest(footage: &dyn Footage, stream: Uuid, from: WallTime, to: WallTime
 
 #[cfg(test)]
 mod tests {
+    use framekeeper_store::GapReason;
+
     use super::*;
 
-    fn run(from_s: i64, to_s: i64, gap_reason: &'static str) -> Run {
+    fn run(from_s: i64, to_s: i64, gap: GapReason) -> Run {
         Run {
             run: Uuid::nil(),
             recorder: Uuid::nil(),
@@ -122,7 +124,8 @@ mod tests {
             from: WallTime(from_s * 1_000_000),
             to: WallTime(to_s * 1_000_000),
             frames: 1,
-            gap_reason,
+            gap,
+            previous_run: Uuid::nil(),
             previous_end: None,
             active: false,
         }
@@ -130,22 +133,22 @@ mod tests {
 
     #[test]
     fn gaps_are_between_what_is_covered() {
-        let runs = [run(0, 10, "first"), run(5, 7, "clock step"), run(9, 12, "takeover"), run(20, 30, "silence")];
-        assert_eq!(gaps(&runs), [(WallTime(12_000_000), WallTime(20_000_000), "silence")]);
+        let runs = [run(0, 10, GapReason::First), run(5, 7, GapReason::ClockStep), run(9, 12, GapReason::Takeover), run(20, 30, GapReason::Silence)];
+        assert_eq!(gaps(&runs), [(WallTime(12_000_000), WallTime(20_000_000), "Silence")]);
     }
 
     #[test]
     fn the_gap_before_the_first_run_counts_where_it_is_known() {
-        let mut later = run(20, 30, "killed");
+        let mut later = run(20, 30, GapReason::Killed);
         assert!(gaps(std::slice::from_ref(&later)).is_empty());
         later.previous_end = Some(WallTime(12_000_000));
-        assert_eq!(gaps(&[later])[0].2, "killed");
+        assert_eq!(gaps(&[later])[0].2, "Killed");
     }
 
     #[test]
     fn rounding_is_no_gap() {
-        let mut second = run(10, 20, "camera ended the session");
+        let mut second = run(10, 20, GapReason::Unknown);
         second.from = WallTime(10_000_900);
-        assert!(gaps(&[run(0, 10, "first"), second]).is_empty());
+        assert!(gaps(&[run(0, 10, GapReason::First), second]).is_empty());
     }
 }

@@ -4,77 +4,12 @@
 //! every decision here can be tested without a disk. All calls may block; they belong on the blocking pool.
 
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use framekeeper_media::{FrameFlags, WallTime};
+pub use framekeeper_store::{RunInfo as Run, SegmentCounts as Counts, SegmentInfo as Segment};
 use uuid::Uuid;
-
-/// A stretch of a stream without a gap, on one recorder.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// The run.
-    pub run: Uuid,
-    /// UID of the recorder that recorded it.
-    pub recorder: Uuid,
-    /// Epoch; the higher one's copy of a frame comes first.
-    pub epoch: u64,
-    /// 0 primary, 1… standby.
-    pub rank: u32,
-    /// Wall time of its first frame.
-    pub from: WallTime,
-    /// Wall time at which its last frame ends.
-    pub to: WallTime,
-    /// Video frames of it that are held here.
-    pub frames: u64,
-    /// Why there is a gap before it, in words (`docs/format.md` §5).
-    pub gap_reason: &'static str,
-    /// When the run before it ended, if known.
-    pub previous_end: Option<WallTime>,
-    /// Whether it is being recorded right now.
-    pub active: bool,
-}
-
-/// One segment file, as the catalogue knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Segment {
-    /// UUID of its volume.
-    pub volume: Uuid,
-    /// Its file, below the volume's folder.
-    pub path: PathBuf,
-    /// This use of the file (`docs/format.md` §3).
-    pub nonce: u64,
-    /// Names the codec parameters.
-    pub init_hash: u64,
-    /// Wall time of its first frame.
-    pub first: WallTime,
-    /// Wall time at which its last frame ends.
-    pub end: WallTime,
-    /// Whether it is complete: its counts never change again.
-    pub sealed: bool,
-    /// Counts of what is in it.
-    pub counts: Counts,
-    /// Whatever the footage needs besides, to find the file again.
-    pub key: u64,
-}
-
-/// What is in a segment, counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Video frames.
-    pub video_frames: u32,
-    /// Audio frames.
-    pub audio_frames: u32,
-    /// Random access points.
-    pub random_access_points: u32,
-    /// Runs that have frames in it.
-    pub runs: u32,
-    /// Bytes of all video samples.
-    pub video_bytes: u64,
-    /// Bytes of all audio samples.
-    pub audio_bytes: u64,
-}
 
 /// The frames of a segment, from its index.
 #[derive(Debug, Default)]
@@ -185,7 +120,10 @@ impl<T: Send> Lease for T {}
 /// Recorded footage of one recorder.
 pub trait Footage: Send + Sync + 'static {
     /// UID of the stream of that name.
-    fn find(&self, namespace: &str, name: &str) -> Option<Uuid>;
+    ///
+    /// # Errors
+    /// When the catalogue cannot be read.
+    fn find(&self, namespace: &str, name: &str) -> Result<Option<Uuid>, FootageError>;
     /// Runs that have frames at `from ≤ wall time < to`, in order of their beginning.
     ///
     /// # Errors

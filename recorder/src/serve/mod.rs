@@ -18,6 +18,7 @@ mod frame;
 pub mod problem;
 pub mod query;
 pub mod range;
+pub mod stored;
 mod stream;
 
 use std::path::PathBuf;
@@ -48,9 +49,15 @@ pub struct ServeState {
 }
 
 impl ServeState {
-    /// Serves this footage. `program` is the recorder's own executable, whose `decode-still` command makes pictures.
+    /// Serves what a store holds. `program` is the recorder's own executable, whose `decode-still` command makes pictures.
     #[must_use]
-    pub fn new(footage: Arc<dyn Footage>, program: PathBuf) -> Self {
+    pub fn new(reader: framekeeper_store::Reader, program: PathBuf) -> Self {
+        Self::of(Arc::new(stored::Stored::new(reader)), program)
+    }
+
+    /// Serves any footage.
+    #[must_use]
+    pub fn of(footage: Arc<dyn Footage>, program: PathBuf) -> Self {
         Self { footage, clips: Arc::new(Semaphore::new(MAX_CLIPS)), decoder: Arc::new(Decoder::new(program)) }
     }
 }
@@ -80,7 +87,7 @@ async fn coverage_of(
 }
 
 fn find(footage: &dyn Footage, namespace: &str, name: &str) -> Result<Uuid, Problem> {
-    footage.find(namespace, name).ok_or_else(|| Problem::unknown_stream(namespace, name))
+    footage.find(namespace, name).map_err(internal)?.ok_or_else(|| Problem::unknown_stream(namespace, name))
 }
 
 fn internal(error: FootageError) -> Problem {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use framekeeper_media::{FrameFlags, WallTime};
 use framekeeper_recorder::serve::footage::*;
+use framekeeper_store::GapReason;
 use uuid::Uuid;
 
 /// One second in microseconds.
@@ -138,7 +139,7 @@ pub(crate) struct RunSpec<'a> {
     pub gops_per_segment: usize,
     /// Goes on in the last segment of the run before, for its first GOPs.
     pub fills_on: bool,
-    pub gap: &'static str,
+    pub gap: GapReason,
 }
 
 pub(crate) struct Stored {
@@ -258,7 +259,8 @@ impl Memory {
             from: wall(first_pts),
             to: wall(end_pts),
             frames: coded.len() as u64,
-            gap_reason: spec.gap,
+            gap: spec.gap,
+            previous_run: Uuid::nil(),
             previous_end: self.runs.last().map(|run| run.to),
             active: false,
         });
@@ -275,7 +277,10 @@ impl Memory {
             end: first,
             sealed: true,
             counts: Counts::default(),
-            key: number,
+            file_number: number,
+            stream: self.stream,
+            number,
+            used_bytes: 0,
         };
         let init = Init { bytes: source.init.clone(), reorders: source.reorders };
         Stored { info, frames: SegmentFrames::default(), init, bytes: source.init.to_vec() }
@@ -293,7 +298,7 @@ impl Memory {
         if self.gone.load(Ordering::SeqCst) {
             return Err(FootageError::Gone);
         }
-        self.segments.get(segment.key as usize).filter(|s| s.info.nonce == segment.nonce).ok_or(FootageError::Gone)
+        self.segments.get(segment.file_number as usize).filter(|s| s.info.nonce == segment.nonce).ok_or(FootageError::Gone)
     }
 }
 
@@ -316,6 +321,7 @@ fn counts(frames: &SegmentFrames) -> Counts {
         audio_frames: frames.audio.len() as u32,
         random_access_points: frames.video.iter().filter(|entry| entry.random_access()).count() as u32,
         runs: frames.runs.len() as u32,
+        fragments: frames.fragments.len() as u32,
         video_bytes: frames.video.iter().map(|entry| u64::from(entry.len)).sum(),
         audio_bytes: frames.audio.iter().map(|entry| u64::from(entry.len)).sum(),
     }
@@ -329,8 +335,8 @@ fn seahash(bytes: &[u8]) -> u64 {
 }
 
 impl Footage for Memory {
-    fn find(&self, namespace: &str, name: &str) -> Option<Uuid> {
-        (namespace == "default" && name == "door").then_some(self.stream)
+    fn find(&self, namespace: &str, name: &str) -> Result<Option<Uuid>, FootageError> {
+        Ok((namespace == "default" && name == "door").then_some(self.stream))
     }
 
     fn coverage(&self, _: Uuid, from: WallTime, to: WallTime) -> Result<Vec<Run>, FootageError> {
@@ -346,9 +352,9 @@ impl Footage for Memory {
 
     fn frames(&self, segment: &Segment) -> Result<Arc<SegmentFrames>, FootageError> {
         let stored = self.stored(segment)?;
-        self.read.lock().unwrap().push(segment.key);
+        self.read.lock().unwrap().push(segment.file_number);
         let mut cache = self.cache.lock().unwrap();
-        let entry = cache.entry(segment.key).or_insert_with(|| {
+        let entry = cache.entry(segment.file_number).or_insert_with(|| {
             let f = &stored.frames;
             let (runs, video, audio) = (f.runs.clone(), f.video.clone(), f.audio.clone());
             Arc::new(SegmentFrames { runs, video, audio, fragments: f.fragments.clone() })

@@ -37,8 +37,11 @@ pub(super) fn select(
     descriptions: &mut Descriptions,
 ) -> Result<Vec<AudioSelection>, PlanError> {
     let mut selected = Vec::with_capacity(stretch.parts.len());
-    for part in &stretch.parts {
-        selected.push(AudioSelection { part: part.clone(), audio: of_part(part, wanted, descriptions)? });
+    for (index, part) in stretch.parts.iter().enumerate() {
+        let goes_on = stretch.parts.get(index + 1).is_some_and(|next| next.segment == part.segment);
+        // What a segment holds of a run's audio goes with the last of its parts.
+        let audio = if goes_on { 0..0 } else { of_part(part, wanted, descriptions)? };
+        selected.push(AudioSelection { part: part.clone(), audio });
     }
     let has_audio = |part: &Part| part.segment.counts.audio_frames > 0;
     if let Some(first) = stretch.parts.first().filter(|part| wanted.begins_clip && has_audio(part))

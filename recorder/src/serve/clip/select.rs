@@ -138,7 +138,7 @@ trait ZipOwner: Iterator<Item = Segment> + Sized {
                 if *latest_end <= segment.first {
                     break;
                 }
-                if run.to > segment.first && owner.replace(run.run).is_some() {
+                if run.to > segment.first && owner.replace(run.run).is_some_and(|other| other != run.run) {
                     return (segment, None);
                 }
             }
@@ -181,6 +181,7 @@ fn trim(
     let loaded = first.load(footage)?;
     if let Some(key) = key_frame_for(&loaded, &first.video, first_wanted, in_range) {
         first.video.start = key;
+        skip_leading(&mut parts)?;
         return Ok(Some(parts));
     }
     // The GOP began in an earlier segment.
@@ -194,6 +195,7 @@ fn trim(
         earlier.video.start = key.unwrap_or(earlier.video.start);
         parts.insert(0, earlier);
         if key.is_some() {
+            skip_leading(&mut parts)?;
             return Ok(Some(parts));
         }
     }
@@ -204,11 +206,28 @@ fn trim(
         first.video.start = key.unwrap_or(first.video.end);
         let shows = loaded.video(&first.video).any(|(_, entry)| in_range(entry));
         if key.is_some() {
+            skip_leading(&mut parts)?;
             return Ok((shows || parts.len() > 1).then_some(parts));
         }
         parts.remove(0);
     }
     Ok(None)
+}
+
+/// Leaves out the pictures that lead the first key frame: they need frames from before it, and decoders stumble over them.
+fn skip_leading(parts: &mut Vec<Part>) -> Result<(), FootageError> {
+    let Some(first) = parts.first() else { return Ok(()) };
+    let loaded = first.loaded.clone().ok_or_else(|| inconsistent("the first segment of a run was not read"))?;
+    let mut frames = loaded.video(&first.video);
+    let Some((key, key_entry)) = frames.next() else { return Ok(()) };
+    let leading = frames.take_while(|(_, entry)| !entry.random_access() && entry.wall < key_entry.wall).count();
+    if leading > 0 {
+        let rest = Part { video: key + 1 + leading as u32..first.video.end, ..first.clone() };
+        let key_only = Part { video: key..key + 1, ..first.clone() };
+        parts.splice(..1, [key_only, rest]);
+        parts.retain(|part| !part.video.is_empty());
+    }
+    Ok(())
 }
 
 /// The frame at which decoding must begin so that `wanted`, and all of its GOP in range, can be shown. Pictures that lead a key frame (shown
@@ -228,7 +247,7 @@ fn key_frame_for(
         .any(|(_, entry)| entry.wall < key_entry.wall && in_range(entry));
     if leads {
         let before = loaded.video(&(run.start..key)).rev().find(|(_, entry)| entry.random_access());
-        return before.map(|(key, _)| key).or((key == run.start).then_some(key));
+        return before.map(|(key, _)| key);
     }
     Some(key)
 }
