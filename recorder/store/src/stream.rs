@@ -233,11 +233,15 @@ impl StreamWriter {
         self.stream.previous()
     }
 
-    /// A run begins with the next fragment that begins with a random access point.
+    /// A run begins with the next fragment; where nothing was being stored, with the next one that begins with a random access
+    /// point. The run that goes on already may be given again, with other codec parameters.
     pub fn begin_run(&mut self, start: RunStart) {
         let mut queue = lock(&self.stream.queue);
         queue.run = Some(Box::new(start.clone()));
-        queue.gate = Gate::AtRandomAccess;
+        // Times that jump in the middle of a GOP begin a run as well, and nothing is to be dropped for it.
+        if queue.gate != Gate::Open {
+            queue.gate = Gate::AtRandomAccess;
+        }
         queue.items.push(Item::Begin(Box::new(start)));
     }
 

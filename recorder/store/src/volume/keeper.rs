@@ -134,12 +134,14 @@ impl Keeper {
             let number = crate::lock(&self.volume.pool).next_new();
             let Some(number) = number else { break };
             match pool::make(self.volume.folder.as_ref(), number, self.volume.segment_bytes) {
-                Ok(_) => crate::lock(&self.volume.pool).give(number),
+                Ok(_) => {
+                    crate::lock(&self.volume.pool).give(number);
+                    self.volume.note_room(None);
+                }
                 Err(e) => {
                     crate::lock(&self.volume.pool).not_made();
                     if e.kind() == io::ErrorKind::StorageFull {
-                        let made = crate::lock(&self.volume.pool).numbers();
-                        self.stuck(Some(format!("no room for all segment files: {} of {} exist: {e}", made.1, made.0)));
+                        self.volume.note_room(Some(&e));
                         return Ok(());
                     }
                     return Err(e);
@@ -157,16 +159,6 @@ impl Keeper {
         Ok(())
     }
 
-    fn stuck(&self, why: Option<String>) {
-        let mut stuck = crate::lock(&self.volume.stuck);
-        if *stuck != why {
-            if let Some(why) = &why {
-                tracing::error!(volume = %self.volume.uuid, dir = %self.volume.dir.display(), why, "no file can be made free");
-            }
-            *stuck = why;
-        }
-    }
-
     /// Retires the oldest segments while free files are few.
     fn retire(&mut self) -> io::Result<()> {
         self.volume.count_recording();
@@ -176,7 +168,7 @@ impl Keeper {
             if wanted == 0 {
                 let any = crate::lock(&self.volume.pool).numbers();
                 if any.2 + any.3 > 0 {
-                    self.stuck(None);
+                    self.volume.note_retirement(None);
                 }
                 return Ok(());
             }
@@ -202,9 +194,8 @@ impl Keeper {
             let Some(segment) = oldest else {
                 let free = crate::lock(&self.volume.pool).numbers().2;
                 if free == 0 {
-                    self.stuck(Some(
-                        "all files are being written, held, or waiting for readers; nothing may be retired".to_owned(),
-                    ));
+                    let why = "all files are being written, held, or waiting for readers; nothing may be retired";
+                    self.volume.note_retirement(Some(why));
                 }
                 return Ok(());
             };

@@ -67,13 +67,29 @@ pub(crate) struct Volume {
     /// Streams with a handle that are written here.
     pub(crate) recording: AtomicUsize,
     pub(crate) counters: VolumeCounters,
-    pub(crate) stuck: Mutex<Option<String>>,
+    pub(crate) stuck: Mutex<Stuck>,
     failed: Mutex<Option<String>>,
     has_failed: AtomicBool,
     pub(crate) wake_writer: Signal,
     pub(crate) wake_sync: Signal,
     pub(crate) wake_keeper: Signal,
     pub(crate) _lock: Box<dyn Lock>,
+}
+
+/// Why there are fewer free files than there should be.
+#[derive(Debug, Default)]
+pub(crate) struct Stuck {
+    /// The file system has no room for another one.
+    pub(crate) room: Option<String>,
+    /// Nothing may be retired.
+    pub(crate) retirement: Option<String>,
+}
+
+impl Stuck {
+    fn why(&self) -> Option<String> {
+        let both: Vec<_> = self.room.iter().chain(&self.retirement).map(String::as_str).collect();
+        (!both.is_empty()).then(|| both.join("; "))
+    }
 }
 
 /// What was written and not synced.
@@ -143,6 +159,27 @@ impl Volume {
         self.wrote(|dirty| dirty.manifest = true);
         self.wake_keeper.notify();
         Ok(())
+    }
+
+    /// Another file could be made, or there was no room for it.
+    pub(crate) fn note_room(&self, error: Option<&io::Error>) {
+        let (total, made, ..) = lock(&self.pool).numbers();
+        let why = error.map(|e| format!("no room for all segment files: {made} of {total} exist: {e}"));
+        lock(&self.pool).set_full(why.is_some());
+        let mut stuck = lock(&self.stuck);
+        if let Some(why) = why.as_ref().filter(|_| stuck.room.is_none()) {
+            tracing::error!(volume = %self.uuid, dir = %self.dir.display(), why, "the volume gets fewer files than its budget allows");
+        }
+        stuck.room = why;
+    }
+
+    /// A file could be retired where one was wanted, or nothing may be.
+    pub(crate) fn note_retirement(&self, why: Option<&str>) {
+        let mut stuck = lock(&self.stuck);
+        if let Some(why) = why.filter(|_| stuck.retirement.is_none()) {
+            tracing::error!(volume = %self.uuid, dir = %self.dir.display(), why, "no file can be made free");
+        }
+        stuck.retirement = why.map(str::to_owned);
     }
 
     /// Whether a hold keeps the footage of a stream between two wall times.
@@ -217,7 +254,7 @@ impl Volume {
             volume: self.uuid,
             dir: self.dir.clone(),
             failed: self.failure(),
-            stuck: lock(&self.stuck).clone(),
+            stuck: lock(&self.stuck).why(),
             segment_bytes: self.segment_bytes,
             files_total: total,
             files_made: made,

@@ -24,6 +24,8 @@ pub(crate) struct Pool {
     /// Numbers from here to `numbers_end` may be given out.
     next_number: u64,
     numbers_end: u64,
+    /// The last attempt to make a file found no room.
+    full: bool,
 }
 
 impl Pool {
@@ -35,6 +37,7 @@ impl Pool {
             total,
             next_number: numbers.start,
             numbers_end: numbers.end,
+            full: false,
         }
     }
 
@@ -57,6 +60,11 @@ impl Pool {
     /// The file that [`Self::next_new`] named could not be made.
     pub(crate) fn not_made(&mut self) {
         self.made = self.made.saturating_sub(1);
+    }
+
+    /// Whether there was room for the last file that was tried.
+    pub(crate) fn set_full(&mut self, full: bool) {
+        self.full = full;
     }
 
     /// There turned out to be more files, or fewer.
@@ -99,10 +107,11 @@ impl Pool {
     /// How many more files should be on their way to being free, when so many streams record and so many files hold footage that
     /// is still being written.
     pub(crate) fn wanted(&self, recording: u64) -> u64 {
-        let unmade = self.total.saturating_sub(self.made);
+        let unmade = if self.full { 0 } else { self.total.saturating_sub(self.made) };
         let coming = self.ready.len() as u64 + self.retired.len() as u64 + unmade;
         // One for each stream, should all roll over at once, but never more than half of what is not being written.
-        let bound = (self.total.saturating_sub(recording) / 2).max(1);
+        let usable = if self.full { self.made } else { self.total };
+        let bound = (usable.saturating_sub(recording) / 2).max(1);
         (recording + 1).max(2).min(bound).saturating_sub(coming)
     }
 }

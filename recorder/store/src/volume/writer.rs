@@ -195,6 +195,14 @@ impl Writer {
     }
 
     fn begin(&self, stream: &StreamState, slot: &mut Slot, start: RunStart) {
+        if let Some(run) = &mut slot.run
+            && run.start.run == start.run
+        {
+            // The same run with other codec parameters: what was before it stays.
+            run.sender_report = start.sender_report.or(run.sender_report);
+            run.start = start;
+            return;
+        }
         let previous = slot.active.as_ref().and_then(|a| a.unit.run_end).or_else(|| stream.previous());
         let gap = start.gap.unwrap_or(match previous {
             None => GapReason::FirstRun,
@@ -572,7 +580,7 @@ impl Volume {
             Err(e) => {
                 crate::lock(&self.pool).not_made();
                 if e.kind() == io::ErrorKind::StorageFull {
-                    *crate::lock(&self.stuck) = Some(format!("no room for another segment file: {e}"));
+                    self.note_room(Some(&e));
                     return Ok(None);
                 }
                 Err(e)

@@ -1,0 +1,253 @@
+//! Disks that fail, fill, hang and are slow; GOPs too long; frames too many.
+
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use common::*;
+use framekeeper_media::boxes::run::GapReason;
+use framekeeper_store::env::{Fault, FaultDisk, MemDisk, Operation, Trouble};
+use framekeeper_store::*;
+
+/// Two volumes on one disk, on which things can go wrong.
+fn two_volumes() -> (MemDisk, [FaultDisk; 2], Site) {
+    let disk = MemDisk::new();
+    let faults = [FaultDisk::new(Arc::new(disk.clone())), FaultDisk::new(Arc::new(disk.clone()))];
+    struct Switch([FaultDisk; 2]);
+    impl framekeeper_store::env::Disk for Switch {
+        fn open(&self, path: &Path) -> std::io::Result<Arc<dyn framekeeper_store::env::Folder>> {
+            let [v, w] = &self.0;
+            if path.ends_with("v") { v.open(path) } else { w.open(path) }
+        }
+    }
+    disk.make_folder(Path::new("/v"));
+    disk.make_folder(Path::new("/w"));
+    let site = Site::new(Arc::new(Switch(faults.clone())), &[Path::new("/v"), Path::new("/w")], 20);
+    (disk, faults, site)
+}
+
+fn failed(store: &Store) -> Vec<bool> {
+    store.volumes().iter().map(|v| v.failed.is_some()).collect()
+}
+
+#[test]
+fn a_failed_volume_is_left_at_once_and_its_streams_go_on_at_the_next_gop() {
+    for fault in [
+        Fault::next(Operation::Write, Trouble::Eio),
+        Fault::next(Operation::Sync, Trouble::Eio),
+        Fault::next(Operation::Write, Trouble::Enospc),
+        Fault::next(Operation::Rename, Trouble::Eio),
+    ] {
+        let rename = fault.operation == Operation::Rename;
+        let (disk, faults, site) = two_volumes();
+        let store = site.open();
+        let mut camera = Camera::new("door");
+        let uid = camera.ident.uid;
+        let mut writer = store.stream(camera.ident.clone()).unwrap();
+        writer.begin_run(camera.run());
+        if !rename {
+            record(&site, &store, &mut writer, &mut camera, 4);
+            assert_eq!(store.stream_stats(uid).unwrap().volume, Some(store.volumes()[0].volume));
+        }
+        let durable = store.durable(uid).map_or(0, |d| d.frames);
+        faults[0].inject(fault.clone());
+        // Some of these get lost with the volume; then the stream goes on.
+        let mut appended = 0;
+        while failed(&store) != [true, false] {
+            writer.append(camera.fragment());
+            store.flush_tick();
+            appended += 1;
+            eventually("it is taken", || store.stream_stats(uid).unwrap().queue_bytes == 0);
+            assert!(appended < 1000);
+        }
+        camera.next_frame = camera.next_frame.next_multiple_of(camera.gop) + camera.gop;
+        let first = camera.next_frame;
+        record(&site, &store, &mut writer, &mut camera, 6);
+        assert_eq!(store.stream_stats(uid).unwrap().volume, Some(store.volumes()[1].volume));
+        let reader = store.reader();
+        let frames = frames_of(&reader, &camera);
+        assert!((0..durable).all(|n| frames.contains(&n)), "what was durable is there");
+        assert!((first..camera.next_frame).all(|n| frames.contains(&n)), "what came later is there");
+        let last = reader.coverage(uid, ALWAYS.0, ALWAYS.1).unwrap().pop().unwrap();
+        assert_eq!(last.gap, GapReason::VolumeFailed);
+        writer.finish();
+        store.close();
+        // Files of both are valid.
+        for (path, bytes) in segment_files(&disk) {
+            look(&bytes).unwrap_or_else(|e| panic!("{fault:?} {}: {e}", path.display()));
+        }
+    }
+}
+
+#[test]
+fn nothing_is_written_to_a_failed_volume_any_more() {
+    let (disk, faults, site) = two_volumes();
+    let store = site.open();
+    let mut camera = Camera::new("door");
+    let mut writer = store.stream(camera.ident.clone()).unwrap();
+    writer.begin_run(camera.run());
+    record(&site, &store, &mut writer, &mut camera, 4);
+    faults[0].inject(Fault::next(Operation::Sync, Trouble::Eio));
+    writer.append(camera.fragment());
+    store.flush_tick();
+    eventually("the volume has failed", || failed(&store) == [true, false]);
+    let content = |disk: &MemDisk| -> Vec<_> {
+        let on_v = disk.files().into_iter().filter(|p| p.starts_with("/v") && !p.ends_with("catalogue.redb"));
+        on_v.map(|p| (p.clone(), disk.bytes(&p).unwrap())).collect()
+    };
+    let before = content(&disk);
+    camera.next_frame = camera.next_frame.next_multiple_of(camera.gop);
+    record(&site, &store, &mut writer, &mut camera, 20);
+    writer.finish();
+    store.close();
+    assert!(content(&disk) == before, "something was written to the failed volume");
+}
+
+#[test]
+fn without_another_volume_frames_are_dropped_and_counted() {
+    let (disk, site) = Site::mem(20);
+    let faults = FaultDisk::new(Arc::new(disk));
+    let site = Site { env: framekeeper_store::env::Env { disk: Arc::new(faults.clone()), ..site.env.clone() }, ..site };
+    let store = site.open();
+    let mut camera = Camera::new("door");
+    let uid = camera.ident.uid;
+    let mut writer = store.stream(camera.ident.clone()).unwrap();
+    writer.begin_run(camera.run());
+    record(&site, &store, &mut writer, &mut camera, 4);
+    faults.inject(Fault::next(Operation::Write, Trouble::Eio));
+    writer.append(camera.fragment());
+    store.flush_tick();
+    eventually("the volume has failed", || failed(&store) == [true]);
+    eventually("the stream knows", || store.stream_stats(uid).unwrap().volume.is_none());
+    for _ in 0..30 {
+        assert!(matches!(writer.append(camera.fragment()), Appended::Dropped(DropReason::NoVolume)));
+    }
+    assert_eq!(store.stream_stats(uid).unwrap().queue_bytes, 0);
+    assert!(store.volumes()[0].failed.as_ref().unwrap().contains("write"));
+    // What is there can be read, and closing does not wait for ever.
+    assert!(!frames_of(&store.reader(), &camera).is_empty());
+    writer.finish();
+    store.close();
+}
+
+#[test]
+fn a_disk_that_hangs_costs_whole_gops_and_no_memory() {
+    let (disk, site) = Site::mem(20);
+    let faults = FaultDisk::new(Arc::new(disk));
+    let env = framekeeper_store::env::Env { disk: Arc::new(faults.clone()), ..site.env.clone() };
+    let site = Site { env, stream_queue_bytes: 150_000, ..site };
+    let store = site.open();
+    let mut camera = Camera::new("door");
+    let uid = camera.ident.uid;
+    let mut writer = store.stream(camera.ident.clone()).unwrap();
+    writer.begin_run(camera.run());
+    record(&site, &store, &mut writer, &mut camera, 3);
+    faults.inject(Fault::always(Operation::Write, Trouble::Hang).below("pool"));
+    let mut dropped = 0;
+    for _ in 0..60 {
+        if writer.append(camera.fragment()) != Appended::Queued {
+            dropped += 1;
+        }
+        store.flush_tick();
+        assert!(store.stream_stats(uid).unwrap().queue_bytes <= 150_000);
+    }
+    assert!(dropped > 20);
+    faults.release();
+    eventually("the queue drains", || {
+        store.flush_tick();
+        store.stream_stats(uid).unwrap().queue_bytes == 0
+    });
+    camera.next_frame = camera.next_frame.next_multiple_of(camera.gop);
+    let first = camera.next_frame;
+    record(&site, &store, &mut writer, &mut camera, 3);
+    let reader = store.reader();
+    let runs = reader.coverage(uid, ALWAYS.0, ALWAYS.1).unwrap();
+    assert_eq!(runs.len(), 2);
+    assert_eq!(runs[1].gap, GapReason::Overload);
+    assert_eq!(runs[1].from, camera.wall_of(first));
+    let frames = frames_of(&reader, &camera);
+    assert!((first..camera.next_frame).all(|n| frames.contains(&n)));
+}
+
+#[test]
+fn a_gop_longer_than_a_segment_goes_on_in_the_next() {
+    let (disk, site) = Site::mem(20);
+    let store = site.open();
+    let mut camera = Camera { gop: 300, frame_bytes: 10_000, ..Camera::new("door") };
+    let uid = camera.ident.uid;
+    let mut writer = store.stream(camera.ident.clone()).unwrap();
+    writer.begin_run(camera.run());
+    record(&site, &store, &mut writer, &mut camera, 50);
+    writer.finish();
+    let reader = store.reader();
+    assert_eq!(frames_of(&reader, &camera), (0..camera.next_frame).collect::<Vec<_>>());
+    assert_eq!(reader.coverage(uid, ALWAYS.0, ALWAYS.1).unwrap().len(), 1);
+    let looks: Vec<_> = segment_files(&disk).iter().map(|(_, bytes)| look(bytes).unwrap()).collect();
+    assert!(looks.len() > 3);
+    assert!(!looks[0].begins_inside_gop && !looks[0].continues_gop);
+    assert!(looks[1].begins_inside_gop && looks[1].continues_gop);
+    assert_eq!(looks[1].runs, [(GapReason::NoGap, true)]);
+}
+
+#[test]
+fn a_fragment_bigger_than_a_segment_is_dropped_and_the_next_gop_recorded() {
+    let (_, site) = Site::mem(20);
+    let store = site.open();
+    let mut camera = Camera { key_bytes: 2 << 20, ..Camera::new("door") };
+    let uid = camera.ident.uid;
+    let mut writer = store.stream(camera.ident.clone()).unwrap();
+    writer.begin_run(camera.run());
+    for _ in 0..3 {
+        writer.append(camera.fragment());
+    }
+    store.flush_tick();
+    let dropped = || {
+        let all = store.stream_stats(uid).unwrap().dropped_frames;
+        all.iter().find(|(r, _)| *r == DropReason::TooBig).unwrap().1
+    };
+    eventually("they are dropped", || dropped() == 25);
+    camera.key_bytes = 20_000;
+    record(&site, &store, &mut writer, &mut camera, 2);
+    assert_eq!(frames_of(&store.reader(), &camera), (25..49).collect::<Vec<_>>());
+}
+
+#[test]
+fn new_codec_parameters_begin_a_new_segment() {
+    let (disk, site) = Site::mem(20);
+    let store = site.open();
+    let mut camera = Camera::new("door");
+    let uid = camera.ident.uid;
+    let mut writer = store.stream(camera.ident.clone()).unwrap();
+    writer.begin_run(camera.run());
+    record(&site, &store, &mut writer, &mut camera, 3);
+    camera.audio = true;
+    camera.next_audio = 1000;
+    writer.begin_run(RunStart { gap: Some(GapReason::ParametersChanged), ..camera.run() });
+    record(&site, &store, &mut writer, &mut camera, 3);
+    let reader = store.reader();
+    eventually("the first is sealed", || reader.segments(uid, ALWAYS.0, ALWAYS.1).unwrap()[0].sealed);
+    let segments = reader.segments(uid, ALWAYS.0, ALWAYS.1).unwrap();
+    assert_eq!(segments.len(), 2);
+    assert_ne!(segments[0].init_hash, segments[1].init_hash);
+    writer.finish();
+    let looks: Vec<_> = segment_files(&disk).iter().map(|(_, bytes)| look(bytes).unwrap()).collect();
+    assert_eq!(looks.iter().map(|l| l.sealed).collect::<Vec<_>>(), [true, false]);
+}
+
+#[test]
+fn frames_before_the_first_random_access_point_are_dropped() {
+    let (_, site) = Site::mem(20);
+    let store = site.open();
+    let mut camera = Camera::new("door");
+    let uid = camera.ident.uid;
+    let mut writer = store.stream(camera.ident.clone()).unwrap();
+    assert_eq!(writer.append(camera.fragment()), Appended::Dropped(DropReason::Malformed), "no run was begun");
+    writer.begin_run(camera.run());
+    assert_eq!(writer.append(camera.fragment()), Appended::Dropped(DropReason::NotRandomAccess));
+    assert_eq!(writer.append(camera.fragment()), Appended::Dropped(DropReason::NotRandomAccess));
+    record(&site, &store, &mut writer, &mut camera, 3);
+    assert_eq!(frames_of(&store.reader(), &camera), (25..50).collect::<Vec<_>>());
+    let stats = store.stream_stats(uid).unwrap();
+    assert_eq!(stats.video_frames, 25);
+}
