@@ -67,6 +67,7 @@ fn streams_are_recorded_and_everything_stops_in_order() {
 
     assert_eq!(site.stop().code(), Some(0));
     assert!(site.run(0, "drained").exists() && site.run(1, "drained").exists());
+    assert_eq!(site.phase("a"), Some(StreamPhase::Pending));
     let everything = site.everything_written();
     assert!(everything.contains("rtsp://camera/a"));
     assert!(!everything.contains("hunter2") && !everything.contains("operator7"));

@@ -82,6 +82,11 @@ impl DataFolder {
         self.root.join("run/state.json")
     }
 
+    /// Where footage is.
+    pub fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
     /// Where statuses and events are.
     pub fn status(&self) -> PathBuf {
         self.root.join("status")

@@ -34,6 +34,8 @@ pub struct View<'p> {
     pub unplaced: &'p BTreeSet<Key>,
     /// What is there.
     pub running: &'p BTreeMap<Key, Running>,
+    /// Whether all of it has just been stopped.
+    pub stopped: bool,
 }
 
 /// Tells it.
@@ -76,7 +78,7 @@ impl Reporter {
         self.streams(view, now, wall);
         self.pools(view, now, wall);
         self.recorders(view);
-        if self.screen.is_live() {
+        if self.screen.is_live() && !view.stopped {
             let recorders: Vec<String> = view
                 .running
                 .iter()
@@ -124,6 +126,9 @@ impl Reporter {
 
     fn streams(&mut self, view: &View<'_>, now: Instant, wall: Timestamp) {
         let mut rows = Vec::new();
+        let shortages: BTreeMap<Key, String> = (view.manifests.pools.keys())
+            .filter_map(|pool| Some((pool.clone(), self.shortage(view.manifests, pool)?)))
+            .collect();
         let mut notes: BTreeMap<(bool, String), Vec<(Key, String)>> = BTreeMap::new();
         for (key, placed) in &view.manifests.streams {
             let Some(remembered) = view.state.streams.get(&key.to_string()) else { continue };
@@ -142,10 +147,9 @@ impl Reporter {
             let doing = match (suspended, &assignment, holder, report) {
                 (true, ..) => Doing::Suspended,
                 (_, None, ..) => Doing::NoSlot {
-                    message: self
-                        .shortage(view.manifests, &pool)
-                        .unwrap_or_else(|| "the pool has no slot for it".into()),
+                    message: shortages.get(&pool).cloned().unwrap_or_else(|| "the pool has no slot for it".into()),
                 },
+                _ if view.stopped => Doing::Stopped,
                 (.., Some(report)) => Doing::Reported(report.clone()),
                 (.., Some(holder), None) if holder.is_down => Doing::RecorderDown,
                 _ => Doing::NoAnswer,
@@ -174,7 +178,7 @@ impl Reporter {
             }
             self.streams.insert(key.clone(), new);
         }
-        for ((warning, reason), streams) in notes {
+        for ((warning, reason), streams) in notes.into_iter().filter(|_| !view.stopped) {
             tell(warning, &reason, &streams);
         }
         self.rows = rows;
@@ -202,7 +206,7 @@ impl Reporter {
                 pool.capacity_bytes += running.recorder.spec.volumes.iter().map(|v| v.budget_bytes).sum::<u64>();
                 pool.used_bytes +=
                     running.status.iter().flat_map(|status| &status.volumes).map(|v| v.used_bytes).sum::<u64>();
-                if running.is_down {
+                if running.is_down && !view.stopped {
                     pool.trouble.push(format!("{name} does not run"));
                 }
                 pool.trouble.extend(running.bad_volumes().into_iter().map(|bad| format!("{name}: {bad}")));
@@ -226,6 +230,9 @@ impl Reporter {
                 let result = self.objects.event(Kind::Pool, key, &remembered.uid, &note, wall);
                 self.note_trouble(result);
                 let Note { warning, reason, message } = note;
+                if view.stopped {
+                    continue;
+                }
                 if warning {
                     warn!(pool = %key, reason, "{message}");
                 } else {
@@ -300,6 +307,7 @@ fn metadata(key: &Key, uid: &str, generation: i64) -> ObjectMeta {
 fn row(key: &Key, status: &CameraStreamStatus, report: Option<&ChannelReport>) -> Row {
     let recording = status.conditions.iter().find(|condition| condition.type_ == "Recording");
     let good = matches!(status.phase, Some(StreamPhase::Recording | StreamPhase::Suspended));
+    let recorded = status.phase == Some(StreamPhase::Recording);
     let codecs = report.map(|report| [report.codec.clone(), report.audio_codec.clone()]);
     let codecs: Vec<String> = codecs.into_iter().flatten().flatten().collect();
     Row {
@@ -317,8 +325,8 @@ fn row(key: &Key, status: &CameraStreamStatus, report: Option<&ChannelReport>) -
         },
         codec: if codecs.is_empty() { status.codec.clone().unwrap_or_default() } else { codecs.join(",") },
         resolution: status.resolution.clone().unwrap_or_default(),
-        fps: report.and_then(|report| report.fps),
-        bitrate: report.and_then(|report| report.bitrate),
+        fps: report.filter(|_| recorded).and_then(|report| report.fps),
+        bitrate: report.filter(|_| recorded).and_then(|report| report.bitrate),
         last_frame: report
             .and_then(|report| report.last_frame)
             .or_else(|| status.last_frame_time.as_ref().map(|time| time.0)),

@@ -91,7 +91,7 @@ pub async fn run(options: Options, screen: Screen) -> Result<(), LocalError> {
     info!(
         "statuses and events are in {}, footage is in {}",
         plane.folder.status().display(),
-        plane.options.data.join("volumes").display()
+        plane.folder.volumes().display()
     );
 
     let mut look = interval(LOOK_INTERVAL);
@@ -336,10 +336,15 @@ impl Plane {
 
     fn left(&mut self, key: &Key, how: &str) {
         info!(recorder = %key.name, "{how}");
-        if self.leaving.remove(key).is_none() {
+        if self.stopping {
+            let path = self.folder.recorder(key).status();
+            if let Some(running) = self.running.get_mut(key) {
+                running.has_ended();
+                running.read_status(&path);
+            }
+        } else if self.leaving.remove(key).is_none() {
             self.running.remove(key);
         } else if let Some(remembered) = self.state.recorders.get(&key.to_string())
-            && !self.stopping
             && self.is_wanted(key)
         {
             // It came back into the manifests while it was still stopping.
@@ -416,6 +421,7 @@ impl Plane {
             state: &self.state,
             unplaced: &self.unplaced,
             running: &self.running,
+            stopped: self.stopping,
         };
         self.reporter.report(&view, Instant::now(), Timestamp::now());
     }
@@ -445,6 +451,7 @@ impl Plane {
                 }
             }
         }
+        self.report();
     }
 }
 

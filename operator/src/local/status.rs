@@ -19,6 +19,8 @@ pub enum Doing {
         /// What would help.
         message: String,
     },
+    /// The operator was told to stop, and its recorders with it.
+    Stopped,
     /// Its recorder does not run.
     RecorderDown,
     /// Its recorder runs but does not answer, or not yet of this stream.
@@ -37,6 +39,8 @@ pub struct Note {
     /// One sentence.
     pub message: String,
 }
+
+const NO_ANSWER: &str = "RecorderNotAnswering";
 
 struct Verdict {
     phase: StreamPhase,
@@ -58,17 +62,13 @@ fn verdict(old: Option<StreamPhase>, doing: &Doing) -> Option<Verdict> {
             all(StreamPhase::Suspended, ["True", "False", "Unknown"], "Suspended", "spec.suspend is true")
         }
         Doing::NoSlot { message } => all(StreamPhase::Pending, NO, "NoSlot", message),
+        Doing::Stopped => all(StreamPhase::Pending, NO, "Stopped", "the operator and its recorders were stopped"),
         Doing::RecorderDown => {
             all(StreamPhase::Failed, NO, "RecorderNotRunning", "the recorder does not run; it is being started again")
         }
         Doing::NoAnswer => {
             let unknown = ["Unknown", "Unknown", "Unknown"];
-            all(
-                StreamPhase::Connecting,
-                unknown,
-                "RecorderNotAnswering",
-                "the recorder has not said anything of the stream yet",
-            )
+            all(StreamPhase::Connecting, unknown, NO_ANSWER, "the recorder has not said anything of the stream yet")
         }
         Doing::Reported(report) => {
             let reason = report.reason.as_deref();
@@ -209,6 +209,10 @@ pub fn stream_note(old: &CameraStreamStatus, new: &CameraStreamStatus) -> Option
         let message = format!("given to {new_primary}, epoch {epoch}");
         return Some(Note { warning: false, reason: "Assigned".into(), message });
     }
+    if matches!(old.phase, None | Some(StreamPhase::Pending)) && reason == NO_ANSWER {
+        // That a recorder needs a moment to start is no news.
+        return None;
+    }
     let recorder = primary(new).map(|(name, _)| name).unwrap_or_default();
     Some(match new.phase? {
         StreamPhase::Recording => {
@@ -220,7 +224,7 @@ pub fn stream_note(old: &CameraStreamStatus, new: &CameraStreamStatus) -> Option
             let warning = old.phase == Some(StreamPhase::Recording) && new.phase == Some(StreamPhase::Connecting);
             Note { warning, reason, message }
         }
-        StreamPhase::Pending | StreamPhase::Failed => Note { warning: true, reason, message },
+        StreamPhase::Pending | StreamPhase::Failed => Note { warning: reason != "Stopped", reason, message },
     })
 }
 
@@ -296,7 +300,7 @@ pub fn pool_notes(old: &StoragePoolStatus, new: &StoragePoolStatus) -> Vec<Note>
         match condition.type_.as_str() {
             // Starting is what pools do; that it takes long shows in Available and Degraded.
             "Progressing" => None,
-            "Available" => Some(Note { warning: bad && !old.conditions.is_empty(), reason, message }),
+            "Available" if old.conditions.is_empty() => None,
             // What is as it should be from the start is no news.
             _ => (bad || !old.conditions.is_empty()).then_some(Note { warning: bad, reason, message }),
         }

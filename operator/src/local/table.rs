@@ -31,8 +31,8 @@ pub struct Row {
 
 const HEADINGS: [&str; 9] =
     ["STREAM", "RECORDER", "STATE", "CODEC", "RESOLUTION", "FPS", "BITRATE", "LAST FRAME", "BYTES"];
-/// Headings, summary, and a line that says what is not shown.
-const FRAME_LINES: usize = 3;
+/// Headings, summary, recorders, and a line that says what is not shown.
+const FRAME_LINES: usize = 4;
 
 /// The table. What is not as it should be comes first when not all fit.
 pub fn lines(rows: &[Row], recorders: &str, now: Timestamp, height: usize, width: usize) -> Vec<String> {
@@ -60,14 +60,15 @@ pub fn lines(rows: &[Row], recorders: &str, now: Timestamp, height: usize, width
     if hidden > 0 {
         lines.push(clip(&format!("… and {hidden} more"), width));
     }
-    lines.push(clip(&format!("{}  {recorders}", summary(rows)), width));
+    lines.push(clip(&summary(rows), width));
+    lines.push(clip(recorders, width));
     lines
 }
 
 /// All streams in one line.
 pub fn summary(rows: &[Row]) -> String {
     let good = rows.iter().filter(|row| row.good).count();
-    let rate: f64 = rows.iter().filter_map(|row| row.bitrate).sum();
+    let rate: f64 = rows.iter().filter_map(|row| row.bitrate).fold(0.0, |sum, rate| sum + rate);
     let bytes: u64 = rows.iter().map(|row| row.bytes).sum();
     let word = if rows.len() == 1 { "stream" } else { "streams" };
     format!("{} {word}, {good} as planned, {}, {} recorded", rows.len(), bits(rate), size(bytes))
@@ -141,13 +142,13 @@ mod tests {
             ..row("gate", true)
         };
         let lines = lines(&[full, row("a-long-name", false)], "r0 :8080", now, 24, 200);
-        assert_eq!(lines.len(), 4);
+        assert_eq!(lines.len(), 5);
         let column = lines[0].find("RECORDER").unwrap();
         assert_eq!(lines[1].find("main-recorder-0"), Some(column));
         for word in ["25.0", "4.0 Mbit/s", "0.4 s ago", "3.0 GiB", "1920x1080"] {
             assert!(lines[1].contains(word), "{word}: {}", lines[1]);
         }
-        assert_eq!(lines[3], "2 streams, 1 as planned, 4.0 Mbit/s, 3.0 GiB recorded  r0 :8080");
+        assert_eq!(lines[3..], ["2 streams, 1 as planned, 4.0 Mbit/s, 3.0 GiB recorded", "r0 :8080"]);
     }
 
     #[test]
@@ -158,7 +159,7 @@ mod tests {
         let lines = lines(&rows, "", now, 10, 30);
         assert!(lines.len() <= 10);
         assert!(lines[1].starts_with("broken"));
-        assert!(lines.iter().any(|line| line == "… and 45 more"));
+        assert!(lines.iter().any(|line| line == "… and 46 more"));
         assert!(lines.iter().all(|line| line.chars().count() <= 30));
     }
 }

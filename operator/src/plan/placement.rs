@@ -194,6 +194,17 @@ mod tests {
     }
 
     #[test]
+    fn large_pools_are_planned_quickly() {
+        let demands: Vec<_> = (0..100_000_u32).map(|stream| Demand { stream, priority: 0 }).collect();
+        let supplies: Vec<_> = (0..1_000).map(|ordinal| Supply { ordinal, slots: 110 }).collect();
+        let started = std::time::Instant::now();
+        let plan = place(&demands, &supplies, &BTreeMap::new());
+        assert_eq!(plan.placed.len(), 100_000);
+        // The target is 1 s for optimised code; this catches a quadratic step, not a slow machine.
+        assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
+    }
+
+    #[test]
     fn a_higher_priority_takes_a_slot_and_nobody_else_moves() {
         let supplies = [Supply { ordinal: 0, slots: 1 }, Supply { ordinal: 1, slots: 1 }];
         let mut demands = vec![Demand { stream: "a", priority: 0 }, Demand { stream: "b", priority: 1 }];
