@@ -27,7 +27,7 @@ pub fn frames_between(index: &SegmentIndex, from: WallTime, to: WallTime) -> Vec
 #[must_use]
 pub fn gop_at(index: &SegmentIndex, wall: WallTime) -> Option<Vec<usize>> {
     let video = || index.entries.iter().enumerate().filter(|(_, entry)| is_video(entry));
-    let (begin, _) = video().filter(|(_, entry)| is_random_access(entry) && entry.wall <= wall).last()?;
+    let (begin, _) = video().rfind(|(_, entry)| is_random_access(entry) && entry.wall <= wall)?;
     let end = video().find(|(at, entry)| *at > begin && is_random_access(entry)).map(|(at, _)| at);
     Some(video().map(|(at, _)| at).filter(|at| *at >= begin && end.is_none_or(|end| *at < end)).collect())
 }

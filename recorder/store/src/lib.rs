@@ -65,6 +65,8 @@ mod segment;
 mod stats;
 mod store;
 mod stream;
+#[doc(hidden)]
+pub mod synthetic;
 mod types;
 mod volume;
 

@@ -318,7 +318,6 @@ impl Reader {
     }
 
     /// Keeps the files of these segments from being emptied while the lease is held, for 60 s at most.
-    #[must_use]
     pub fn lease(&self, segments: &[SegmentInfo]) -> Lease {
         let mut held = Vec::with_capacity(segments.len());
         for segment in segments {

@@ -1,4 +1,10 @@
 //! Opening: whose volume it is, what is refused, and that refusing changes nothing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking, in their helpers too"
+)]
 
 mod common;
 

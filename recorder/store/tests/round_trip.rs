@@ -1,4 +1,10 @@
 //! What goes in comes out: frames, audio, runs, over roll-overs, restarts and kinds of disks.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking, in their helpers too"
+)]
 
 mod common;
 

@@ -1,4 +1,10 @@
 //! Disks that fail, fill, hang and are slow; GOPs too long; frames too many.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking, in their helpers too"
+)]
 
 mod common;
 

@@ -234,7 +234,7 @@ fn mount_root<'a>(mountinfo: &'a str, path: &str) -> Option<&'a str> {
             let (root, point) = (fields.next()?, fields.next()?);
             (unescape(point) == path).then_some(root)
         })
-        .last()
+        .next_back()
 }
 
 // mountinfo writes space, tab, newline and backslash as octal.

@@ -11,7 +11,7 @@ use framekeeper_media::boxes::index::SegmentIndex;
 use framekeeper_media::boxes::run::{RUN_BOX_LENGTH, RunBox};
 
 use super::open::{Later, recovered};
-use super::writer::seal_file;
+use super::unit::seal_file;
 use super::{Volume, pool};
 use crate::env::{File, read_exact};
 use crate::manifest::{Record, SealedSegment};

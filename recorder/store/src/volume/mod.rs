@@ -15,6 +15,7 @@ pub(crate) mod open;
 pub(crate) mod pool;
 pub(crate) mod signal;
 pub(crate) mod sync;
+pub(crate) mod unit;
 pub(crate) mod writer;
 
 use std::collections::{BTreeSet, HashMap};

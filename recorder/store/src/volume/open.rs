@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use super::keeper::{day_folders, sealed_record};
 use super::signal::Signal;
-use super::writer::{Active, Slot, free_header};
+use super::unit::free_header;
+use super::writer::{Active, Slot};
 use super::{Dirty, Volume, not_failed, pool};
 use crate::catalogue::Catalogue;
 use crate::env::{Env, File, read_exact, write_all};
@@ -66,7 +67,7 @@ pub(crate) struct Opened {
 fn check(config: &VolumeConfig) -> Result<(), OpenError> {
     let bad = |field, value: u64, expected: String| OpenError::Config { field, value: value.to_string(), expected };
     let bytes = config.segment_bytes;
-    if !(SEGMENT_BYTES_AT_LEAST..=SEGMENT_BYTES_AT_MOST).contains(&bytes) || bytes % BLOCK_BYTES != 0 {
+    if !(SEGMENT_BYTES_AT_LEAST..=SEGMENT_BYTES_AT_MOST).contains(&bytes) || !bytes.is_multiple_of(BLOCK_BYTES) {
         return Err(bad(
             "segment bytes",
             bytes,
@@ -253,7 +254,7 @@ struct Candidate {
 /// What a stream's newest segment tells.
 enum Found {
     /// It is filled on.
-    Unsealed(Slot, Option<PreviousRun>),
+    Unsealed(Box<Slot>, Option<PreviousRun>),
     /// The next one follows it.
     Other(Option<PreviousRun>),
     /// There was no time to look: the keeper will.
@@ -299,7 +300,7 @@ fn recover(volume: &Arc<Volume>, newest: &[PathBuf], closed_in_order: bool, dead
     let mut streams = Vec::new();
     for (ident, number, found) in results.into_inner().unwrap_or_default() {
         let (slot, previous) = match found? {
-            Found::Unsealed(slot, previous) => (slot, previous),
+            Found::Unsealed(slot, previous) => (*slot, previous),
             Found::Other(previous) => (Slot::resume(number + 1, None), previous),
             Found::Unknown => {
                 let unknown = PreviousRun { run: Uuid::nil(), end: WallTime(0), in_order: closed_in_order };
@@ -328,7 +329,8 @@ fn look(volume: &Arc<Volume>, candidate: &Candidate, closed_in_order: bool, late
     let end = live.with_index(|index| index.run_end());
     let previous = end.map(|end| PreviousRun { run: end.run, end: end.end, in_order: closed_in_order });
     let number = head.segment.segment_number;
-    Ok(Found::Unsealed(Slot::resume(number + 1, Some(Active::resume(live, placer))), previous))
+    let slot = Slot::resume(number + 1, Some(Active::resume(live, placer)));
+    Ok(Found::Unsealed(Box::new(slot), previous))
 }
 
 fn ident(head: &Head) -> StreamIdent {

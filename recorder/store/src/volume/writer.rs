@@ -1,20 +1,20 @@
 //! The thread that writes a volume: places fragments in files, in the order that keeps every file valid at every moment.
 
 use std::collections::HashMap;
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use framekeeper_media::boxes::index::mfra;
 use framekeeper_media::boxes::run::{GapReason, ReportedTime, RunBox};
-use framekeeper_media::boxes::segment::{SEGMENT_BOX_LENGTH, Sealed, SegmentBox};
+use framekeeper_media::boxes::segment::{SEGMENT_BOX_LENGTH, SegmentBox};
 use framekeeper_media::unit::VIDEO_CLOCK_HZ;
 use framekeeper_media::{FrameFlags, MediaTime, WallTime};
 
+use super::unit::{pad, seal_file, write_unit};
 use super::{Volume, folder_and_above, pool};
-use crate::env::{File, write_all, write_all_vectored};
+use crate::env::File;
 use crate::names;
 use crate::segment::index::{IndexBuilder, StoredFragment};
 use crate::segment::live::{Fixed, LiveSegment};
@@ -250,7 +250,8 @@ impl Writer {
         loop {
             let Some(active) = &slot.active else {
                 if !self.take(stream, slot, fragment)? {
-                    return Ok(self.give_up(stream, slot, fragment, GapReason::Overload, DropReason::NoFreeFile));
+                    self.give_up(stream, slot, fragment, GapReason::Overload, DropReason::NoFreeFile);
+                    return Ok(());
                 }
                 continue;
             };
@@ -269,7 +270,8 @@ impl Writer {
                     slot.inside_gop = !fragment.begins_random_access;
                 }
                 Place::Nowhere => {
-                    return Ok(self.give_up(stream, slot, fragment, GapReason::Overload, DropReason::TooBig));
+                    self.give_up(stream, slot, fragment, GapReason::Overload, DropReason::TooBig);
+                    return Ok(());
                 }
             }
         }
@@ -308,7 +310,8 @@ impl Writer {
             Ok(placed) => placed,
             Err(error) => {
                 tracing::warn!(stream = %names::full_name(&stream.ident), %error, "a fragment cannot be stored and is dropped");
-                return Ok(self.give_up(stream, slot, fragment, GapReason::MalformedMedia, DropReason::Malformed));
+                self.give_up(stream, slot, fragment, GapReason::MalformedMedia, DropReason::Malformed);
+                return Ok(());
             }
         };
         active.placer = placer;
@@ -501,65 +504,6 @@ impl Writer {
         self.volume.sealing(active.live);
         Ok(())
     }
-}
-
-/// A `free` box of so many bytes, 0 or from 8 up, for the place between `moov` and the segment box.
-fn pad(bytes: u64) -> Bytes {
-    if bytes == 0 {
-        return Bytes::new();
-    }
-    let mut pad = free_header(bytes).to_vec();
-    pad.resize(usize::try_from(bytes).unwrap_or(8), 0);
-    Bytes::from(pad)
-}
-
-/// The header of a `free` box of so many bytes.
-pub(crate) fn free_header(bytes: u64) -> [u8; 8] {
-    let length = u32::try_from(bytes).unwrap_or(u32::MAX).to_be_bytes();
-    let mut header = *b"\0\0\0\0free";
-    for (to, from) in header.iter_mut().zip(length) {
-        *to = from;
-    }
-    header
-}
-
-/// Writes boxes at `offset` in the always-valid order; `rest` bytes of the file lie behind them. Returns the bytes written.
-///
-/// The `free` header behind and the body go out together: until the last 8 bytes are written, the old `free` header at `offset`
-/// covers both.
-pub(crate) fn write_unit(file: &dyn File, parts: &[Bytes], offset: u64, rest: u64) -> io::Result<u64> {
-    let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "a unit begins with a whole box header");
-    let (first, others) = parts.split_first().ok_or_else(invalid)?;
-    let (header, first_rest) = first.split_at_checked(8).ok_or_else(invalid)?;
-    let free = free_header(rest);
-    let mut slices = Vec::with_capacity(parts.len() + 1);
-    slices.push(IoSlice::new(first_rest));
-    slices.extend(others.iter().map(|part| IoSlice::new(part)));
-    if rest > 0 {
-        slices.push(IoSlice::new(&free));
-    }
-    let bytes: usize = slices.iter().map(|s| s.len()).sum();
-    write_all_vectored(file, &slices, offset + 8)?;
-    write_all(file, header, offset)?;
-    Ok(bytes as u64 + 8)
-}
-
-/// Writes the index box, `mfra` and the last `free` of a segment at `offset`. Returns the bytes written.
-pub(crate) fn seal_file(live: &LiveSegment, offset: u64) -> io::Result<u64> {
-    let fixed = &live.fixed;
-    let (index, end) = live.with_index(|index| {
-        let (whole, points) = index.seal(fixed.nonce, offset);
-        (whole.encode().map(|bytes| [bytes, mfra(points)]), index.end())
-    });
-    let parts = index.map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
-    let [index_box, mfra_box] = &parts;
-    let bytes = (index_box.len() + mfra_box.len()) as u64;
-    let rest = fixed.file_bytes.checked_sub(offset + bytes);
-    let rest = rest.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no room for the index"))?;
-    let sealed = Sealed { index_offset: offset, index_length: index_box.len() as u64, end_wall: end };
-    let written = write_unit(fixed.file.as_ref(), &parts, offset, rest)?;
-    live.indexed(sealed);
-    Ok(written)
 }
 
 impl Volume {

@@ -1,4 +1,10 @@
 //! A camera made of numbers, a strict look at segment files, and stores to try them on.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking, in their helpers too"
+)]
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 #![allow(unreachable_pub, reason = "a test's helper module has no outside")]
 
@@ -99,7 +105,7 @@ impl Camera {
     }
 
     pub fn video_data(&self, number: u64) -> Bytes {
-        let key = number % self.gop == 0;
+        let key = number.is_multiple_of(self.gop);
         let size = if key { self.key_bytes } else { self.frame_bytes + (number % 7) as usize };
         let body = self.payload("video", number, size);
         let mut data = ((body.len() + 1) as u32).to_be_bytes().to_vec();
@@ -139,7 +145,7 @@ impl Camera {
     pub fn frame(&mut self) -> VideoFrame {
         let n = self.next_frame;
         self.next_frame += 1;
-        let key = n % self.gop == 0;
+        let key = n.is_multiple_of(self.gop);
         let delay = if self.b_frames { FRAME_TICKS } else { 0 };
         VideoFrame {
             data: self.video_data(n),
@@ -174,7 +180,7 @@ impl Camera {
     /// Half a second, or up to the next key frame.
     pub fn fragment(&mut self) -> Fragment {
         let mut video = vec![self.frame()];
-        while video.len() < 12 && self.next_frame % self.gop != 0 {
+        while video.len() < 12 && !self.next_frame.is_multiple_of(self.gop) {
             video.push(self.frame());
         }
         Fragment {
