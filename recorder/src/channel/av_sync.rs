@@ -21,9 +21,8 @@ pub(crate) struct AvSync {
     began_us: Option<u64>,
     video_report: Option<SenderReport>,
     audio_report: Option<SenderReport>,
-    /// Least (receive − media), video and audio.
-    video_least_us: Option<i64>,
-    audio_least_us: Option<i64>,
+    video_offset: Offset,
+    audio_offset: Offset,
     /// video media time − audio media time, in microseconds, once it was needed.
     delta: Option<Delta>,
     /// The same instant on both clocks, as `delta` says: one for all, so that rounding moves nothing.
@@ -44,30 +43,30 @@ impl AvSync {
             began_us: None,
             video_report: None,
             audio_report: None,
-            video_least_us: None,
-            audio_least_us: None,
+            video_offset: Offset::default(),
+            audio_offset: Offset::default(),
             delta: None,
             pair: None,
         }
     }
 
-    /// A video frame was read.
-    pub(crate) fn video(&mut self, at: TickTime, media: MediaTime) {
+    /// A video frame was read; the sockets had been read before `since_us` microseconds ago.
+    pub(crate) fn video(&mut self, at: TickTime, since_us: i64, media: MediaTime) {
         if self.settled() {
             return;
         }
         self.began_us.get_or_insert(at.monotonic_us);
-        lower(&mut self.video_least_us, at.wall.0.saturating_sub(video_us(media)));
+        self.video_offset.observe(at, since_us, video_us(media));
     }
 
-    /// An audio frame was read.
-    pub(crate) fn audio(&mut self, at: TickTime, media: MediaTime) {
+    /// An audio frame was read; the sockets had been read before `since_us` microseconds ago.
+    pub(crate) fn audio(&mut self, at: TickTime, since_us: i64, media: MediaTime) {
         if self.settled() {
             return;
         }
         self.began_us.get_or_insert(at.monotonic_us);
         let audio_us = self.audio_us(media);
-        lower(&mut self.audio_least_us, at.wall.0.saturating_sub(audio_us));
+        self.audio_offset.observe(at, since_us, audio_us);
     }
 
     /// The video track's first sender report.
@@ -130,7 +129,7 @@ impl AvSync {
     }
 
     fn by_arrival_us(&self) -> i64 {
-        match (self.video_least_us, self.audio_least_us) {
+        match (self.video_offset.estimate_us(), self.audio_offset.estimate_us()) {
             (Some(video_us), Some(audio_us)) => audio_us.saturating_sub(video_us),
             _ => 0,
         }
@@ -152,8 +151,34 @@ impl AvSync {
     }
 }
 
-fn lower(least: &mut Option<i64>, value: i64) {
-    *least = Some(least.map_or(value, |least| least.min(value)));
+/// What arrivals tell of (receive − media) of one track. A frame that is read in a tick came after the tick before, so each
+/// frame gives two bounds, and frames that come at all phases of the tick narrow them far below its length.
+#[derive(Debug, Default)]
+struct Offset {
+    /// A frame is never early: the offset is not more than any (read − media).
+    at_most_us: Option<i64>,
+    /// If no frame was late, it is more than any (read before − media).
+    at_least_us: Vec<i64>,
+}
+
+/// Lower bounds that are kept: as many frames as come in the first fragment or two, audio included.
+const BOUNDS: usize = 64;
+
+impl Offset {
+    fn observe(&mut self, at: TickTime, since_us: i64, media_us: i64) {
+        let read_us = at.wall.0.saturating_sub(media_us);
+        self.at_most_us = Some(self.at_most_us.map_or(read_us, |least| least.min(read_us)));
+        if self.at_least_us.len() < BOUNDS {
+            self.at_least_us.push(read_us.saturating_sub(since_us.max(0)));
+        }
+    }
+
+    fn estimate_us(&self) -> Option<i64> {
+        let at_most_us = self.at_most_us?;
+        // Bounds above the upper one are those of frames that were late.
+        let at_least_us = self.at_least_us.iter().copied().filter(|bound| *bound <= at_most_us).max();
+        Some(at_least_us.map_or(at_most_us, |at_least_us| at_least_us.midpoint(at_most_us)))
+    }
 }
 
 #[cfg(test)]
@@ -194,8 +219,8 @@ mod tests {
     fn started(late_us: i64) -> AvSync {
         let mut sync = AvSync::new(RATE);
         for n in 0..20 {
-            sync.video(at(n * 40_000), video_at(n * 40_000));
-            sync.audio(at(n * 40_000 + late_us), audio_at(n * 40_000));
+            sync.video(at(n * 40_000), 0, video_at(n * 40_000));
+            sync.audio(at(n * 40_000 + late_us), 0, audio_at(n * 40_000));
         }
         sync
     }
@@ -205,6 +230,23 @@ mod tests {
         assert!(error_us(&mut started(0), 800_000).abs() <= 100);
         let off_us = error_us(&mut started(70_000), 800_000);
         assert!((off_us - 70_000).abs() <= 100, "{off_us}");
+    }
+
+    #[test]
+    fn arrival_is_within_an_audio_frame_although_sockets_are_read_on_a_tick() {
+        // 25 fps and 48 kHz AAC, read each 100 ms, whatever the phase of the tick.
+        for phase_us in (0..100_000).step_by(3_700) {
+            let mut sync = AvSync::new(RATE);
+            let read_us = |made_us: i64| (made_us - phase_us).div_euclid(100_000) * 100_000 + 100_000 + phase_us;
+            for n in 0..12 {
+                sync.video(at(read_us(n * 40_000)), 100_000, video_at(n * 40_000));
+            }
+            for n in 0..23 {
+                sync.audio(at(read_us(n * 21_333)), 100_000, audio_at(n * 21_333));
+            }
+            let off_us = error_us(&mut sync, 500_000);
+            assert!(off_us.abs() < 15_000, "{off_us} with phase {phase_us}");
+        }
     }
 
     #[test]
@@ -224,7 +266,7 @@ mod tests {
         assert!(error_us(&mut sync, 5_200_000).abs() <= 100);
         // Later reports, even wrong ones, and later arrivals change nothing.
         sync.audio_report(at(9_000_000), audio_report(8_000_000));
-        sync.audio(at(9_000_000), audio_at(9_500_000));
+        sync.audio(at(9_000_000), 0, audio_at(9_500_000));
         assert!(error_us(&mut sync, 9_500_000).abs() <= 100);
     }
 
@@ -249,8 +291,8 @@ mod tests {
         #[test]
         fn no_times_overflow(ntp in proptest::array::uniform2(any::<u64>()), media in proptest::array::uniform4(any::<i64>()), rate in any::<u32>()) {
             let mut sync = AvSync::new(rate);
-            sync.video(at(0), MediaTime(media[0]));
-            sync.audio(at(0), MediaTime(media[1]));
+            sync.video(at(0), 100_000, MediaTime(media[0]));
+            sync.audio(at(0), 100_000, MediaTime(media[1]));
             sync.video_report(at(1), SenderReport { ntp: ntp[0], media_time: MediaTime(media[2]) });
             sync.audio_report(at(1), SenderReport { ntp: ntp[1], media_time: MediaTime(media[3]) });
             sync.video_time_us(MediaTime(media[1]));

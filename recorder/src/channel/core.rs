@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use framekeeper_crds::ChannelState;
-use framekeeper_ingest::{Event, SessionEnd, SessionEndKind, StreamParameters, TickTime};
+use framekeeper_ingest::{Event, SenderReport, SessionEnd, SessionEndKind, StreamParameters, TickTime};
 use framekeeper_media::dts::DecodeTimes;
 use framekeeper_media::init::InitSegment;
 use framekeeper_media::unit::VIDEO_CLOCK_HZ;
@@ -106,6 +106,8 @@ pub(crate) struct Core {
     gap: Option<GapReason>,
     /// The latest time given to a frame; the next run begins behind it.
     latest: Option<WallTime>,
+    /// When the tick before was, monotonic.
+    last_tick_us: u64,
     /// CLOCK_REALTIME − CLOCK_MONOTONIC.
     clock_difference_us: Option<i64>,
     epoch: u64,
@@ -120,6 +122,17 @@ struct Session {
     format: Format,
     /// A random access point has come.
     started: bool,
+    /// The newest of each track. They often come before the first key frame.
+    video_report: Option<SenderReport>,
+    audio_report: Option<SenderReport>,
+}
+
+impl Session {
+    fn reported_time(&self) -> Option<ReportedTime> {
+        // 0 means "not known" in a run box, and in a report a camera that has no clock.
+        let report = self.video_report.filter(|report| report.ntp != 0)?;
+        Some(ReportedTime { ntp: report.ntp, media_time: report.media_time })
+    }
 }
 
 #[derive(Debug)]
@@ -134,8 +147,30 @@ struct Run {
     duration: u32,
     /// Decode time of the newest frame.
     last_dts: Option<MediaTime>,
-    report: Option<ReportedTime>,
     report_is_new: bool,
+}
+
+impl Run {
+    fn new(at: TickTime, session: Option<&Session>, epoch: u64, after: Option<WallTime>) -> Self {
+        let video = session.map(|session| &session.parameters.video);
+        let audio = session.and_then(|session| session.parameters.audio.as_ref());
+        let duration = video.and_then(|video| video.nominal_frame_duration()).unwrap_or(DEFAULT_DURATION);
+        let mut sync = audio.map(|audio| AvSync::new(audio.sample_rate));
+        if let (Some(sync), Some(session)) = (&mut sync, session) {
+            session.video_report.into_iter().for_each(|report| sync.video_report(at, report));
+            session.audio_report.into_iter().for_each(|report| sync.audio_report(at, report));
+        }
+        Self {
+            begun: false,
+            epoch,
+            clock: WallClock::new(after),
+            sync,
+            times: DecodeTimes::new(video.and_then(|video| video.max_num_reorder_frames), duration),
+            duration,
+            last_dts: None,
+            report_is_new: false,
+        }
+    }
 }
 
 impl Core {
@@ -151,6 +186,7 @@ impl Core {
             early_audio: Vec::new(),
             gap,
             latest: None,
+            last_tick_us: 0,
             clock_difference_us: None,
             epoch,
             counts: Counts::default(),
@@ -198,10 +234,12 @@ impl Core {
             Event::Video(unit) => self.video(at, unit, out),
             Event::Audio(frame) => self.audio(at, frame, out),
             Event::Loss { .. } => {}
-            Event::TimeJump => self.new_run(GapReason::MediaTimeJump, out),
+            Event::TimeJump => self.jumped(out),
             Event::VideoReport(report) => {
+                if let Some(session) = &mut self.session {
+                    session.video_report = Some(report);
+                }
                 if let Some(run) = &mut self.run {
-                    run.report = Some(ReportedTime { ntp: report.ntp, media_time: report.media_time });
                     run.report_is_new = true;
                     if let Some(sync) = &mut run.sync {
                         sync.video_report(at, report);
@@ -209,6 +247,9 @@ impl Core {
                 }
             }
             Event::AudioReport(report) => {
+                if let Some(session) = &mut self.session {
+                    session.audio_report = Some(report);
+                }
                 if let Some(sync) = self.run.as_mut().and_then(|run| run.sync.as_mut()) {
                     sync.audio_report(at, report);
                 }
@@ -223,6 +264,12 @@ impl Core {
         if let Some(fragment) = self.cutter.tick(at.monotonic_us) {
             self.append(fragment, out);
         }
+        self.last_tick_us = at.monotonic_us;
+    }
+
+    /// How long ago the sockets were read before this tick.
+    fn since_last_tick_us(&self, at: TickTime) -> i64 {
+        i64::try_from(at.monotonic_us.saturating_sub(self.last_tick_us)).unwrap_or(i64::MAX)
     }
 
     fn look_at_clock(&mut self, at: TickTime, out: &mut Vec<Action>) {
@@ -239,7 +286,7 @@ impl Core {
         self.end_run(out);
         self.counts.sessions = self.counts.sessions.saturating_add(1);
         let format = Format::of(&parameters);
-        self.session = Some(Session { parameters, format, started: false });
+        self.session = Some(Session { parameters, format, started: false, video_report: None, audio_report: None });
         if self.state == ChannelState::Connecting {
             self.report(
                 ChannelState::Connecting,
@@ -280,6 +327,7 @@ impl Core {
     }
 
     fn video(&mut self, at: TickTime, unit: AccessUnit, out: &mut Vec<Action>) {
+        let since_us = self.since_last_tick_us(at);
         let Some(session) = &mut self.session else { return };
         let key = unit.flags.contains(FrameFlags::RANDOM_ACCESS);
         if !session.started {
@@ -288,10 +336,10 @@ impl Core {
             }
             session.started = true;
         }
-        let (mut dts, offset) = self.decode_time(unit.pts);
+        let (mut dts, offset) = self.decode_time(at, unit.pts);
         if offset < -BACKWARDS_TICKS {
-            self.new_run(GapReason::MediaTimeJump, out);
-            (dts, _) = self.decode_time(unit.pts);
+            self.jumped(out);
+            (dts, _) = self.decode_time(at, unit.pts);
         }
         if self.state != ChannelState::Recording {
             self.report(ChannelState::Recording, "Recording", || "frames reach the disk".to_owned(), out);
@@ -299,7 +347,7 @@ impl Core {
         let Some(run) = &mut self.run else { return };
         run.clock.observe(at, unit.pts);
         if let Some(sync) = &mut run.sync {
-            sync.video(at, unit.pts);
+            sync.video(at, since_us, unit.pts);
         }
         let bytes = unit.data.len() as u64;
         if let Some(last_dts) = run.last_dts.replace(dts) {
@@ -330,26 +378,9 @@ impl Core {
     }
 
     /// The decode time of the next frame, and how far behind it is to be shown. Begins a run where there is none.
-    fn decode_time(&mut self, pts: MediaTime) -> (MediaTime, i64) {
-        let run = match &mut self.run {
-            Some(run) => run,
-            None => {
-                let video = self.session.as_ref().map(|session| &session.parameters.video);
-                let audio = self.session.as_ref().and_then(|session| session.parameters.audio.as_ref());
-                let duration = video.and_then(|video| video.nominal_frame_duration()).unwrap_or(DEFAULT_DURATION);
-                self.run.insert(Run {
-                    begun: false,
-                    epoch: self.epoch,
-                    clock: WallClock::new(self.latest),
-                    sync: audio.map(|audio| AvSync::new(audio.sample_rate)),
-                    times: DecodeTimes::new(video.and_then(|video| video.max_num_reorder_frames), duration),
-                    duration,
-                    last_dts: None,
-                    report: None,
-                    report_is_new: false,
-                })
-            }
-        };
+    fn decode_time(&mut self, at: TickTime, pts: MediaTime) -> (MediaTime, i64) {
+        let (epoch, latest, session) = (self.epoch, self.latest, self.session.as_ref());
+        let run = self.run.get_or_insert_with(|| Run::new(at, session, epoch, latest));
         let time = run.times.push(pts);
         // With other parameters the reordering may be another one; decode times go on from where they were.
         let dts = run.last_dts.map_or(time.dts, |last| time.dts.max(MediaTime(last.0.saturating_add(1))));
@@ -357,6 +388,7 @@ impl Core {
     }
 
     fn audio(&mut self, at: TickTime, frame: framekeeper_media::AudioFrame, out: &mut Vec<Action>) {
+        let since_us = self.since_last_tick_us(at);
         let Some(run) = &mut self.run else {
             // Between two runs of one session it waits for the next picture. Before a session's first picture there is
             // nothing to place it by.
@@ -366,7 +398,7 @@ impl Core {
             return;
         };
         let Some(sync) = &mut run.sync else { return };
-        sync.audio(at, frame.pts);
+        sync.audio(at, since_us, frame.pts);
         self.counts.audio_frames = self.counts.audio_frames.saturating_add(1);
         self.counts.bytes = self.counts.bytes.saturating_add(frame.data.len() as u64);
         let frame = AudioFrame { data: frame.data, pts: frame.pts, duration: frame.duration, wall: WallTime(0) };
@@ -392,6 +424,15 @@ impl Core {
         if self.run.is_some() {
             self.end_run(out);
             self.gap = Some(gap);
+        }
+    }
+
+    /// Media time is not what it was; what was reported of it is worthless.
+    fn jumped(&mut self, out: &mut Vec<Action>) {
+        self.new_run(GapReason::MediaTimeJump, out);
+        if let Some(session) = &mut self.session {
+            session.video_report = None;
+            session.audio_report = None;
         }
     }
 
@@ -423,10 +464,10 @@ impl Core {
             out.push(Action::BeginRun {
                 gap: self.gap.take(),
                 format: session.format.clone(),
-                sender_report: run.report,
+                sender_report: session.reported_time(),
             });
         } else if std::mem::take(&mut run.report_is_new) {
-            fragment.sender_report = run.report;
+            fragment.sender_report = session.reported_time();
         }
         out.push(Action::Append(fragment));
     }
