@@ -369,8 +369,8 @@ class Segment:
                 self.wrong(f"fragment at {moof}: bit 0 of the frames box and of its first frame differ")
         wall = i64(data, frames + 64)
         for sample in audio:
-            sample.update(wall=wall, run=len(self.runs) - 1)
-            wall += sample["duration"] * 1_000_000 // max(self.timescales[1], 1)
+            later = (sample["time"] - audio[0]["time"]) * 1_000_000 // max(self.timescales[1], 1)
+            sample.update(wall=wall + later, run=len(self.runs) - 1)
         for known, new in ((self.video, video), (self.audio, audio)):
             if known and new and new[0]["time"] <= known[-1]["time"]:
                 self.wrong(f"fragment at {moof}: decode time goes back")
@@ -380,11 +380,10 @@ class Segment:
         self.video += video
         self.audio += audio
         run["frames"] += len(video)
-        for timescale, samples in ((VIDEO_TIMESCALE, video), (self.timescales[1], audio)):
-            for sample in samples:
-                end = sample["wall"] + sample["duration"] * 1_000_000 // max(timescale, 1)
-                run["first_wall"] = min(sample["wall"], run["first_wall"] or sample["wall"])
-                run["last_wall"] = max(end, run["last_wall"] or end)
+        for sample in video:
+            end = sample["wall"] + sample["duration"] * 1_000_000 // VIDEO_TIMESCALE
+            run["first_wall"] = sample["wall"] if run["first_wall"] is None else run["first_wall"]
+            run["last_wall"] = end if run["last_wall"] is None else max(end, run["last_wall"])
 
     def read_tail(self, data, at):
         """What lies behind the fragments (§7): nothing but `free`, or index, mfra, free."""
@@ -487,7 +486,7 @@ class Segment:
                 self.wrong(f"index: run {n} differs from the run box at {run['offset']}")
             if run["first_wall"] is not None and first_wall != run["first_wall"]:
                 self.wrong(f"index: run {n} begins at {utc(first_wall)}, its frames at {utc(run['first_wall'])}")
-            if run["last_wall"] is not None and abs(last_wall - run["last_wall"]) > 1_000_000:
+            if run["last_wall"] is not None and abs(last_wall - run["last_wall"]) > 1_000:
                 self.wrong(f"index: run {n} ends at {utc(last_wall)}, its frames at {utc(run['last_wall'])}")
             first += run["entries"]
 

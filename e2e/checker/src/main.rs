@@ -212,13 +212,20 @@ fn search(sources: &Sources, volumes: &[PathBuf]) -> anyhow::Result<bool> {
 }
 
 fn check_all(check: &Check) -> anyhow::Result<bool> {
-    let ledgers = check.sources.ledgers()?;
+    // Once for what is wrong with the command line, before anything is read.
+    check.sources.ledgers()?;
     if check.volume.is_empty() && check.clip.is_none() {
         bail!("--volume or --clip must be given");
     }
     let mut report = Report::default();
     let state = if check.live { State::Live } else { State::AtRest };
-    let volumes = check.volume.iter().map(|path| Volume::read(path, state)).collect::<Result<Vec<_>, _>>()?;
+    let read = |path: &PathBuf| match (&check.clip, &check.stream) {
+        (Some(_), Some(stream)) => Volume::read_streams(path, stream, state),
+        _ => Volume::read(path, state),
+    };
+    let volumes = check.volume.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    // Again: cameras that go on have emitted since what the volumes hold by now.
+    let ledgers = check.sources.ledgers()?;
     for volume in &volumes {
         report.files += volume.segments.len();
         report.file_findings.extend(volume.findings.iter().cloned());

@@ -33,6 +33,25 @@ impl Report {
     /// A line for each track, then what is wrong.
     pub fn table(&self) -> String {
         let mut out = String::new();
+        if !self.streams.is_empty() {
+            self.streams_table(&mut out);
+        }
+        let _ = writeln!(out, "{} files walked, {} decoded", self.files, self.decoded);
+        for finding in &self.file_findings {
+            let _ = writeln!(out, "WRONG {finding}");
+        }
+        for stream in &self.streams {
+            for finding in &stream.findings {
+                let _ = writeln!(out, "WRONG {}: {finding}", stream.stream);
+            }
+        }
+        for finding in &self.findings {
+            let _ = writeln!(out, "WRONG {finding}");
+        }
+        out
+    }
+
+    fn streams_table(&self, out: &mut String) {
         let width = self.streams.iter().map(|stream| stream.stream.len()).max().unwrap_or(0).max(6);
         let _ = writeln!(
             out,
@@ -68,19 +87,6 @@ impl Report {
                 );
             }
         }
-        let _ = writeln!(out, "{} files walked, {} decoded", self.files, self.decoded);
-        for finding in &self.file_findings {
-            let _ = writeln!(out, "WRONG {finding}");
-        }
-        for stream in &self.streams {
-            for finding in &stream.findings {
-                let _ = writeln!(out, "WRONG {}: {finding}", stream.stream);
-            }
-        }
-        for finding in &self.findings {
-            let _ = writeln!(out, "WRONG {finding}");
-        }
-        out
     }
 }
 

@@ -186,10 +186,7 @@ pub(crate) fn build(plan: &Plan, footage: &Footage) -> Built {
         out.extend(box4(b"free", &vec![0; padding]));
     }
     built.segment = out.len();
-    let first_wall = {
-        let (_, pictures, sounds) = &plan.fragments[0];
-        sounds.first().map_or(pictures[0].wall_us(), |sound| sound.wall_us().min(pictures[0].wall_us()))
-    };
+    let first_wall = plan.fragments[0].1[0].wall_us();
     let mut segment = common(512, SEGMENT, 0, plan.nonce, out.len());
     segment.extend(VOLUME.to_be_bytes());
     segment.extend(plan.stream.to_be_bytes());
@@ -233,7 +230,7 @@ pub(crate) fn build(plan: &Plan, footage: &Footage) -> Built {
             runs.push(RunWritten {
                 first_entry: entries.len() as u32,
                 entries: 0,
-                first_wall: pictures[0].wall_us().min(sounds.first().map_or(i64::MAX, Sound::wall_us)),
+                first_wall: pictures[0].wall_us(),
                 last_wall: i64::MIN,
                 pictures: 0,
             });
@@ -271,7 +268,6 @@ pub(crate) fn build(plan: &Plan, footage: &Footage) -> Built {
             entry.extend((sizes.len() as u64).to_be_bytes());
             entries.push(entry);
             sizes.extend(sounds.iter().map(|sound| sound.data.len() as u16));
-            written.last_wall = written.last_wall.max(sounds.last().unwrap().wall_us() + 21_334);
             written.entries += 1;
         }
         out.extend(fragment.0);
