@@ -559,3 +559,39 @@ fn an_update_of_the_url_moves_one_source_and_leaves_the_other() {
     }
     assert_eq!(to.connections(), 1);
 }
+
+/// Sends every request to `location`.
+fn redirecting(location: String) -> Camera {
+    Camera::new(move |mut conn| {
+        while let Some(request) = conn.request() {
+            conn.respond(&request, "302 Moved Temporarily", &format!("Location: {location}\r\n"), "");
+        }
+    })
+}
+
+#[test]
+fn a_host_that_was_redirected_to_gets_no_password_even_if_it_asks() {
+    let (tx, rx) = channel();
+    let target = Camera::new(move |mut conn| {
+        while let Some(request) = conn.request() {
+            let _ = tx.send(request.clone());
+            if request.header("Authorization").is_none() {
+                conn.respond(&request, "401 Unauthorized", "WWW-Authenticate: Basic realm=\"cam\"\r\n", "");
+            } else if conn.answer(&request, &video_sdp(), "s") && request.method == "PLAY" {
+                return conn.stream_on(0);
+            }
+        }
+    });
+    let port = target.addr.port();
+    let end = first_end(with_password(&redirecting(format!("rtsp://localhost:{port}/moved"))));
+    assert_eq!(end.kind, SessionEndKind::Unauthorized);
+    assert!(end.message.contains("redirected to localhost"), "{}", end.message);
+    assert!(rx.try_iter().all(|r: Request| r.header("Authorization").is_none()));
+
+    // Another port of the same host is the same camera.
+    let camera = redirecting(format!("rtsp://127.0.0.1:{port}/moved"));
+    let ingest = start();
+    let (sink, heard) = sink();
+    ingest.add(with_password(&camera), sink).unwrap();
+    heard.video();
+}

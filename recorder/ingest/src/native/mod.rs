@@ -2,6 +2,10 @@
 //!
 //! Of retina only the RTSP client is used, packet by packet; pictures are put together here (`rtp_h264.rs`, `rtp_aac.rs`), so that every
 //! packet is counted, memory is bounded, and a payload that makes no sense costs one picture and not the session.
+//!
+//! What retina cannot do, and its successor must: go on after a broken RTP or RTCP header (the session begins anew, at once if it had been
+//! good for 10 s); send RTCP; take a new nonce in mid-session (a camera that wants one closes sooner or later); bound an RTSP message's
+//! size (a peer that sends an endless one fills memory at line rate until the hand-shake or silence limit); TLS.
 
 mod failure;
 mod handshake;
