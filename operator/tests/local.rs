@@ -187,19 +187,6 @@ fn a_recorder_that_does_not_stop_is_killed() {
 }
 
 #[test]
-fn too_few_slots_are_reported_and_the_rest_is_recorded() {
-    let mut site = Site::new(&format!("{}{}", pool(1, 2), streams(&["a", "b", "c"])));
-    site.start();
-    until("two are recorded", || ["a", "b"].iter().all(|name| site.phase(name) == Some(StreamPhase::Recording)));
-    until("the third waits", || site.phase("c") == Some(StreamPhase::Pending));
-    let log = site.log();
-    assert!(log.contains("spec.maxChannels: 2: 3 streams need 3 slots") && log.contains("maxChannels: 3"), "{log}");
-    let pool = fs::read_to_string(site.data("status/storagepools/default/main.yaml")).unwrap();
-    assert!(pool.contains("NoSlot"), "{pool}");
-    site.stop();
-}
-
-#[test]
 fn a_start_that_cannot_be_says_why() {
     let site = Site::new(&format!(
         "{}{}{}",

@@ -198,6 +198,24 @@ fn budgets() {
 }
 
 #[test]
+fn slots() {
+    let cameras = |count: usize, more: &str| -> String {
+        let spec = format!("  source: {{url: \"rtsp://c/1\"}}\n  poolRef: {{name: main}}\n{more}");
+        (0..count).map(|n| camera(&format!("c{n}"), &spec)).collect()
+    };
+    assert_eq!(mistakes(&format!("{POOL}{}", cameras(10, ""))), Vec::<String>::new());
+    assert_eq!(mistakes(&format!("{POOL}{}", cameras(11, "  suspend: true"))), Vec::<String>::new());
+    one(
+        &format!("{POOL}{}", cameras(11, "")),
+        &[
+            "cameras.yaml:7",
+            "spec.maxChannels: 5: 11 streams need 11 slots",
+            "recorders: 3 (1 more), or maxChannels: 6",
+        ],
+    );
+}
+
+#[test]
 fn pools() {
     one(&POOL.replace("recorders: 2", "recorders: 0"), &["spec.recorders: 0: must be between 1 and 1000"]);
     one(&POOL.replace("maxChannels: 5", "maxChannels: 501"), &["spec.maxChannels: 501: must be between 1 and 500"]);

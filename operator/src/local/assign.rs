@@ -287,8 +287,9 @@ mod tests {
                  spec: {{source: {{url: \"rtsp://c/{name}\"}}, poolRef: {{name: main}}{more}}}\n"
             ));
         }
+        // That slots are too few is the one mistake that is let through here: what then happens is a decision of this module.
         let reading = manifest::read(&[(PathBuf::from("f"), text)]);
-        assert_eq!(reading.mistakes, []);
+        assert!(reading.mistakes.iter().all(|mistake| mistake.path == "spec.maxChannels"), "{:?}", reading.mistakes);
         reading.manifests
     }
 
@@ -381,8 +382,6 @@ mod tests {
         let streams = [("a", ""), ("b", ", priority: 1"), ("c", "")];
         let assignment = assign(&manifests(1, 2, &streams), State::default(), &mut Fake::default());
         assert_eq!(assignment.unplaced, BTreeSet::from([at("c")]));
-        assert!(cross::shortage(3, 1, 2).unwrap().contains("add 1 recorders (recorders: 2), or set maxChannels: 3"));
-        assert_eq!(cross::shortage(2, 1, 2), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Rules between objects: references that lead nowhere, and budgets that are too small. A cluster's controllers would say the
+//! Rules between objects: references that lead nowhere, too few slots, and budgets that are too small. A cluster's controllers would say the
 //! same in conditions.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ const SPARE_SEGMENTS_PER_VOLUME: u64 = 2;
 /// Adds what is wrong between the objects of a reading.
 pub fn check(reading: &mut Reading) {
     let mut found = references(&reading.manifests);
-    found.extend(budgets(&reading.manifests));
+    found.extend(capacities(&reading.manifests));
     reading.mistakes.extend(found);
 }
 
@@ -92,7 +92,7 @@ pub fn streams_by_budget(pool: &StoragePoolSpec) -> u32 {
     u32::try_from(segments.sum::<u64>() / SEGMENTS_PER_STREAM).unwrap_or(u32::MAX)
 }
 
-fn budgets(manifests: &Manifests) -> Vec<Mistake> {
+fn capacities(manifests: &Manifests) -> Vec<Mistake> {
     let mut streams: BTreeMap<Key, u32> = BTreeMap::new();
     for (key, stream) in manifests.streams.iter().filter(|(_, stream)| !stream.object.suspend) {
         *streams.entry(Key::new(&key.namespace, &stream.object.pool_ref.name)).or_default() += 1;
@@ -106,7 +106,12 @@ fn budgets(manifests: &Manifests) -> Vec<Mistake> {
         {
             continue;
         }
-        let wanted = streams.get(key).copied().unwrap_or(0).min(spec.recorders.saturating_mul(spec.max_channels));
+        let wanted = streams.get(key).copied().unwrap_or(0);
+        if let Some(message) = shortage(wanted, spec.recorders, spec.max_channels) {
+            let shown = spec.max_channels.to_string();
+            found.push(place.mistake(&format!("StoragePool {key}"), "spec.maxChannels", &shown, message));
+        }
+        let wanted = wanted.min(spec.recorders.saturating_mul(spec.max_channels));
         // A pool that nobody uses yet must be able to hold a stream on each recorder.
         let each = wanted.div_ceil(spec.recorders.max(1)).max(1);
         let held = streams_by_budget(spec);
@@ -133,19 +138,18 @@ fn budgets(manifests: &Manifests) -> Vec<Mistake> {
     found
 }
 
-/// What is said of a pool whose recorders have fewer slots than there are streams: in the log, and in its condition.
+/// What is said of a pool whose recorders have fewer slots than there are streams.
 pub fn shortage(streams: u32, recorders: u32, slots: u32) -> Option<String> {
     let offered = u64::from(recorders) * u64::from(slots);
     if u64::from(streams) <= offered || slots == 0 {
         return None;
     }
-    let more = streams.div_ceil(slots).saturating_sub(recorders);
+    let enough = streams.div_ceil(slots);
     let by_channels = streams.div_ceil(recorders.max(1));
-    let or = if by_channels <= 500 { format!(", or set maxChannels: {by_channels}") } else { String::new() };
+    let or = if by_channels <= 500 { format!(", or maxChannels: {by_channels}") } else { String::new() };
     Some(format!(
-        "{streams} streams need {streams} slots, but {recorders} recorders with maxChannels {slots} have {offered}: \
-         add {more} recorders (recorders: {}){or}; until then {} streams of the lowest priority are not recorded",
-        recorders + more,
-        u64::from(streams) - offered
+        "{streams} streams need {streams} slots, but {recorders} recorders with maxChannels {slots} have {offered}; \
+         set recorders: {enough} ({} more){or}",
+        enough.saturating_sub(recorders)
     ))
 }

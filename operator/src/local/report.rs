@@ -11,10 +11,10 @@ use framekeeper_crds::{
 };
 use tracing::{info, warn};
 
+use super::cross;
 use super::manifest::{DEFAULT_NAMESPACE, Key, Manifests};
 use super::objects::{Kind, Objects};
 use super::observe::ChannelReport;
-use super::run;
 use super::running::Running;
 use super::screen::Screen;
 use super::state::State;
@@ -65,11 +65,6 @@ impl Reporter {
             rows: Vec::new(),
             trouble: None,
         }
-    }
-
-    /// Why a pool has too few slots, if it has.
-    pub fn shortage(&self, manifests: &Manifests, pool: &Key) -> Option<String> {
-        run::shortage(manifests, pool)
     }
 
     /// Tells what has changed, and draws the table.
@@ -127,7 +122,7 @@ impl Reporter {
     fn streams(&mut self, view: &View<'_>, now: Instant, wall: Timestamp) {
         let mut rows = Vec::new();
         let shortages: BTreeMap<Key, String> = (view.manifests.pools.keys())
-            .filter_map(|pool| Some((pool.clone(), self.shortage(view.manifests, pool)?)))
+            .filter_map(|pool| Some((pool.clone(), shortage(view.manifests, pool)?)))
             .collect();
         let mut notes: BTreeMap<(bool, String), Vec<(Key, String)>> = BTreeMap::new();
         for (key, placed) in &view.manifests.streams {
@@ -191,7 +186,7 @@ impl Reporter {
             let mut pool = PoolView {
                 recorders: spec.recorders,
                 slots: spec.max_channels,
-                shortage: self.shortage(view.manifests, key),
+                shortage: shortage(view.manifests, key),
                 ..PoolView::default()
             };
             let of_pool = |(stream, placed): &(&Key, &super::manifest::Placed<framekeeper_crds::CameraStreamSpec>)| {
@@ -276,6 +271,16 @@ impl Reporter {
             self.trouble = Some(error);
         }
     }
+}
+
+/// Why a pool has too few slots, if it has.
+fn shortage(manifests: &Manifests, pool: &Key) -> Option<String> {
+    let spec = &manifests.pools.get(pool)?.object;
+    let wanted = manifests.streams.iter().filter(|(key, stream)| {
+        key.namespace == pool.namespace && stream.object.pool_ref.name == pool.name && !stream.object.suspend
+    });
+    let wanted = u32::try_from(wanted.count()).unwrap_or(u32::MAX);
+    cross::shortage(wanted, spec.recorders, spec.max_channels)
 }
 
 fn tell(warning: bool, reason: &str, streams: &[(Key, String)]) {

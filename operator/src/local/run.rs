@@ -16,7 +16,6 @@ use uuid::Uuid;
 
 use super::assign::{self, Assignment, World};
 use super::child::{DRAIN, Happening, Plan};
-use super::cross;
 use super::error::LocalError;
 use super::files;
 use super::folder::DataFolder;
@@ -219,7 +218,6 @@ impl Plane {
         self.state = state;
         self.manifests = manifests;
         self.unplaced = unplaced;
-        self.warn_of_shortage();
 
         let gone: Vec<Key> = self.running.keys().filter(|key| !recorders.contains_key(key)).cloned().collect();
         for key in gone {
@@ -279,22 +277,6 @@ impl Plane {
         let (happenings, answers) = (self.happening_to.clone(), self.answer_to.clone());
         let running = Running::start(recorder, address, plan, &self.client, happenings, answers);
         self.running.insert(key.clone(), running);
-    }
-
-    fn warn_of_shortage(&self) {
-        for (key, pool) in &self.manifests.pools {
-            if let Some(message) = self.reporter.shortage(&self.manifests, key) {
-                warn!(
-                    "{}",
-                    pool.place.mistake(
-                        &format!("StoragePool {key}"),
-                        "spec.maxChannels",
-                        &pool.object.max_channels.to_string(),
-                        message
-                    )
-                );
-            }
-        }
     }
 
     fn happened(&mut self, key: &Key, happening: Happening) {
@@ -453,18 +435,4 @@ impl Plane {
         }
         self.report();
     }
-}
-
-/// Streams of a pool that are to be recorded.
-pub(super) fn wanted_streams(manifests: &Manifests, pool: &Key) -> u32 {
-    let wanted = manifests.streams.iter().filter(|(key, stream)| {
-        key.namespace == pool.namespace && stream.object.pool_ref.name == pool.name && !stream.object.suspend
-    });
-    u32::try_from(wanted.count()).unwrap_or(u32::MAX)
-}
-
-/// Why a pool has too few slots, if it has.
-pub(super) fn shortage(manifests: &Manifests, pool: &Key) -> Option<String> {
-    let spec = &manifests.pools.get(pool)?.object;
-    cross::shortage(wanted_streams(manifests, pool), spec.recorders, spec.max_channels)
 }
