@@ -17,6 +17,8 @@ pub struct FoundFrame {
     pub merged: bool,
     /// XXH3-64 as in the ledger.
     pub hash: u64,
+    /// Without a stamp: its hash in ledgers of cameras that cannot stamp; else 0.
+    pub size_and_crc: u64,
     /// Presentation time on the stream's own clock, in the track's timescale; constant offset within a stretch.
     pub media_time: i64,
     /// Presentation time in the file, in seconds.
@@ -109,6 +111,7 @@ impl Found {
                     number: sound.number,
                     merged: false,
                     hash: sound.computed,
+                    size_and_crc: sound.size_and_crc,
                     media_time: sound.decode + run.audio_offset,
                     file_seconds: sound.decode as f64 / scale as f64,
                     wall_us: Some(fragment.audio_wall_us + (sound.decode - start) * 1_000_000 / scale),
@@ -145,6 +148,7 @@ impl Found {
                     number: sample.number,
                     merged: sample.merged,
                     hash: sample.hash,
+                    size_and_crc: sample.size_and_crc,
                     media_time: (file_seconds * f64::from(track.timescale)).round() as i64,
                     file_seconds,
                     wall_us: None,
@@ -169,6 +173,7 @@ fn picture(frame: &VideoFrame, video_offset: i64, stretch: usize, file: usize) -
         number: frame.stamps.first().map(|stamp| stamp.number),
         merged: frame.stamps.len() > 1,
         hash: frame.computed,
+        size_and_crc: frame.size_and_crc,
         media_time: frame.presentation() + video_offset,
         file_seconds: frame.presentation() as f64 / 90_000.0,
         wall_us: Some(frame.wall_us),

@@ -172,6 +172,14 @@ const AAC_FRAME: f64 = 1024.0;
 
 /// Compares what was found on one volume, or on several that together hold the stream, with the ledger.
 pub fn judge(found: &[&Found], ledger: &Ledger, rules: &Rules) -> StreamReport {
+    let numbered: Vec<Found>;
+    let by_hash: Vec<&Found>;
+    let mut found = found;
+    if ledger.unstamped {
+        numbered = found.iter().map(|one| crate::unstamped::numbered(one, ledger)).collect();
+        by_hash = numbered.iter().collect();
+        found = &by_hash;
+    }
     let window = expected_range(&ledger.video, &numbers(found, |one| &one.video), rules);
     let (pictures, sounds) = match &rules.only {
         Some((pictures, sounds)) => (Some(pictures), Some(sounds)),

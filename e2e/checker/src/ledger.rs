@@ -36,6 +36,8 @@ pub struct Session {
 pub struct Ledger {
     /// The camera's name.
     pub camera: String,
+    /// The frames carry no stamps: hashes are [`crate::stamp::size_and_crc`], and tell which frame is which.
+    pub unstamped: bool,
     /// Audio samples a second; 0 without audio.
     pub audio_rate: u32,
     /// The pictures in coding order.
@@ -107,7 +109,12 @@ impl Ledger {
         let has_audio = header.get("audio").and_then(|audio| audio.as_str()).is_some_and(|audio| audio != "none");
         let rate = header.get("rate").and_then(serde_json::Value::as_u64).unwrap_or(0);
         let audio_rate = if has_audio { u32::try_from(rate).map_err(|error| format!("rate: {error}"))? } else { 0 };
-        let mut ledger = Self { camera: camera.to_owned(), audio_rate, ..Self::default() };
+        let unstamped = match header.get("identity").and_then(|identity| identity.as_str()) {
+            None | Some("xxh3") => false,
+            Some("crc32-size") => true,
+            Some(other) => return Err(format!("identity `{other}`; xxh3 and crc32-size are known")),
+        };
+        let mut ledger = Self { camera: camera.to_owned(), unstamped, audio_rate, ..Self::default() };
         let mut open = HashMap::new();
         for record in records.as_chunks::<RECORD_BYTES>().0 {
             ledger.take(record, &mut open);

@@ -12,4 +12,5 @@ pub mod movie;
 pub mod report;
 pub mod segment;
 pub mod stamp;
+pub mod unstamped;
 pub mod volume;

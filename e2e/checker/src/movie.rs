@@ -42,6 +42,8 @@ pub struct Sample {
     pub merged: bool,
     /// As the ledger hashes it.
     pub hash: u64,
+    /// Without a stamp: its hash in ledgers of cameras that cannot stamp; else 0.
+    pub size_and_crc: u64,
 }
 
 /// One entry of the edit list (12 §8.6.6).
@@ -299,14 +301,19 @@ fn parse_samples(
             format!("sample {number} has sample description {}", place.description)
         });
         let data = bytes.slice(within, size as usize)?;
-        let (stamp_number, merged, hash) = match handler {
+        let (stamp_number, merged, hash, size_and_crc) = match handler {
             Handler::Video => {
                 let units = stamp::nal_units(data)
                     .ok_or_else(|| Broken::new(within, "NAL unit lengths do not fill the sample"))?;
                 let stamps = stamp::of_video(&units);
-                (stamps.first().map(|stamp| stamp.number), stamps.len() > 1, stamp::identity(&units))
+                let crc = if stamps.is_empty() { stamp::size_and_crc_of_units(&units) } else { 0 };
+                (stamps.first().map(|stamp| stamp.number), stamps.len() > 1, stamp::identity(&units), crc)
             }
-            Handler::Audio => (stamp::of_audio(data), false, xxhash_rust::xxh3::xxh3_64(data)),
+            Handler::Audio => {
+                let number = stamp::of_audio(data);
+                let crc = if number.is_none() { stamp::size_and_crc([data]) } else { 0 };
+                (number, false, xxhash_rust::xxh3::xxh3_64(data), crc)
+            }
         };
         samples.push(Sample {
             at: within,
@@ -321,6 +328,7 @@ fn parse_samples(
             number: stamp_number,
             merged,
             hash,
+            size_and_crc,
         });
         decode += i64::from(duration);
         within += size as usize;

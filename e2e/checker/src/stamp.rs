@@ -63,6 +63,37 @@ pub fn identity(units: &[&[u8]]) -> u64 {
     if any { hasher.digest() } else { 0 }
 }
 
+/// The `crc32-size` identity of ledgers whose camera cannot stamp: bytes « 32 | CRC-32 (as zlib's) of them.
+pub fn size_and_crc<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
+    let (mut size, mut crc) = (0u64, u32::MAX);
+    for byte in parts.into_iter().inspect(|part| size += part.len() as u64).flatten() {
+        let index = (crc as u8 ^ byte) as usize;
+        crc = CRC32.get(index).copied().unwrap_or_default() ^ crc >> 8;
+    }
+    size << 32 | u64::from(!crc)
+}
+
+/// The same over a picture's VCL NAL units, without the zero bytes that each may end with.
+pub fn size_and_crc_of_units(units: &[&[u8]]) -> u64 {
+    let stripped = |unit: &&'_ [u8]| unit.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+    size_and_crc(units.iter().filter(|unit| is_vcl(unit)).map(|unit| unit.get(..stripped(unit)).unwrap_or_default()))
+}
+
+/// CRC-32 of each byte (ISO 3309, reflected).
+const CRC32: [u32; 256] = {
+    let (mut table, mut byte) = ([0u32; 256], 0u32);
+    while byte < 256 {
+        let (mut crc, mut bit) = (byte, 0);
+        while bit < 8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 };
+            bit += 1;
+        }
+        table[byte as usize] = crc;
+        byte += 1;
+    }
+    table
+};
+
 /// The stamps in a picture's SEI NAL units: one, unless access units were merged or the stamp was lost.
 pub fn of_video(units: &[&[u8]]) -> Vec<Stamp> {
     units.iter().filter_map(|unit| in_sei(unit)).collect()
@@ -157,6 +188,8 @@ mod tests {
         assert_eq!(identity(&[&[0x65, 1, 0, 0], &[0x06, 9]]), xxhash_rust::xxh3::xxh3_64(&[0x65, 1]));
         assert_eq!(identity(&[&[0x06, 9]]), 0);
         assert_eq!(nal_units(&[0, 0, 0, 1, 9, 0]), None);
+        assert_eq!(size_and_crc([&b"1234"[..], b"56789"]), 9 << 32 | 0xCBF4_3926);
+        assert_eq!(size_and_crc_of_units(&[&[0x65, 1, 0, 0], &[0x06, 9]]), size_and_crc([&[0x65u8, 1][..]]));
     }
 
     #[test]

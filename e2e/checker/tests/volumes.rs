@@ -51,7 +51,7 @@ impl World {
     fn volume(&self, name: &str, plan: &Plan) -> PathBuf {
         let built = build(plan, &self.footage);
         let folder = self.path(name);
-        common::volume::write(&folder, &[(&plan.name, WALL_US, &built)]);
+        common::volume::write(&folder, &[(&plan.name, plan.fragments[0].1[0].wall_us(), &built)]);
         folder
     }
 
@@ -341,7 +341,7 @@ fn clips_are_judged_by_what_they_show() {
     let plan = Plan::of(&world.footage);
     assert_eq!(plan.stream, STREAM);
     let volume = world.volume("volume", &plan);
-    let segment = volume.join(common::volume::path_below(&plan.name, WALL_US));
+    let segment = volume.join(common::volume::path_below(&plan.name, plan.fragments[0].1[0].wall_us()));
     let whole = world.path("whole.mp4");
     ffmpeg(&["-i", segment.to_str().unwrap(), "-c", "copy", "-movflags", "+faststart", whole.to_str().unwrap()]);
     let check = |clip: &Path, from_us: i64, to_us: i64| {

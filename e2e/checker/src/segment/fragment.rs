@@ -25,6 +25,8 @@ pub struct VideoFrame {
     pub flags: u32,
     /// What its VCL NAL units do hash to.
     pub computed: u64,
+    /// Without a stamp: what they hash to in ledgers of cameras that cannot stamp; else 0.
+    pub size_and_crc: u64,
     /// The stamps that it holds; one, if all is well.
     pub stamps: Vec<Stamp>,
 }
@@ -58,6 +60,8 @@ pub struct Sound {
     pub duration: u32,
     /// XXH3-64 of its bytes.
     pub computed: u64,
+    /// Without a stamp: its hash in ledgers of cameras that cannot stamp; else 0.
+    pub size_and_crc: u64,
     /// The number of its stamp.
     pub number: Option<u64>,
 }
@@ -319,6 +323,7 @@ fn read_pictures(bytes: Bytes<'_>, frames: &Box4, samples: &[Sample]) -> Result<
             None if flags & VideoFrame::INCOMPLETE != 0 => Vec::new(),
             None => return Err(Broken::new(sample.at, "NAL unit lengths do not fill the sample")),
         };
+        let stamps = stamp::of_video(&units);
         Ok(VideoFrame {
             at: sample.at,
             bytes: sample.bytes,
@@ -329,7 +334,8 @@ fn read_pictures(bytes: Bytes<'_>, frames: &Box4, samples: &[Sample]) -> Result<
             identity: bytes.u64(entry + 8)?,
             flags,
             computed: stamp::identity(&units),
-            stamps: stamp::of_video(&units),
+            size_and_crc: if stamps.is_empty() { stamp::size_and_crc_of_units(&units) } else { 0 },
+            stamps,
         })
     };
     samples.iter().enumerate().map(picture).collect()
@@ -338,13 +344,15 @@ fn read_pictures(bytes: Bytes<'_>, frames: &Box4, samples: &[Sample]) -> Result<
 fn read_sounds(bytes: Bytes<'_>, samples: &[Sample]) -> Result<Vec<Sound>, Broken> {
     let sound = |sample: &Sample| {
         let data = bytes.slice(sample.at, sample.bytes as usize)?;
+        let number = stamp::of_audio(data);
         Ok(Sound {
             at: sample.at,
             bytes: sample.bytes,
             decode: sample.decode,
             duration: sample.duration,
             computed: xxhash_rust::xxh3::xxh3_64(data),
-            number: stamp::of_audio(data),
+            size_and_crc: if number.is_none() { stamp::size_and_crc([data]) } else { 0 },
+            number,
         })
     };
     samples.iter().map(sound).collect()
