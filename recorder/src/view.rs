@@ -146,8 +146,10 @@ impl View {
     }
 
     pub(crate) fn set_phase(&self, phase: RecorderPhase) {
-        *self.phase.write().unwrap_or_else(PoisonError::into_inner) = phase;
-        self.transition();
+        let mut current = self.phase.write().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *current, phase) != phase {
+            self.transition();
+        }
     }
 
     /// Whether the assignment in effect comes from a volume because its file cannot be used.

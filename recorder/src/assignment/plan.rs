@@ -137,7 +137,7 @@ impl Assignment {
         };
         let segment = spec.segment;
         check(
-            segment.bytes % 4096 == 0 && (1 << 20..=1 << 30).contains(&segment.bytes),
+            segment.bytes.is_multiple_of(4096) && (1 << 20..=1 << 30).contains(&segment.bytes),
             "spec.segment.bytes",
             segment.bytes,
             "it must be a multiple of 4096 between 1 MiB and 1 GiB",

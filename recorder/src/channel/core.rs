@@ -32,6 +32,11 @@ const DEFAULT_DURATION: u32 = VIDEO_CLOCK_HZ / 25;
 /// Audio frames that wait for the first picture of a run: more than 10 s of AAC at 48 kHz.
 const EARLY_AUDIO: usize = 500;
 
+/// The reason of a channel that does what it is to do.
+pub(crate) const RECORDING: &str = "Recording";
+/// The same as a sentence.
+pub(crate) const RECORDING_MESSAGE: &str = "frames reach the disk";
+
 /// What is to be done.
 #[derive(Debug)]
 pub(crate) enum Action {
@@ -342,7 +347,7 @@ impl Core {
             (dts, _) = self.decode_time(at, unit.pts);
         }
         if self.state != ChannelState::Recording {
-            self.report(ChannelState::Recording, "Recording", || "frames reach the disk".to_owned(), out);
+            self.report(ChannelState::Recording, RECORDING, || RECORDING_MESSAGE.to_owned(), out);
         }
         let Some(run) = &mut self.run else { return };
         run.clock.observe(at, unit.pts);

@@ -18,6 +18,6 @@ mod sink;
 mod stats;
 mod wall_clock;
 
-pub(crate) use self::core::{Core, Report};
+pub(crate) use self::core::{Core, RECORDING, Report};
 pub(crate) use sink::{ChannelSink, Control};
 pub(crate) use stats::{ChannelStats, Condition, Snapshot};

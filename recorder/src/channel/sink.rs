@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use framekeeper_crds::ChannelState;
 use framekeeper_ingest::{Event, Sink, TickTime};
-use framekeeper_store::{GapReason, PlanVersion, ReportedTime, RunStart, StreamWriter};
+use framekeeper_store::{Appended, DropReason, GapReason, PlanVersion, ReportedTime, RunStart, StreamWriter};
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::core::{Action, Core, Format, Report, reason};
+use super::core::{Action, Core, Format, RECORDING, RECORDING_MESSAGE, Report, reason};
 use super::stats::{ChannelStats, RateMeter};
 use crate::assignment::ChannelPlan;
 use crate::view::View;
@@ -69,6 +69,8 @@ pub(crate) struct ChannelSink {
     actions: Vec<Action>,
     /// Whether a failure has been logged since it last recorded.
     complained: bool,
+    /// Why the store drops this stream's frames, while it does.
+    dropping: Option<DropReason>,
 }
 
 impl ChannelSink {
@@ -95,6 +97,7 @@ impl ChannelSink {
             meter: RateMeter::default(),
             actions: Vec::new(),
             complained: false,
+            dropping: None,
         }
     }
 
@@ -116,8 +119,10 @@ impl ChannelSink {
                         self.start_run(run, Some(GapReason::NoGap), format, None);
                     }
                 }
-                // What could not be kept is counted by the store, which also begins a new run behind the gap.
-                Action::Append(fragment) => drop(self.writer.append(fragment)),
+                Action::Append(fragment) => {
+                    let appended = self.writer.append(fragment);
+                    self.kept(appended, at);
+                }
                 Action::Report(report) => self.report(&report, at),
             }
         }
@@ -142,6 +147,35 @@ impl ChannelSink {
         self.writer.begin_run(RunStart { run, epoch, rank, plan_version, gap, init, audio_timescale, sender_report });
     }
 
+    /// Notices where the store begins to drop frames, and where it no longer does. Frames are counted there, and a new run
+    /// begins behind the gap.
+    fn kept(&mut self, appended: Appended, at: TickTime) {
+        let dropping = match appended {
+            Appended::Queued => None,
+            Appended::Dropped(reason) => Some(reason),
+        };
+        if self.dropping == dropping {
+            return;
+        }
+        let report = match dropping {
+            None => {
+                info!(stream = self.name, "frames reach the disk again");
+                Report { state: ChannelState::Recording, reason: RECORDING, message: RECORDING_MESSAGE.to_owned() }
+            }
+            Some(reason) => {
+                let (gap, word, message) = trouble(reason);
+                if self.dropping.is_none() {
+                    self.stats.run(gap);
+                }
+                warn!(stream = self.name, reason = word, "frames are dropped: {message}");
+                Report { state: ChannelState::Failed, reason: word, message: message.to_owned() }
+            }
+        };
+        self.dropping = dropping;
+        self.stats.set_condition(&report, at.wall);
+        self.view.transition();
+    }
+
     fn report(&mut self, report: &Report, at: TickTime) {
         self.stats.set_condition(report, at.wall);
         self.view.transition();
@@ -160,6 +194,32 @@ impl ChannelSink {
             }
             ChannelState::Connecting | ChannelState::Suspended => info!(stream = self.name, reason, message),
         }
+    }
+}
+
+/// The gap that dropped frames make, a word for a status, and a sentence.
+fn trouble(reason: DropReason) -> (GapReason, &'static str, &'static str) {
+    match reason {
+        DropReason::Overload => {
+            (GapReason::Overload, "Overload", "the disk is too slow for what all streams together want to write")
+        }
+        DropReason::NoFreeFile => {
+            (GapReason::Overload, "NoFreeFile", "the volume has no free file, and nothing on it may be given up")
+        }
+        DropReason::TooBig => {
+            (GapReason::Overload, "TooBig", "half a second of the stream does not fit into a segment")
+        }
+        DropReason::VolumeFailed => (GapReason::VolumeFailed, "VolumeFailed", "the stream's volume failed"),
+        DropReason::NoVolume => (GapReason::VolumeFailed, "NoVolume", "no volume can be written to"),
+        DropReason::Malformed => {
+            (GapReason::MalformedMedia, "MalformedMedia", "the camera's frames cannot be put into a segment")
+        }
+        DropReason::NotRandomAccess => (
+            GapReason::Unknown,
+            "WaitingForKeyFrame",
+            "the next key frame is waited for, because nothing before it can be decoded",
+        ),
+        DropReason::Closed => (GapReason::RecorderStopped, "Stopping", "the recorder stops"),
     }
 }
 

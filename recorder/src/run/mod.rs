@@ -20,7 +20,7 @@ use std::time::Duration;
 use framekeeper_crds::RecorderPhase;
 use framekeeper_ingest::{Ingest, IngestConfig};
 use framekeeper_store::Store;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 use crate::assignment::{Assignment, FileWatch, Secrets, Version, write_copy};
@@ -82,7 +82,7 @@ impl StartError {
 /// Runs until SIGTERM or SIGINT.
 #[must_use]
 pub fn run(options: &RunOptions) -> Exit {
-    match Worker::start(options).and_then(Worker::work) {
+    match Worker::start(options).map(Worker::work) {
         Ok(exit) => exit,
         Err(error) => {
             error!(exit_status = error.exit().code(), "{error}");
@@ -102,11 +102,33 @@ struct Worker {
     volumes: Volumes,
     store: Arc<Store>,
     channels: Channels,
+    signals: Signals,
+}
+
+/// The signals that ask for an orderly end; listened for before anything else begins.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen(runtime: &tokio::runtime::Runtime) -> std::io::Result<Self> {
+        let _inside = runtime.enter();
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
 }
 
 impl Worker {
     fn start(options: &RunOptions) -> Result<Self, StartError> {
         let system = |what| move |source| StartError::System { what, source };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(HTTP_READERS)
+            .thread_name("http")
+            .enable_all()
+            .build()
+            .map_err(system("the HTTP server's threads could not be started"))?;
+        let signals = Signals::listen(&runtime).map_err(system("signals cannot be handled"))?;
         let listen = |source| StartError::Listen { address: options.listen, source };
         let listener = TcpListener::bind(options.listen).map_err(listen)?;
         listener.set_nonblocking(true).map_err(listen)?;
@@ -118,14 +140,6 @@ impl Worker {
         let view = Arc::new(View::new(assignment.name.clone(), supervisor::restarts()));
         view.set_assignment_is_stale(origin.stale);
         info!(recorder = assignment.name, version = %assignment.version, channels = assignment.channels.len(), volumes = assignment.volumes.len(), "the assignment");
-
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .max_blocking_threads(HTTP_READERS)
-            .thread_name("http")
-            .enable_all()
-            .build()
-            .map_err(system("the HTTP server's threads could not be started"))?;
 
         let mut status = StatusFile::new(options.status.as_deref());
         let (mut volumes, store) = match volumes::open(&options.volumes, &assignment) {
@@ -168,36 +182,34 @@ impl Worker {
         });
         view.set_phase(RecorderPhase::Ready);
         info!(address = %http, "listening");
-        let mut worker = Self { runtime, view, watch, assignment, secrets, status, http, volumes, store, channels };
+        let mut worker =
+            Self { runtime, view, watch, assignment, secrets, status, http, volumes, store, channels, signals };
         worker.keep_copies();
         Ok(worker)
     }
 
-    fn work(mut self) -> Result<Exit, StartError> {
-        let system = |source| StartError::System { what: "signals cannot be handled", source };
-        let runtime_handle = self.runtime.handle().clone();
+    fn work(mut self) -> Exit {
+        let handle = self.runtime.handle().clone();
         let mut hung = Hung::default();
-        let exit = runtime_handle.block_on(async {
-            let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
-            let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
+        let exit = handle.block_on(async {
             let mut look = tokio::time::interval(LOOK);
             look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
-                    _ = terminate.recv() => return Ok(Exit::Ok),
-                    _ = interrupt.recv() => return Ok(Exit::Ok),
+                    _ = self.signals.terminate.recv() => return Exit::Ok,
+                    _ = self.signals.interrupt.recv() => return Exit::Ok,
                     _ = look.tick() => self.look(),
                 }
                 if !self.channels.is_running() || hung.look(self.view.ticks().ticks) {
                     error!("the tick thread ended or hangs; a restart is the way out");
-                    return Ok(Exit::Internal);
+                    return Exit::Internal;
                 }
             }
-        })?;
+        });
         if exit == Exit::Ok {
             self.drain();
         }
-        Ok(exit)
+        exit
     }
 
     /// What is looked at each 250 ms.
@@ -213,6 +225,8 @@ impl Worker {
         self.channels.look(&mut self.secrets);
         self.view.set_ticks(self.channels.ticks());
         self.volumes.publish(&self.store, &self.view);
+        let usable = self.volumes.ready().next().is_some();
+        self.view.set_phase(if usable { RecorderPhase::Ready } else { RecorderPhase::Failed });
         tell(&mut self.status, &self.assignment, &self.view, self.http);
     }
 
@@ -267,7 +281,10 @@ impl Worker {
 }
 
 fn tell(status: &mut StatusFile, assignment: &Assignment, view: &View, http: SocketAddr) {
-    if let Err(error) = status.update(&assignment.object, view, http, clock::wall()) {
+    // Said once: it is tried again at each look.
+    if let Err(error) = status.update(&assignment.object, view, http, clock::wall())
+        && status.complain()
+    {
         warn!("the status could not be written: {error}");
     }
 }

@@ -14,7 +14,7 @@ use framekeeper_crds::{
 };
 use framekeeper_media::WallTime;
 
-use crate::channel::Condition;
+use crate::channel::{Condition, RECORDING};
 use crate::view::{View, VolumeView};
 
 /// Writes the status file, when there is something new to say.
@@ -24,12 +24,18 @@ pub(crate) struct StatusFile {
     last: Option<RecorderStatus>,
     /// The view's transitions that `last` tells of.
     told: Option<u64>,
+    complained: bool,
 }
 
 impl StatusFile {
     /// At `path`; without one the status is only kept.
     pub(crate) fn new(path: Option<&Path>) -> Self {
-        Self { path: path.map(Path::to_owned), last: None, told: None }
+        Self { path: path.map(Path::to_owned), last: None, told: None, complained: false }
+    }
+
+    /// Whether a failure to write is news: true once, until a write succeeds again.
+    pub(crate) fn complain(&mut self) -> bool {
+        !std::mem::replace(&mut self.complained, true)
     }
 
     /// Brings the file up to date: `object` is the assignment in effect.
@@ -51,6 +57,7 @@ impl StatusFile {
         }
         self.last = Some(status);
         self.told = Some(transitions);
+        self.complained = false;
         Ok(())
     }
 }
@@ -80,7 +87,7 @@ fn make(
         .collect();
     for entry in view.channels() {
         let Condition { state, reason, message, since } = entry.stats.condition();
-        if state != ChannelState::Recording {
+        if state != ChannelState::Recording || reason != RECORDING {
             channels.push(ChannelStatus {
                 stream: StreamRef {
                     namespace: entry.stream.namespace.clone(),

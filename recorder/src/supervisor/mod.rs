@@ -90,7 +90,9 @@ async fn supervise(arguments: &[OsString]) -> std::io::Result<u8> {
             return Ok(u8::try_from(code).unwrap_or(Exit::Internal.code()));
         }
         if stopping || worker.killed {
-            return Ok(Exit::Internal.code());
+            // Asked before it could listen: there was nothing to end in order.
+            let unprepared = !worker.killed && status.signal() == Some(Signal::TERM.as_raw());
+            return Ok(if unprepared { Exit::Ok } else { Exit::Internal }.code());
         }
         let delay = restarts.next(worker.started.elapsed());
         warn!(how = %Ending(status), after_s = worker.started.elapsed().as_secs_f32(), restarts = restarts.count(), delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX), "the recorder ended and is restarted");
