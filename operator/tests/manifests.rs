@@ -81,6 +81,7 @@ fn what_is_read() {
     let secret = &reading.manifests.secrets[&Key::new("default", "s")].object;
     assert_eq!(secret.get("username"), Some(b"admin".as_slice()));
     assert_eq!(secret.get("password"), Some(b"12345".as_slice()));
+    assert!(!format!("{reading:?}").contains("12345"));
 }
 
 #[test]

@@ -282,6 +282,7 @@ impl Reading {
                     self.warnings.push(placed.place.mistake(&object, &format!("data.{name}"), "", message));
                 }
             }
+            placed.place.node.forget_values();
             self.insert(|manifests| &mut manifests.secrets, "Secret", key, placed);
         }
     }

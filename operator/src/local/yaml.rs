@@ -107,6 +107,15 @@ impl Node {
         line
     }
 
+    /// Forgets all values and keeps where they stood, for what must not be kept in readable form.
+    pub fn forget_values(&mut self) {
+        match &mut self.value {
+            Value::List(items) => items.iter_mut().for_each(Node::forget_values),
+            Value::Map(entries) => entries.iter_mut().for_each(|entry| entry.node.forget_values()),
+            value => *value = Value::Null,
+        }
+    }
+
     fn size(&self) -> usize {
         1 + match &self.value {
             Value::List(items) => items.iter().map(Node::size).sum(),
