@@ -418,6 +418,9 @@ impl Core {
         self.early_audio.clear();
         if end.kind == SessionEndKind::Stopped {
             self.gap = self.gap.or(Some(GapReason::Unknown));
+            if end.retry_in_us.is_some() {
+                self.report(ChannelState::Connecting, "Connecting", || end.message, out);
+            }
             return;
         }
         self.gap = Some(gap_reason(end.kind));

@@ -121,6 +121,12 @@ impl Bench {
         self.event(Event::Ended(SessionEnd { kind, message: format!("{kind:?}"), retry_in_us: Some(500_000) }));
     }
 
+    /// The source was removed.
+    fn stopped(&mut self) {
+        let message = "removed".to_owned();
+        self.event(Event::Ended(SessionEnd { kind: SessionEndKind::Stopped, message, retry_in_us: None }));
+    }
+
     fn runs(&self) -> Vec<Option<GapReason>> {
         self.got.iter().filter_map(|got| if let Got::Run(gap) = got { Some(*gap) } else { None }).collect()
     }
@@ -177,7 +183,7 @@ fn a_steady_camera_is_one_run_without_a_frame_missing() {
     let mut bench = Bench::playing(false);
     bench.frames = 25;
     bench.seconds(10);
-    bench.ended(SessionEndKind::Stopped);
+    bench.stopped();
     bench.check();
     assert_eq!(bench.runs(), [None]);
     assert_eq!(bench.identities(), (25..bench.frames as u64).collect::<Vec<_>>());
@@ -220,6 +226,28 @@ fn a_reconnect_is_a_run_behind_a_gap_with_the_latest_reason() {
             (ChannelState::Recording, "Recording"),
             (ChannelState::Backoff, "SessionEnded"),
             (ChannelState::Backoff, "CameraUnreachable"),
+            (ChannelState::Recording, "Recording"),
+        ]
+    );
+}
+
+#[test]
+fn a_source_that_is_changed_connects_anew() {
+    let mut bench = Bench::playing(false);
+    bench.seconds(2);
+    bench.ended(SessionEndKind::Stopped);
+    bench.event(Event::Connecting);
+    bench.event(Event::Playing(parameters(PPS, false)));
+    bench.seconds(2);
+    bench.check();
+    assert_eq!(bench.runs(), [None, Some(GapReason::Unknown)]);
+    let states: Vec<_> = bench.states().into_iter().skip(1).collect();
+    assert_eq!(
+        states,
+        [
+            (ChannelState::Recording, "Recording"),
+            (ChannelState::Connecting, "Connecting"),
+            (ChannelState::Connecting, "WaitingForKeyFrame"),
             (ChannelState::Recording, "Recording"),
         ]
     );
@@ -386,7 +414,7 @@ proptest! {
                 }
             }
         }
-        bench.ended(SessionEndKind::Stopped);
+        bench.stopped();
         bench.check();
         prop_assert_eq!(bench.identities(), expected);
     }
