@@ -16,7 +16,7 @@ use serve_footage::*;
 const PLAIN: &str = "-preset ultrafast -bf 0 -g 25 -keyint_min 25 -sc_threshold 0";
 const REORDERED: &str = "-preset fast -bf 3 -g 50 -keyint_min 50 -sc_threshold 0";
 /// Key frames are recovery points with pictures that lead them.
-const OPEN_GOP: &str = "-preset fast -bf 3 -g 25 -keyint_min 25 -sc_threshold 0 -x264-params open-gop=1:b-pyramid=none";
+const OPEN_GOP: &str = "-preset fast -bf 3 -g 25 -keyint_min 25 -sc_threshold 0 -x264-params open-gop=1";
 
 static PLAIN_SOURCE: LazyLock<Source> = LazyLock::new(|| encode(12, "160x96", PLAIN, Some("-b:a 64k")));
 static REORDERED_SOURCE: LazyLock<Source> = LazyLock::new(|| encode(12, "160x96", REORDERED, Some("-b:a 64k -ar 48000")));
@@ -30,7 +30,7 @@ fn spec(source: &Source) -> RunSpec<'_> {
         wall_us: START,
         gops_per_segment: 2,
         fills_on: false,
-        gap: GapReason::First,
+        gap: GapReason::FirstRun,
     }
 }
 
@@ -75,6 +75,15 @@ fn check(clip: &Clip, expected: &[Shown], kept: bool) {
             assert!((got - wanted).abs() < 0.001, "a frame of {wanted} s is shown at {got} s");
         }
     }
+}
+
+/// Presentation times, 90 kHz, of the video packets that a player would show.
+fn shown_packets(path: &str) -> Vec<i64> {
+    let packets = probe(path, &["-select_streams", "v", "-show_packets"]);
+    let shown = packets["packets"].as_array().unwrap().iter().filter(|p| !p["flags"].as_str().unwrap().contains('D'));
+    let mut times: Vec<i64> = shown.map(|packet| packet["pts"].as_i64().unwrap()).collect();
+    times.sort_unstable();
+    times
 }
 
 /// Audio covers the clip, and begins no further from its beginning than a frame.
@@ -130,9 +139,13 @@ fn pictures_that_lead_their_key_frame() {
     for frame in 20..80 {
         let (from, to) = (START + frame * 40_000, START + frame * 40_000 + 200_000);
         let (clip, expected) = (clip(&footage, from, to, Gaps::Close), shown(&spec(&source), from, to));
-        // A decoder that begins at such a key frame complains of the pictures before it, which the clip does not show.
-        let (got, _) = pictures_and_messages(&clip.path());
-        assert_eq!(got, expected.iter().map(|shown| shown.picture.as_str()).collect::<Vec<_>>(), "from frame {frame}");
+        let shown = shown_packets(&clip.path());
+        let wanted = expected.iter().map(|shown| (shown.wall_us - expected[0].wall_us) * 9 / 100);
+        assert_eq!(shown, wanted.collect::<Vec<_>>(), "from frame {frame}");
+        if frame < 25 {
+            // Decoding begins at an IDR picture. Where it cannot, ffmpeg misses what later frames tell it to forget, and drops some.
+            check(&clip, &expected, true);
+        }
     }
 }
 

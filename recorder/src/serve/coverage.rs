@@ -133,22 +133,22 @@ mod tests {
 
     #[test]
     fn gaps_are_between_what_is_covered() {
-        let runs = [run(0, 10, GapReason::First), run(5, 7, GapReason::ClockStep), run(9, 12, GapReason::Takeover), run(20, 30, GapReason::Silence)];
+        let runs = [run(0, 10, GapReason::FirstRun), run(5, 7, GapReason::ClockStep), run(9, 12, GapReason::Takeover), run(20, 30, GapReason::Silence)];
         assert_eq!(gaps(&runs), [(WallTime(12_000_000), WallTime(20_000_000), "Silence")]);
     }
 
     #[test]
     fn the_gap_before_the_first_run_counts_where_it_is_known() {
-        let mut later = run(20, 30, GapReason::Killed);
+        let mut later = run(20, 30, GapReason::RecorderCrashed);
         assert!(gaps(std::slice::from_ref(&later)).is_empty());
         later.previous_end = Some(WallTime(12_000_000));
-        assert_eq!(gaps(&[later])[0].2, "Killed");
+        assert_eq!(gaps(&[later])[0].2, "RecorderCrashed");
     }
 
     #[test]
     fn rounding_is_no_gap() {
         let mut second = run(10, 20, GapReason::Unknown);
         second.from = WallTime(10_000_900);
-        assert!(gaps(&[run(0, 10, GapReason::First), second]).is_empty());
+        assert!(gaps(&[run(0, 10, GapReason::FirstRun), second]).is_empty());
     }
 }

@@ -233,7 +233,7 @@ mod tests {
             run: Uuid::from_u128(video_offset as u128),
             epoch: 1,
             rank: 0,
-            gap_reason: framekeeper_store::GapReason::First,
+            gap_reason: framekeeper_store::GapReason::FirstRun,
             plan: framekeeper_media::boxes::run::PlanVersion { term: 1, sequence: 1 },
             recorder: Uuid::nil(),
             previous_offset: 0,

@@ -107,19 +107,10 @@ pub(crate) fn probe(path: &str, arguments: &[&str]) -> serde_json::Value {
 
 /// MD5 of each decoded video frame that a player would show, in order. Any message of ffmpeg's is a failure.
 pub(crate) fn pictures(path: &str) -> Vec<String> {
-    let (pictures, messages) = pictures_and_messages(path);
-    assert_eq!(messages, "", "ffmpeg says of {path}");
-    pictures
-}
-
-/// The same, and what ffmpeg says.
-pub(crate) fn pictures_and_messages(path: &str) -> (Vec<String>, String) {
     let arguments = ["-v", "error", "-xerror", "-i", path, "-map", "0:v", "-fps_mode", "passthrough", "-f", "framemd5", "-"];
-    let output = Command::new("ffmpeg").args(arguments).output().expect("ffmpeg");
-    let listing = String::from_utf8(output.stdout).unwrap();
+    let listing = run("ffmpeg", &arguments);
     let lines = listing.lines().filter(|line| !line.starts_with('#'));
-    let pictures = lines.map(|line| line.rsplit(',').next().unwrap().trim().to_owned()).collect();
-    (pictures, String::from_utf8_lossy(&output.stderr).into_owned())
+    lines.map(|line| line.rsplit(',').next().unwrap().trim().to_owned()).collect()
 }
 
 /// Presentation times of the frames that a player would show, in seconds.
