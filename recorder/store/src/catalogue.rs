@@ -17,7 +17,7 @@ const NAME: &str = "catalogue.redb";
 const CACHE_BYTES: usize = 32 << 20;
 /// Segments and runs are in order of time but for steps of the clock: a search looks at this many more before the first that
 /// ends too early.
-const LOOK_BEHIND: usize = 64;
+const LOOK_BEHIND: usize = 16;
 
 type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
@@ -225,10 +225,10 @@ impl View {
     pub(crate) fn segments(&self, stream: Uuid, from: WallTime, to: WallTime) -> Result<Vec<SealedSegment>> {
         let mut found = Vec::new();
         self.backwards(SEGMENTS, stream, to, |bytes| {
-            let segment = segment(bytes)?;
-            let inside = segment.end > from;
+            // Most that are looked at end too early: the rest of those is not read.
+            let inside = SealedSegment::end_in(bytes).map_err(damaged)? > from;
             if inside {
-                found.push(segment);
+                found.push(segment(bytes)?);
             }
             Ok(inside)
         })?;

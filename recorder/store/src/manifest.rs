@@ -172,6 +172,15 @@ impl Record {
 }
 
 impl SealedSegment {
+    /// The end of a segment, from its record's payload alone.
+    pub(crate) fn end_in(payload: &[u8]) -> Result<WallTime, Ended> {
+        /// Kind, version, fragments, file number, nonce, stream, number, init hash, first.
+        const BEFORE_END: usize = 8 + 8 + 8 + 16 + 8 + 8 + 8;
+        let mut r = Reader::new(payload);
+        r.take(BEFORE_END)?;
+        Ok(WallTime(r.i64()?))
+    }
+
     fn write(&self, w: &mut BoxWriter) {
         w.u64(self.file_number);
         w.u64(self.nonce);
@@ -319,6 +328,11 @@ mod tests {
                 assert!(Record::decode(&payload[..cut]).is_err(), "a record cut at {cut} must not be accepted");
             }
         }
+    }
+
+    #[test]
+    fn the_end_is_found_without_reading_the_rest() {
+        assert_eq!(SealedSegment::end_in(&Record::Sealed(sealed()).payload()), Ok(sealed().end));
     }
 
     #[test]

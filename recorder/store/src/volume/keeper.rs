@@ -28,7 +28,7 @@ const PERSIST_US: u64 = 60_000_000;
 /// Readers have let go of a retired segment after that long.
 pub(crate) const LEASE_US: u64 = 60_000_000;
 /// Records given to the catalogue in one transaction.
-const BATCH: usize = 2_000;
+const BATCH: usize = 20_000;
 /// The manifest is written anew when so many of its records, and more than half, mean nothing any more.
 const DEAD_RECORDS: u64 = 20_000;
 

@@ -107,6 +107,9 @@ impl Pool {
     /// How many more files should be on their way to being free, when so many streams record and so many files hold footage that
     /// is still being written.
     pub(crate) fn wanted(&self, recording: u64) -> u64 {
+        if recording == 0 {
+            return 0;
+        }
         let unmade = if self.full { 0 } else { self.total.saturating_sub(self.made) };
         let coming = self.ready.len() as u64 + self.retired.len() as u64 + unmade;
         // One for each stream, should all roll over at once, but never more than half of what is not being written.
@@ -165,7 +168,7 @@ mod tests {
     #[test]
     fn retirement_begins_when_free_files_get_few() {
         let mut pool = Pool::new(vec![1, 2], 20, 20, 21..21);
-        assert_eq!(pool.wanted(1), 0);
+        assert_eq!((pool.wanted(0), pool.wanted(1)), (0, 0));
         assert_eq!(pool.wanted(3), 2);
         pool.retire(7, 0);
         assert_eq!(pool.wanted(3), 1);
