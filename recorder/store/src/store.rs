@@ -293,7 +293,10 @@ impl Store {
         for volume in self.inner.volumes.iter().filter(|v| !v.has_failed()) {
             // In memory first: from now on nothing that is held is retired.
             change(volume);
-            let written = volume.record(record.clone(), None).and_then(|()| lock(&volume.manifest).file().sync());
+            let written = volume.record(record.clone(), None).and_then(|()| {
+                let manifest = lock(&volume.manifest).file();
+                manifest.sync()
+            });
             written.map_err(|source| {
                 volume.fail("write manifest.log", &source);
                 HoldError::Io { volume: volume.uuid, source }

@@ -257,3 +257,27 @@ fn frames_before_the_first_random_access_point_are_dropped() {
     let stats = store.stream_stats(uid).unwrap();
     assert_eq!(stats.video_frames, 25);
 }
+
+/// The catalogue is a cache: when its file cannot be written any more, recording and finding go on.
+#[test]
+fn a_catalogue_that_cannot_grow_is_kept_in_memory() {
+    let (disk, site) = Site::mem(12);
+    let faults = FaultDisk::new(Arc::new(disk));
+    let site = Site { env: framekeeper_store::env::Env { disk: Arc::new(faults.clone()), ..site.env.clone() }, ..site };
+    let store = site.open();
+    let mut camera = Camera::new("door");
+    let uid = camera.ident.uid;
+    let mut writer = store.stream(camera.ident.clone()).unwrap();
+    writer.begin_run(camera.run());
+    record(&site, &store, &mut writer, &mut camera, 60);
+    faults.inject(Fault::always(Operation::Write, Trouble::Enospc).below("catalogue.redb"));
+    faults.inject(Fault::always(Operation::Read, Trouble::Eio).below("catalogue.redb"));
+    // More than the volume holds: without a catalogue nothing could be retired.
+    record(&site, &store, &mut writer, &mut camera, 600);
+    let reader = store.reader();
+    let segments = reader.segments(uid, ALWAYS.0, ALWAYS.1).unwrap();
+    assert!(segments.len() > 5 && segments[0].number > 0, "{segments:?}");
+    let frames = frames_of(&reader, &camera);
+    assert_eq!(frames, (frames[0]..camera.next_frame).collect::<Vec<_>>());
+    assert!(store.volumes()[0].failed.is_none());
+}

@@ -13,8 +13,9 @@ use framekeeper_media::boxes::run::{RUN_BOX_LENGTH, RunBox};
 use super::open::{Later, recovered};
 use super::unit::seal_file;
 use super::{Volume, pool};
+use crate::catalogue::{Catalogue, CatalogueError};
 use crate::env::{File, read_exact};
-use crate::manifest::{Record, SealedSegment};
+use crate::manifest::{HEADER_BYTES, Record, SealedSegment};
 use crate::manifest_log::{self, Position};
 use crate::names;
 use crate::segment::index::run_parts;
@@ -117,14 +118,36 @@ impl Keeper {
         let position = Some(last.position);
         let records: Vec<_> = jobs.iter().map(|job| job.record.clone()).collect();
         // Under the write lock, so that readers see each segment either here or there.
-        let Ok(catalogue) = self.volume.catalogue.write() else { return };
+        let Ok(mut catalogue) = self.volume.catalogue.write() else { return };
         if let Err(error) = catalogue.apply(&records, position) {
-            tracing::error!(%error, volume = %self.volume.uuid, "the catalogue failed; segments stay in memory");
-            return;
+            // A file system that is full, for instance. The catalogue is a cache: it can be anywhere.
+            tracing::error!(%error, volume = %self.volume.uuid, "the catalogue failed, and is built anew in memory");
+            match self.in_memory() {
+                Ok(anew) => *catalogue = anew,
+                Err(error) => {
+                    tracing::error!(%error, volume = %self.volume.uuid, "the catalogue cannot be built; segments stay in memory");
+                    crate::lock(&self.volume.jobs).splice(0..0, jobs);
+                    return;
+                }
+            }
         }
         for live in jobs.iter().filter_map(|job| job.live.as_ref()) {
             self.volume.remove_live(live);
         }
+    }
+
+    /// The whole manifest as a catalogue in memory. What else waits to be applied is in it twice then, which does no harm.
+    fn in_memory(&self) -> io::Result<Catalogue> {
+        let other = |e: CatalogueError| io::Error::other(e.to_string());
+        let (file, end) = {
+            let manifest = crate::lock(&self.volume.manifest);
+            (manifest.file(), manifest.end())
+        };
+        let catalogue = Catalogue::in_memory().map_err(other)?;
+        let mut records = Vec::new();
+        manifest_log::replay(file.as_ref(), HEADER_BYTES, end.offset, |record, _| records.push(record))?;
+        catalogue.apply(&records, Some(end)).map_err(other)?;
+        Ok(catalogue)
     }
 
     /// Makes empty files: the few that the next roll-overs need, or (`all`) as many as the budget allows, some a round.
@@ -293,8 +316,12 @@ impl Keeper {
 
     /// Writes the manifest anew with what still counts.
     pub(crate) fn compact_now(&self) -> io::Result<()> {
-        let mut manifest = crate::lock(&self.volume.manifest);
         self.apply_jobs();
+        let mut manifest = crate::lock(&self.volume.manifest);
+        if !crate::lock(&self.volume.jobs).is_empty() {
+            // Something was sealed meanwhile: the next round is as good.
+            return Ok(());
+        }
         let Ok(catalogue) = self.volume.catalogue.write() else { return Ok(()) };
         let Ok(view) = catalogue.view() else { return Ok(()) };
         let holds = crate::lock(&self.volume.holds).clone();
@@ -381,6 +408,10 @@ impl Keeper {
     fn look_at(&self, path: &Path) -> io::Result<()> {
         let file = match self.volume.folder.open(path, true) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                tracing::warn!(path = %path.display(), "a file among the segments cannot be opened, and is left alone");
+                return Ok(());
+            }
             other => other?,
         };
         let head = match head(file.as_ref()) {

@@ -34,6 +34,8 @@ const SEGMENT_BYTES_AT_MOST: u64 = 1 << 30;
 const BLOCK_BYTES: u64 = 4096;
 /// One to write, one free, and some to read.
 const FILES_AT_LEAST: u64 = 4;
+/// What the manifest and the catalogue take for each segment, with room to spare.
+const BOOKKEEPING_BYTES_A_FILE: u64 = 4096;
 /// Files made before recording may begin, at most; the keeper makes the rest.
 const FIRST_FILES: u64 = 16;
 
@@ -137,7 +139,8 @@ pub(crate) fn open(at: usize, store: &StoreConfig, config: &VolumeConfig, env: &
     };
     let total = config.budget_bytes / config.segment_bytes;
     let made = ready.len() as u64 + retired.len() as u64 + in_use;
-    let needed_bytes = total.saturating_sub(made).saturating_mul(config.segment_bytes);
+    let missing_bytes = total.saturating_sub(made).saturating_mul(config.segment_bytes);
+    let needed_bytes = missing_bytes.saturating_add(total.saturating_mul(BOOKKEEPING_BYTES_A_FILE));
     let free_bytes = folder.space().map_err(io("ask for free space"))?.free_bytes;
     if needed_bytes > free_bytes {
         return Err(OpenError::NoSpace {
@@ -267,7 +270,13 @@ type Recovered = (HashMap<Uuid, Slot>, Vec<(StreamIdent, Option<PreviousRun>)>);
 fn recover(volume: &Arc<Volume>, newest: &[PathBuf], closed_in_order: bool, deadline_us: u64) -> io::Result<Recovered> {
     let mut by_stream: HashMap<Uuid, Candidate> = HashMap::new();
     for path in newest {
-        let file = volume.folder.open(path, true)?;
+        let file = match volume.folder.open(path, true) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                tracing::warn!(path = %path.display(), "a file among the segments cannot be opened, and is left alone");
+                continue;
+            }
+            other => other?,
+        };
         let head = match walk::head(file.as_ref()) {
             Ok(head) => head,
             Err(HeadError::Io(e)) => return Err(e),

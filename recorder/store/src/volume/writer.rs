@@ -437,9 +437,10 @@ impl Writer {
         let written = write_unit(active.live.fixed.file.as_ref(), &unit.parts, unit.offset, active.placer.rest())?;
         let fixed = &active.live.fixed;
         if !active.visible {
+            // Known before it can be found: whoever looks for forgotten files must not take it for one.
+            self.volume.add_live(active.live.clone());
             self.make_visible(fixed)?;
             active.visible = true;
-            self.volume.add_live(active.live.clone());
         }
         let audio_timescale = fixed.audio_timescale;
         active.live.wrote(end, |index| {
