@@ -179,6 +179,8 @@ impl ChannelSink {
     fn report(&mut self, report: &Report, at: TickTime) {
         self.stats.set_condition(report, at.wall);
         self.view.transition();
+        // A new state of the session hides what was said of the store; it will be said again.
+        self.dropping = None;
         let Report { reason, message, .. } = report;
         match report.state {
             ChannelState::Recording => {
@@ -189,10 +191,10 @@ impl ChannelSink {
                 }
             }
             ChannelState::Backoff | ChannelState::Failed => {
-                warn!(stream = self.name, reason, message, again = self.complained, "not recording");
+                warn!(stream = self.name, reason, again = self.complained, "not recording: {message}");
                 self.complained = true;
             }
-            ChannelState::Connecting | ChannelState::Suspended => info!(stream = self.name, reason, message),
+            ChannelState::Connecting | ChannelState::Suspended => info!(stream = self.name, reason, "{message}"),
         }
     }
 }
