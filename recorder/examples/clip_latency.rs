@@ -85,8 +85,15 @@ fn frames(segment: &Segment) -> SegmentFrames {
         });
         offset += VIDEO_BYTES;
         if (frame + 1) % FRAGMENT == 0 || frame + 1 == VIDEO_FRAMES {
-            while heard < AUDIO_FRAMES && (u64::from(heard) * 1024 * 25 < u64::from(frame) * 48_000 || frame + 1 == VIDEO_FRAMES) {
-                frames.audio.push(AudioEntry { time: i64::from(heard) * 1024, duration: 1024, offset, len: AUDIO_BYTES });
+            while heard < AUDIO_FRAMES
+                && (u64::from(heard) * 1024 * 25 < u64::from(frame) * 48_000 || frame + 1 == VIDEO_FRAMES)
+            {
+                frames.audio.push(AudioEntry {
+                    time: i64::from(heard) * 1024,
+                    duration: 1024,
+                    offset,
+                    len: AUDIO_BYTES,
+                });
                 offset += AUDIO_BYTES;
                 heard += 1;
             }
@@ -174,7 +181,11 @@ async fn measure() -> anyhow::Result<()> {
             // Anywhere in the month, on no boundary.
             let from = START_US + 1_234_567 + round * 7_654_321_000;
             let to = from + hours * 3_600_000_000;
-            let uri = format!("/v1/streams/a/b/clip.mp4?from={}&to={}", format_time(WallTime(from)), format_time(WallTime(to)));
+            let uri = format!(
+                "/v1/streams/a/b/clip.mp4?from={}&to={}",
+                format_time(WallTime(from)),
+                format_time(WallTime(to))
+            );
             let before = footage.indexes_read.load(Ordering::Relaxed);
             let started = Instant::now();
             let response = app.clone().oneshot(Request::get(&uri).body(Body::empty())?).await?;

@@ -71,7 +71,9 @@ impl StillRequest {
         input.read_exact(&mut len).map_err(invalid)?;
         let len = u32::from_be_bytes(len);
         if len > MAX_HEADER_BYTES {
-            return Err(StillError::Request(format!("a header of {len} bytes; at most {MAX_HEADER_BYTES} are accepted")));
+            return Err(StillError::Request(format!(
+                "a header of {len} bytes; at most {MAX_HEADER_BYTES} are accepted"
+            )));
         }
         let mut json = vec![0; len as usize];
         input.read_exact(&mut json).map_err(invalid)?;
@@ -192,7 +194,8 @@ pub fn decode(request: &StillRequest, coded: Vec<Vec<u8>>) -> Result<Vec<u8>, St
     let earliest = request.samples.iter().map(|sample| sample.pts_us).min().unwrap_or(0);
     let time = |pts_us: i64| gst::ClockTime::from_useconds(pts_us.saturating_sub(earliest).max(0).unsigned_abs());
     let wanted = time(request.wanted_pts_us);
-    let decoded = decoder.static_pad("src").ok_or_else(|| StillError::Decode("the decoder has no output".to_owned()))?;
+    let decoded =
+        decoder.static_pad("src").ok_or_else(|| StillError::Decode("the decoder has no output".to_owned()))?;
     decoded.add_probe(gst::PadProbeType::BUFFER, move |_, info| match info.buffer().and_then(|buffer| buffer.pts()) {
         Some(pts) if pts == wanted => gst::PadProbeReturn::Ok,
         _ => gst::PadProbeReturn::Drop,
@@ -221,9 +224,7 @@ fn take_jpeg(pipeline: &gst::Pipeline, sink: &gst_app::AppSink) -> Result<Vec<u8
     while Instant::now() < deadline {
         if let Some(sample) = sink.try_pull_sample(gst::ClockTime::from_mseconds(50)) {
             let map = sample.buffer().and_then(|buffer| buffer.map_readable().ok());
-            return map
-                .map(|map| map.to_vec())
-                .ok_or_else(|| StillError::Decode("the JPEG cannot be read".to_owned()));
+            return map.map(|map| map.to_vec()).ok_or_else(|| StillError::Decode("the JPEG cannot be read".to_owned()));
         }
         if let Some(message) = pipeline.bus().and_then(|bus| bus.pop_filtered(&[gst::MessageType::Error]))
             && let gst::MessageView::Error(error) = message.view()

@@ -19,7 +19,8 @@ const REORDERED: &str = "-preset fast -bf 3 -g 50 -keyint_min 50 -sc_threshold 0
 const OPEN_GOP: &str = "-preset fast -bf 3 -g 25 -keyint_min 25 -sc_threshold 0 -x264-params open-gop=1";
 
 static PLAIN_SOURCE: LazyLock<Source> = LazyLock::new(|| encode(12, "160x96", PLAIN, Some("-b:a 64k")));
-static REORDERED_SOURCE: LazyLock<Source> = LazyLock::new(|| encode(12, "160x96", REORDERED, Some("-b:a 64k -ar 48000")));
+static REORDERED_SOURCE: LazyLock<Source> =
+    LazyLock::new(|| encode(12, "160x96", REORDERED, Some("-b:a 64k -ar 48000")));
 static LARGER_SOURCE: LazyLock<Source> = LazyLock::new(|| encode(4, "320x192", PLAIN, Some("-b:a 64k -ar 16000")));
 static SILENT_SOURCE: LazyLock<Source> = LazyLock::new(|| encode(6, "160x96", PLAIN, None));
 
@@ -151,7 +152,8 @@ fn pictures_that_lead_their_key_frame() {
 
 #[test]
 fn a_gop_that_began_in_an_earlier_segment() {
-    let mut source = encode(4, "160x96", "-preset ultrafast -bf 0 -g 100 -keyint_min 100 -sc_threshold 0", Some("-b:a 64k"));
+    let mut source =
+        encode(4, "160x96", "-preset ultrafast -bf 0 -g 100 -keyint_min 100 -sc_threshold 0", Some("-b:a 64k"));
     // Where the fake cuts its segments, without making these frames random access points.
     let cuts = [30, 60, 90];
     cuts.iter().for_each(|at| source.video[*at].key = true);
@@ -172,7 +174,13 @@ fn gaps_are_closed_or_kept() {
     for source in [&*PLAIN_SOURCE, &*REORDERED_SOURCE] {
         for fills_on in [false, true] {
             let first = RunSpec { frames: 0..130, ..spec(source) };
-            let second = RunSpec { frames: 150..300, wall_us: START + 20 * S, fills_on, gap: GapReason::Silence, ..spec(source) };
+            let second = RunSpec {
+                frames: 150..300,
+                wall_us: START + 20 * S,
+                fills_on,
+                gap: GapReason::Silence,
+                ..spec(source)
+            };
             let mut footage = Memory::new();
             footage.record(&first);
             footage.record(&second);
@@ -214,10 +222,8 @@ fn audio_stays_with_its_pictures_across_many_gaps() {
 
 #[test]
 fn parameters_may_change() {
-    let (first, second) = (RunSpec { frames: 0..150, ..spec(&PLAIN_SOURCE) }, RunSpec {
-        wall_us: START + 8 * S,
-        ..spec(&LARGER_SOURCE)
-    });
+    let (first, second) =
+        (RunSpec { frames: 0..150, ..spec(&PLAIN_SOURCE) }, RunSpec { wall_us: START + 8 * S, ..spec(&LARGER_SOURCE) });
     let mut footage = Memory::new();
     footage.record(&first);
     footage.record(&second);

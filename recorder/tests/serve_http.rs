@@ -181,7 +181,10 @@ async fn coverage_names_runs_and_gaps() {
     let all = get("/v1/streams/default/door/coverage".to_owned()).await;
     assert_eq!(all["runs"].as_array().unwrap().len(), 2);
     assert_eq!((&all["runs"][0]["from"], &all["runs"][0]["to"]), (&at(0).into(), &at(5_000).into()));
-    assert_eq!((&all["runs"][0]["frames"], &all["runs"][0]["epoch"], &all["runs"][0]["rank"]), (&125.into(), &1.into(), &0.into()));
+    assert_eq!(
+        (&all["runs"][0]["frames"], &all["runs"][0]["epoch"], &all["runs"][0]["rank"]),
+        (&125.into(), &1.into(), &0.into())
+    );
     let gap = serde_json::json!([{"from": at(5_000), "to": at(10_000), "reason": "Silence"}]);
     assert_eq!(all["gaps"], gap);
     let inside_the_gap = get(door("coverage", 6_000, 7_000)).await;
@@ -278,7 +281,15 @@ fn likeness(jpeg: &str, number: usize) -> f64 {
     let picture = format!("testsrc2=size=160x96:rate=25:duration=7,select=eq(n\\,{number})");
     let output = std::process::Command::new("ffmpeg")
         .args(["-v", "info", "-i", jpeg, "-f", "lavfi", "-i", &picture])
-        .args(["-lavfi", "[0]scale=160:96,format=yuv420p,setpts=0[a];[1]setpts=0[b];[a][b]psnr", "-frames:v", "1", "-f", "null", "-"])
+        .args([
+            "-lavfi",
+            "[0]scale=160:96,format=yuv420p,setpts=0[a];[1]setpts=0[b];[a][b]psnr",
+            "-frames:v",
+            "1",
+            "-f",
+            "null",
+            "-",
+        ])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

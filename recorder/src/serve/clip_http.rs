@@ -147,7 +147,9 @@ fn entity_tag(stream: Uuid, plan: &Plan, layout: &Layout) -> String {
 
 /// A name for the downloaded file, of characters that every system takes.
 fn file_name(namespace: &str, name: &str, from: WallTime, to: WallTime) -> String {
-    let plain = |text: String| text.replace([':'], "").replace(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '.', "_");
+    let plain = |text: String| {
+        text.replace([':'], "").replace(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '.', "_")
+    };
     plain(format!("{namespace}_{name}_{}_{}.mp4", format_time(from), format_time(to)))
 }
 

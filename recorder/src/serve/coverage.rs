@@ -133,7 +133,12 @@ mod tests {
 
     #[test]
     fn gaps_are_between_what_is_covered() {
-        let runs = [run(0, 10, GapReason::FirstRun), run(5, 7, GapReason::ClockStep), run(9, 12, GapReason::Takeover), run(20, 30, GapReason::Silence)];
+        let runs = [
+            run(0, 10, GapReason::FirstRun),
+            run(5, 7, GapReason::ClockStep),
+            run(9, 12, GapReason::Takeover),
+            run(20, 30, GapReason::Silence),
+        ];
         assert_eq!(gaps(&runs), [(WallTime(12_000_000), WallTime(20_000_000), "Silence")]);
     }
 

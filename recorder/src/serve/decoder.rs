@@ -82,7 +82,8 @@ impl Decoder {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| failed("starting the decoder", error))?;
-        let (Some(mut stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        let (Some(mut stdin), Some(stdout), Some(stderr)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Err(Problem::unreadable("the decoder has no pipes".to_owned()));
         };
@@ -93,8 +94,7 @@ impl Decoder {
         };
         let (mut jpeg, mut message) = (Vec::new(), String::new());
         let (mut stdout, mut stderr) = (stdout.take(MAX_JPEG_BYTES), stderr.take(4096));
-        let (_, read, said) =
-            tokio::join!(feed, stdout.read_to_end(&mut jpeg), stderr.read_to_string(&mut message));
+        let (_, read, said) = tokio::join!(feed, stdout.read_to_end(&mut jpeg), stderr.read_to_string(&mut message));
         read.map_err(|error| failed("reading from the decoder", error))?;
         let status = child.wait().await.map_err(|error| failed("waiting for the decoder", error))?;
         let message = if said.is_ok() { message.trim() } else { "" };

@@ -28,7 +28,10 @@ impl SegmentFrames {
     /// About how much memory this takes, in bytes.
     #[must_use]
     pub fn weight(&self) -> usize {
-        size_of_val(self.video.as_slice()) + size_of_val(self.audio.as_slice()) + size_of_val(self.fragments.as_slice()) + 256
+        size_of_val(self.video.as_slice())
+            + size_of_val(self.audio.as_slice())
+            + size_of_val(self.fragments.as_slice())
+            + 256
     }
 }
 
@@ -151,6 +154,6 @@ pub trait Footage: Send + Sync + 'static {
     fn read_at(&self, segment: &Segment, offset: u64, buf: &mut [u8]) -> Result<(), FootageError>;
     /// Asks that these segments stay as they are for up to a minute.
     fn lease(&self, segments: &[Segment]) -> Box<dyn Lease>;
-    /// Frames before this wall time are safe on disk. `None`: nothing is being recorded, and all that there is is safe.
+    /// Of the run that is being recorded, frames before this wall time are safe on disk. `None`: all that there is is safe.
     fn durable_until(&self, stream: Uuid) -> Option<WallTime>;
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::clip::descriptions::Descriptions;
-use super::footage::{Footage, FootageError, Segment, SegmentFrames, VideoEntry};
+use super::footage::{Footage, FootageError, Run, Segment, SegmentFrames, VideoEntry};
 use super::problem::Problem;
 use super::query::{Query, format_time};
 use super::{ServeState, blocking, coverage, find, internal};
@@ -49,8 +49,7 @@ pub(super) async fn frame(
         let stream = find(footage.as_ref(), &namespace, &name)?;
         let found = picture(footage.as_ref(), stream, at, exact).map_err(internal)?;
         let Some(picture) = found else {
-            let nearest =
-                coverage::nearest(footage.as_ref(), stream, at, at.saturating_add_us(1)).map_err(internal)?;
+            let nearest = coverage::nearest(footage.as_ref(), stream, at, at.saturating_add_us(1)).map_err(internal)?;
             let detail = format!("no picture at or before {} is held here", format_time(at));
             return Err(Problem::no_footage(detail, nearest));
         };
@@ -76,7 +75,8 @@ pub(super) async fn frame(
 /// The form of RFC 9110 §5.6.7.
 fn http_date(time: WallTime) -> String {
     let seconds = time.0.div_euclid(1_000_000);
-    Timestamp::from_second(seconds).map_or_else(|_| String::new(), |t| t.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())
+    Timestamp::from_second(seconds)
+        .map_or_else(|_| String::new(), |t| t.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())
 }
 
 /// A picture, and what must be decoded for it.
@@ -89,11 +89,13 @@ struct Picture {
 /// The key frame at or before `at`, or with `exact` the frame that is shown then.
 fn picture(footage: &dyn Footage, stream: Uuid, at: WallTime, exact: bool) -> Result<Option<Picture>, FootageError> {
     let until = at.saturating_add_us(1);
-    let until = footage.durable_until(stream).map_or(until, |durable| until.min(durable));
+    let durable = footage.durable_until(stream).unwrap_or(until);
+    let end_of = |run: &Run| if run.active { until.min(durable).min(run.to) } else { until.min(run.to) };
     let runs = footage.coverage(stream, WallTime(i64::MIN), until)?;
-    let latest = runs.iter().filter(|run| run.from < until).max_by_key(|run| run.to.min(until));
+    let latest = runs.iter().filter(|run| run.from < end_of(run)).max_by_key(|run| end_of(run));
     let Some(run) = latest else { return Ok(None) };
-    let mut end = until.min(run.to);
+    let mut end = end_of(run);
+    let until = end;
     let mut needed: Vec<(Segment, Arc<SegmentFrames>, std::ops::Range<usize>)> = Vec::new();
     let mut wall = None;
     for _ in 0..MAX_LOOKBACK_SEGMENTS {
@@ -141,7 +143,9 @@ impl Picture {
             for entry in entries {
                 let begin = coded.len();
                 if begin as u64 + u64::from(entry.len) > MAX_CODED_BYTES {
-                    return Err(FootageError::Broken("more than 64 MiB would have to be decoded for this picture".into()));
+                    return Err(FootageError::Broken(
+                        "more than 64 MiB would have to be decoded for this picture".into(),
+                    ));
                 }
                 coded.resize(begin + entry.len as usize, 0);
                 let buffer = coded.get_mut(begin..).unwrap_or_default();
@@ -152,7 +156,8 @@ impl Picture {
         let configuration = descriptions
             .avc_configuration()
             .ok_or_else(|| FootageError::Broken("the segment names no H.264 parameters".into()))?;
-        let request = StillRequest { width, wanted_pts_us: self.wall.0, configuration: configuration.to_vec(), samples };
+        let request =
+            StillRequest { width, wanted_pts_us: self.wall.0, configuration: configuration.to_vec(), samples };
         Ok((request, coded))
     }
 }

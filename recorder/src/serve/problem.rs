@@ -95,8 +95,7 @@ impl Problem {
     /// There is no frame where one was asked for: 404.
     #[must_use]
     pub fn no_footage(detail: String, nearest: Nearest) -> Self {
-        let mut problem =
-            Self::new(StatusCode::NOT_FOUND, "/problems/no-footage", "No footage at that time", detail);
+        let mut problem = Self::new(StatusCode::NOT_FOUND, "/problems/no-footage", "No footage at that time", detail);
         problem.nearest = Some(nearest);
         problem
     }
@@ -115,8 +114,7 @@ impl Problem {
     /// Too much is being served already: 503 with Retry-After.
     #[must_use]
     pub fn busy(detail: &str, retry_after_s: u32) -> Self {
-        let mut problem =
-            Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/busy", "Busy", detail.to_owned());
+        let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/busy", "Busy", detail.to_owned());
         problem.retry_after_s = Some(retry_after_s);
         problem
     }
@@ -163,7 +161,10 @@ mod tests {
     fn a_wrong_parameter_names_field_value_and_what_is_right() {
         let json = serde_json::to_value(Problem::parameter("from", "yesterday", "a time")).unwrap();
         assert_eq!(json["status"], 400);
-        assert_eq!((&json["field"], &json["value"], &json["expected"]), (&"from".into(), &"yesterday".into(), &"a time".into()));
+        assert_eq!(
+            (&json["field"], &json["value"], &json["expected"]),
+            (&"from".into(), &"yesterday".into(), &"a time".into())
+        );
     }
 
     #[test]

@@ -42,9 +42,7 @@ impl Query {
     /// # Errors
     /// When it is no RFC 3339 time.
     pub fn time(&self, field: &'static str) -> Result<Option<WallTime>, Problem> {
-        self.get(field)
-            .map(|text| parse_time(text).ok_or_else(|| Problem::parameter(field, text, A_TIME)))
-            .transpose()
+        self.get(field).map(|text| parse_time(text).ok_or_else(|| Problem::parameter(field, text, A_TIME))).transpose()
     }
 
     /// A time that must be given.
@@ -138,7 +136,12 @@ mod tests {
 
     #[test]
     fn wrong_times_are_named() {
-        for text in ["from=&to=2026-11-21T14:03:00Z", "from=1795269780&to=2026-11-21T14:03:00Z", "to=2026-11-21T14:03:00Z", "from=2026-11-21&to=2026-11-21T14:03:00Z"] {
+        for text in [
+            "from=&to=2026-11-21T14:03:00Z",
+            "from=1795269780&to=2026-11-21T14:03:00Z",
+            "to=2026-11-21T14:03:00Z",
+            "from=2026-11-21&to=2026-11-21T14:03:00Z",
+        ] {
             let problem = query(text).required_range().unwrap_err();
             assert_eq!(problem.status(), 400);
             assert_eq!(serde_json::to_value(&problem).unwrap()["field"], "from", "{text}");

@@ -247,10 +247,10 @@ mod tests {
         };
         let frames = frames(&index, &[run_box(500), run_box(600)]);
         assert_eq!(frames.fragments, [(2, 2), (3, 3)]);
-        assert_eq!(frames.runs.iter().map(|run| (run.video.clone(), run.audio.clone())).collect::<Vec<_>>(), [
-            (0..2, 0..2),
-            (2..3, 2..3)
-        ]);
+        assert_eq!(
+            frames.runs.iter().map(|run| (run.video.clone(), run.audio.clone())).collect::<Vec<_>>(),
+            [(0..2, 0..2), (2..3, 2..3)]
+        );
         assert_eq!(frames.runs.iter().map(|run| run.video_offset).collect::<Vec<_>>(), [500, 600]);
         let audio: Vec<_> = frames.audio.iter().map(|audio| (audio.time, audio.offset, audio.len)).collect();
         assert_eq!(audio, [(7, 1007, 4), (1031, 1011, 6), (7, 1007, 8)]);

@@ -107,7 +107,8 @@ pub(crate) fn probe(path: &str, arguments: &[&str]) -> serde_json::Value {
 
 /// MD5 of each decoded video frame that a player would show, in order. Any message of ffmpeg's is a failure.
 pub(crate) fn pictures(path: &str) -> Vec<String> {
-    let arguments = ["-v", "error", "-xerror", "-i", path, "-map", "0:v", "-fps_mode", "passthrough", "-f", "framemd5", "-"];
+    let arguments =
+        ["-v", "error", "-xerror", "-i", path, "-map", "0:v", "-fps_mode", "passthrough", "-f", "framemd5", "-"];
     let listing = run("ffmpeg", &arguments);
     let lines = listing.lines().filter(|line| !line.starts_with('#'));
     lines.map(|line| line.rsplit(',').next().unwrap().trim().to_owned()).collect()
@@ -219,7 +220,8 @@ impl Memory {
                     frames.last().unwrap().dts - 9_000
                 };
                 while let Some(frame) = audio.pop_front_if(|a| heard_pts(a) < until) {
-                    let time = frame.pts + (i128::from(shift) * i128::from(source.audio_rate)).div_euclid(90_000) as i64;
+                    let time =
+                        frame.pts + (i128::from(shift) * i128::from(source.audio_rate)).div_euclid(90_000) as i64;
                     stored.frames.audio.push(AudioEntry {
                         time,
                         duration: frame.duration as u32,
@@ -282,6 +284,7 @@ impl Memory {
         let mut last = Arc::into_inner(self.segments.pop().unwrap()).unwrap();
         last.info.sealed = false;
         last.info.counts = Counts::default();
+        self.runs.last_mut().unwrap().active = true;
         self.segments.push(Arc::new(last));
     }
 
@@ -289,7 +292,10 @@ impl Memory {
         if self.gone.load(Ordering::SeqCst) {
             return Err(FootageError::Gone);
         }
-        self.segments.get(segment.file_number as usize).filter(|s| s.info.nonce == segment.nonce).ok_or(FootageError::Gone)
+        self.segments
+            .get(segment.file_number as usize)
+            .filter(|s| s.info.nonce == segment.nonce)
+            .ok_or(FootageError::Gone)
     }
 }
 

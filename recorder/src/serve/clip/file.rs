@@ -189,7 +189,8 @@ impl ClipFile {
             if len == 0 {
                 return Err(missing());
             }
-            let segment = plan.pieces.get(piece).and_then(|piece| plan.segments.get(piece.segment)).ok_or_else(missing)?;
+            let segment =
+                plan.pieces.get(piece).and_then(|piece| plan.segments.get(piece.segment)).ok_or_else(missing)?;
             let begin = out.len();
             out.resize(begin + len as usize, 0);
             let buffer = out.get_mut(begin..).unwrap_or_default();

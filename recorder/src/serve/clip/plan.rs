@@ -118,10 +118,6 @@ pub struct Request {
 /// When the range has no frame that could be shown, is too long for one file, or the footage cannot be read.
 pub fn plan(footage: &dyn Footage, request: Request) -> Result<Plan, PlanError> {
     let Request { stream, from, to, gaps } = request;
-    let to = footage.durable_until(stream).map_or(to, |durable| to.min(durable));
-    if to <= from {
-        return Err(PlanError::NoFrames);
-    }
     let in_range = |entry: &VideoEntry| entry.wall >= from && entry.wall < to;
     let selections = select::select(footage, stream, from, to)?;
     let mut stretches = Vec::new();

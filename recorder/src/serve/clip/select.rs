@@ -39,10 +39,7 @@ impl Loaded {
     }
 
     /// The video frames in `range`, with their positions.
-    pub(super) fn video(
-        &self,
-        range: &Range<u32>,
-    ) -> impl DoubleEndedIterator<Item = (u32, &VideoEntry)> + use<'_> {
+    pub(super) fn video(&self, range: &Range<u32>) -> impl DoubleEndedIterator<Item = (u32, &VideoEntry)> + use<'_> {
         let start = range.start;
         let slice = self.frames.video.get(start as usize..range.end as usize).unwrap_or_default();
         slice.iter().enumerate().map(move |(at, entry)| (start + at as u32, entry))
@@ -110,9 +107,12 @@ pub(super) fn select(
             }
         }
     }
+    let durable = footage.durable_until(stream).unwrap_or(to);
     let mut selections = Vec::new();
     for run in runs {
         let Some(parts) = by_run.remove(&run.run) else { continue };
+        // What is older than the run being recorded is safe on disk, whatever the clock said then.
+        let to = if run.active { to.min(durable) } else { to };
         if let Some(parts) = trim(footage, stream, parts, from, to)? {
             selections.push(RunSelection { run, parts });
         }
@@ -186,7 +186,8 @@ fn trim(
     }
     // The GOP began in an earlier segment.
     for _ in 0..MAX_LOOKBACK_SEGMENTS {
-        let Some(mut earlier) = parts.first().and_then(|part| part_before(footage, stream, part).transpose()).transpose()?
+        let Some(mut earlier) =
+            parts.first().and_then(|part| part_before(footage, stream, part).transpose()).transpose()?
         else {
             break;
         };
@@ -239,8 +240,7 @@ fn key_frame_for(
     in_range: impl Fn(&VideoEntry) -> bool,
 ) -> Option<u32> {
     let run = loaded.run().ok()?.video.clone();
-    let (key, key_entry) =
-        loaded.video(&(run.start..wanted + 1)).rev().find(|(_, entry)| entry.random_access())?;
+    let (key, key_entry) = loaded.video(&(run.start..wanted + 1)).rev().find(|(_, entry)| entry.random_access())?;
     let leads = loaded
         .video(&(key + 1..video.end))
         .take_while(|(_, entry)| !entry.random_access())

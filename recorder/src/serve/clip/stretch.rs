@@ -67,7 +67,11 @@ pub(super) fn arrange(footage: &dyn Footage, selections: Vec<RunSelection>) -> R
 }
 
 /// The frames at the end of `parts`, from the first one at or after `from` on.
-fn candidates_behind(footage: &dyn Footage, parts: &mut [Part], from: WallTime) -> Result<Vec<Candidate>, FootageError> {
+fn candidates_behind(
+    footage: &dyn Footage,
+    parts: &mut [Part],
+    from: WallTime,
+) -> Result<Vec<Candidate>, FootageError> {
     let mut found = Vec::new();
     for (index, part) in parts.iter_mut().enumerate().rev() {
         let loaded = part.load(footage)?;
@@ -87,7 +91,8 @@ fn candidates_ahead(footage: &dyn Footage, parts: &mut [Part], to: WallTime) -> 
     for (index, part) in parts.iter_mut().enumerate() {
         let loaded = part.load(footage)?;
         let Some((last, _)) = loaded.video(&part.video).rev().find(|(_, entry)| entry.wall <= to) else { break };
-        let here = loaded.video(&(part.video.start..last + 1)).map(|(frame, entry)| Candidate::new(index, frame, entry));
+        let here =
+            loaded.video(&(part.video.start..last + 1)).map(|(frame, entry)| Candidate::new(index, frame, entry));
         found.extend(here);
         if last + 1 != part.video.end {
             break;

@@ -59,7 +59,8 @@ impl View {
             extents: Vec::new(),
         };
         let bytes = view.lay_out();
-        let as_promised = bytes == piece.bytes && view.random_access_points.len() == piece.random_access_points as usize;
+        let as_promised =
+            bytes == piece.bytes && view.random_access_points.len() == piece.random_access_points as usize;
         if as_promised { Ok(view) } else { Err(changed()) }
     }
 

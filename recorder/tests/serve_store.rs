@@ -1,0 +1,164 @@
+//! Clips of footage that went through the real store: sealed segments, the one being written, a restart in between.
+
+mod serve_footage;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use framekeeper_media::aac::AacParameters;
+use framekeeper_media::h264::H264Parameters;
+use framekeeper_media::init::InitSegment;
+use framekeeper_media::{FrameFlags, FrameIdentity, MediaTime, WallTime};
+use framekeeper_recorder::serve::clip::file::ClipFile;
+use framekeeper_recorder::serve::clip::layout::Layout;
+use framekeeper_recorder::serve::clip::plan::{Gaps, Request, plan};
+use framekeeper_recorder::serve::footage::Footage;
+use framekeeper_recorder::serve::stored::Stored;
+use framekeeper_store::env::Env;
+use framekeeper_store::{
+    AudioFrame, Fragment, GapReason, PlanVersion, RunStart, Store, StoreConfig, StreamIdent, VideoFrame, VolumeConfig,
+};
+use serve_footage::*;
+use uuid::Uuid;
+
+const AUDIO_ZERO: i64 = 55_000_000;
+const VIDEO_ZERO: i64 = 99_000_000_000;
+
+fn open(folder: &tempfile::TempDir) -> Store {
+    let volume =
+        VolumeConfig { dir: folder.path().to_owned(), uuid: None, segment_bytes: 1 << 20, budget_bytes: 32 << 20 };
+    let recorder = Uuid::from_u128(9);
+    Store::open(StoreConfig::new("default/main", "main-recorder-0", recorder, vec![volume]), Env::real()).unwrap()
+}
+
+fn init(source: &Source) -> Arc<InitSegment> {
+    let at = source.init.windows(4).position(|window| window == b"avcC").unwrap();
+    let length = u32::from_be_bytes(source.init[at - 4..at].try_into().unwrap()) as usize;
+    let video = H264Parameters::from_avcc(&source.init[at + 4..at - 4 + length]).unwrap();
+    // AAC-LC, 48 kHz, mono.
+    let audio = AacParameters::from_audio_specific_config(&[0x11, 0x88]).unwrap();
+    Arc::new(InitSegment::new(&video, Some(&audio)))
+}
+
+/// Records frames of a source as one run, a fragment of up to 12 frames at a time.
+fn record(store: &Store, ident: &StreamIdent, spec: &RunSpec<'_>) {
+    let source = spec.source;
+    let wall = |pts: i64| WallTime(spec.wall_us + (pts as i128 * 100).div_euclid(9) as i64);
+    let mut writer = store.stream(ident.clone()).unwrap();
+    writer.begin_run(RunStart {
+        run: Uuid::new_v4(),
+        epoch: 1,
+        rank: 0,
+        plan_version: PlanVersion { term: 1, sequence: 1 },
+        gap: Some(spec.gap),
+        init: init(source),
+        audio_timescale: 48_000,
+        sender_report: None,
+    });
+    let frames = &source.video[spec.frames.clone()];
+    let heard_at = |frame: &Coded| frame.pts * 90_000 / source.audio_rate;
+    let first_pts = frames.iter().map(|frame| frame.pts).min().unwrap();
+    let mut audio = source.audio.iter().filter(|frame| heard_at(frame) >= first_pts).peekable();
+    let mut rest = frames;
+    while !rest.is_empty() {
+        let next_key = rest[1..].iter().position(|frame| frame.key).map_or(rest.len(), |at| at + 1);
+        let (now, then) = rest.split_at(next_key.min(12));
+        rest = then;
+        let until = now.last().unwrap().dts - 9_000;
+        let mut fragment = Fragment {
+            begins_random_access: now[0].key,
+            av_sync: Some((MediaTime(AUDIO_ZERO), MediaTime(VIDEO_ZERO))),
+            ..Fragment::default()
+        };
+        fragment.video.extend(now.iter().map(|frame| VideoFrame {
+            data: Bytes::copy_from_slice(&frame.data),
+            pts: MediaTime(VIDEO_ZERO + frame.pts),
+            dts: MediaTime(VIDEO_ZERO + frame.dts),
+            duration: frame.duration as u32,
+            wall: wall(frame.pts),
+            identity: FrameIdentity(frame.data.len() as u64),
+            flags: FrameFlags(if frame.key { 3 } else { 0 }),
+        }));
+        while let Some(frame) = audio.next_if(|frame| heard_at(frame) < until) {
+            fragment.audio.push(AudioFrame {
+                data: Bytes::copy_from_slice(&frame.data),
+                pts: MediaTime(AUDIO_ZERO + frame.pts),
+                duration: frame.duration as u32,
+                wall: wall(heard_at(frame)),
+            });
+        }
+        let _ = writer.append(fragment);
+        store.flush_tick();
+    }
+    writer.finish();
+}
+
+/// The clip's frames, and how far each is from its time, in seconds, at most.
+fn clip(footage: &Arc<Stored>, stream: Uuid, from_us: i64, to_us: i64) -> (Vec<String>, Vec<f64>, Vec<f64>) {
+    let request = Request { stream, from: WallTime(from_us), to: WallTime(to_us), gaps: Gaps::Keep };
+    let plan = plan(footage.as_ref(), request).unwrap();
+    let layout = Arc::new(Layout::new(&plan).unwrap());
+    let mut file = ClipFile::new(Arc::clone(footage) as _, Arc::new(plan), Arc::clone(&layout));
+    let mut bytes = Vec::new();
+    file.read(0, usize::MAX, &mut bytes).unwrap();
+    assert_eq!(bytes.len() as u64, layout.len);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("clip.mp4");
+    std::fs::write(&path, bytes).unwrap();
+    let path = path.to_str().unwrap();
+    (pictures(path), times(path, "v"), times(path, "a"))
+}
+
+fn check(footage: &Arc<Stored>, stream: Uuid, specs: &[&RunSpec<'_>], from_us: i64, to_us: i64) {
+    let expected: Vec<Shown> = specs.iter().flat_map(|spec| shown(spec, from_us, to_us)).collect();
+    let (pictures, video, audio) = clip(footage, stream, from_us, to_us);
+    let wanted: Vec<&str> = expected.iter().map(|shown| shown.picture.as_str()).collect();
+    let differs = pictures.iter().zip(&wanted).position(|(got, wanted)| got != wanted);
+    assert_eq!((pictures.len(), differs), (wanted.len(), None), "{from_us} to {to_us}");
+    for (got, shown) in video.iter().zip(&expected) {
+        let wanted = (shown.wall_us - expected[0].wall_us) as f64 / 1e6;
+        assert!((got - wanted).abs() < 0.001, "{wanted} s is shown at {got} s");
+    }
+    assert!(audio[0].abs() < 0.022, "audio begins at {}", audio[0]);
+}
+
+#[test]
+fn footage_of_a_real_store() {
+    let source =
+        encode(20, "480x288", "-preset ultrafast -qp 6 -bf 2 -g 25 -keyint_min 25 -sc_threshold 0", Some("-b:a 64k"));
+    let folder = tempfile::tempdir().unwrap();
+    let ident = StreamIdent { uid: Uuid::new_v4(), namespace: "default".into(), name: "door".into() };
+    let first = RunSpec {
+        source: &source,
+        frames: 0..300,
+        wall_us: START,
+        gops_per_segment: 0,
+        fills_on: false,
+        gap: GapReason::FirstRun,
+    };
+    let second = RunSpec { frames: 300..500, wall_us: START + 7 * S, gap: GapReason::SessionEnded, ..first };
+
+    let store = open(&folder);
+    record(&store, &ident, &first);
+    let footage = Arc::new(Stored::new(store.reader()));
+    assert_eq!(footage.find("default", "door").unwrap(), Some(ident.uid));
+    let segments = footage.segments(ident.uid, WallTime(0), WallTime(i64::MAX)).unwrap();
+    assert!(segments.len() > 3, "{} segments are too few for this test", segments.len());
+    for (from, to) in [(0, 60 * S), (1_234_000, 1_235_000 + 4 * S), (11 * S, 12 * S), (5 * S, 5 * S + 40_000)] {
+        check(&footage, ident.uid, &[&first], START + from, START + to);
+    }
+    drop(footage);
+    store.close();
+    drop(store);
+
+    let store = open(&folder);
+    record(&store, &ident, &second);
+    let footage = Arc::new(Stored::new(store.reader()));
+    let runs = footage.coverage(ident.uid, WallTime(0), WallTime(i64::MAX)).unwrap();
+    assert_eq!(runs.iter().map(|run| run.frames).collect::<Vec<_>>(), [300, 200]);
+    for (from, to) in [(0, 60 * S), (10_520_000, 21_880_000), (18_990_000, 20 * S)] {
+        check(&footage, ident.uid, &[&first, &second], START + from, START + to);
+    }
+    drop(footage);
+    store.close();
+}
