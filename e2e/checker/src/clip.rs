@@ -1,6 +1,6 @@
 //! A clip against what it was cut from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::found::{Found, FoundFrame};
 use crate::judge::{From, Rules, StreamReport, Until, judge};
@@ -39,12 +39,17 @@ pub fn check(
         }
     };
     let within = |wall: i64, edge: i64| from_us + edge <= wall && wall < to_us - edge;
-    let must: Vec<u64> = pictures.iter().filter(|&(_, &wall)| within(wall, edge_us)).map(|(&n, _)| n).collect();
+    // Not all numbers between the first and the last: those are in coding order, the range is in display order.
+    let must: BTreeSet<u64> = pictures.iter().filter(|&(_, &wall)| within(wall, edge_us)).map(|(&n, _)| n).collect();
+    let sounds = match recorded {
+        Some((_, sounds)) => sounds.keys().copied().collect(),
+        None => ledger.audio.iter().map(|frame| frame.number).collect(),
+    };
     let found = Found::in_movie(stream, movie);
     let rules = Rules {
         from: From::Number(must.first().copied().unwrap_or(u64::MAX)),
         until: Until::Number(must.last().copied().unwrap_or(0)),
-        only: recorded.map(|(pictures, sounds)| (pictures.keys().copied().collect(), sounds.keys().copied().collect())),
+        only: Some((must, sounds)),
         ..Rules::default()
     };
     let mut report = judge(&[&found], ledger, &rules);

@@ -242,19 +242,22 @@ fn expected_range(track: &[Emitted], found: &BTreeSet<u64>, rules: &Rules) -> Ra
     (from, until.max(from))
 }
 
-/// Audio is expected from the first picture's media time on: a camera sends both from there.
+/// Audio is expected from one audio frame behind the first picture's media time on: a camera sends both from there, and
+/// a recorder knows no better where they belong to each other.
 fn audio_range(found: &[&Found], ledger: &Ledger, video: Range, rules: &Rules) -> Range {
     let rate = i64::from(ledger.audio_rate.max(1));
-    let found = numbers(found, |one| &one.audio);
-    let not_before = |picture: Option<&Emitted>| {
+    let not_before = |picture: Option<&Emitted>, samples: i64| {
         picture.map_or(ledger.audio.len(), |picture| {
-            ledger.audio.partition_point(|frame| frame.media_time * 90_000 < picture.media_time * rate)
+            ledger.audio.partition_point(|frame| (frame.media_time - samples) * 90_000 < picture.media_time * rate)
         })
     };
-    let from = not_before(ledger.video.get(video.0));
+    let from = not_before(ledger.video.get(video.0), AAC_FRAME as i64);
     let until = match rules.until {
-        Until::Number(_) => not_before(video.1.checked_sub(1).and_then(|last| ledger.video.get(last))),
-        _ => expected_range(&ledger.audio, &found, &Rules { from: From::FirstFound, ..rules.clone() }).1,
+        Until::Number(_) => not_before(video.1.checked_sub(1).and_then(|last| ledger.video.get(last)), 0),
+        _ => {
+            let found = numbers(found, |one| &one.audio);
+            expected_range(&ledger.audio, &found, &Rules { from: From::FirstFound, ..rules.clone() }).1
+        }
     };
     (from.min(until), until)
 }
