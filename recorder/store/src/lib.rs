@@ -53,6 +53,8 @@
 #![deny(clippy::indexing_slicing)] // lengths and offsets in here come from disks and cameras
 
 mod catalogue;
+#[cfg(test)]
+mod catalogue_tests;
 pub mod env;
 mod error;
 pub mod frames;
