@@ -1,4 +1,10 @@
 //! Clips of footage that ffmpeg encoded, judged by ffmpeg: exactly the frames of the range, each picture bit for bit, at the right time.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking, in their helpers too"
+)]
 
 mod serve_footage;
 

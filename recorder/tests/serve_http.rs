@@ -1,4 +1,10 @@
 //! The footage routes over HTTP: statuses, headers, ranges, problems; and pictures from the real child process.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking, in their helpers too"
+)]
 
 mod serve_footage;
 

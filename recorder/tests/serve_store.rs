@@ -1,4 +1,10 @@
 //! Clips of footage that went through the real store: sealed segments, the one being written, a restart in between.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking, in their helpers too"
+)]
 
 mod serve_footage;
 

@@ -7,7 +7,11 @@ use serde::Serialize;
 
 /// A problem document (RFC 9457 §3), with our own members behind the standard ones.
 #[derive(Clone, Debug, Serialize)]
-pub struct Problem {
+#[serde(transparent)]
+pub struct Problem(Box<Members>);
+
+#[derive(Clone, Debug, Serialize)]
+struct Members {
     /// Short name of the kind of problem, a URI reference.
     #[serde(rename = "type")]
     kind: &'static str,
@@ -52,7 +56,7 @@ pub struct Span {
 
 impl Problem {
     fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: String) -> Self {
-        Self {
+        Self(Box::new(Members {
             kind,
             title,
             status: status.as_u16(),
@@ -62,7 +66,7 @@ impl Problem {
             expected: None,
             nearest: None,
             retry_after_s: None,
-        }
+        }))
     }
 
     /// A parameter has a value that cannot be: 400.
@@ -77,7 +81,7 @@ impl Problem {
             "A parameter is wrong",
             format!("{field} is {value:?}; expected {expected}"),
         );
-        (problem.field, problem.value, problem.expected) = (Some(field), Some(value), Some(expected));
+        (problem.0.field, problem.0.value, problem.0.expected) = (Some(field), Some(value), Some(expected));
         problem
     }
 
@@ -96,7 +100,7 @@ impl Problem {
     #[must_use]
     pub fn no_footage(detail: String, nearest: Nearest) -> Self {
         let mut problem = Self::new(StatusCode::NOT_FOUND, "/problems/no-footage", "No footage at that time", detail);
-        problem.nearest = Some(nearest);
+        problem.0.nearest = Some(nearest);
         problem
     }
 
@@ -115,7 +119,7 @@ impl Problem {
     #[must_use]
     pub fn busy(detail: &str, retry_after_s: u32) -> Self {
         let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/busy", "Busy", detail.to_owned());
-        problem.retry_after_s = Some(retry_after_s);
+        problem.0.retry_after_s = Some(retry_after_s);
         problem
     }
 
@@ -134,7 +138,7 @@ impl Problem {
     /// The HTTP status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 }
 
@@ -146,7 +150,7 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(seconds) = self.retry_after_s {
+        if let Some(seconds) = self.0.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
