@@ -1,5 +1,7 @@
 //! The recorder as a process: its supervisor, its exit statuses, its assignment, its probes.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
 mod support;
 
 use std::net::TcpListener;
