@@ -57,7 +57,7 @@ pub fn silent(command: &mut Command) -> Result<String> {
 /// When it finds anything wrong.
 pub fn python_reader(volume: &Path) -> Result<Value> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("reader/read_volume.py");
-    let output = Command::new("python3").arg(script).arg(volume).args(["--json", "--identities"]).output()?;
+    let output = Command::new("/usr/bin/python3").arg(script).arg(volume).arg("--json").output()?;
     let said = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         bail!(

@@ -130,7 +130,7 @@ fn a_camera_that_nobody_here_wrote_loses_no_frame() -> Result<()> {
     let ledgers = folder.path().join("ledgers");
     std::fs::create_dir(&ledgers)?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("camera/gst_camera.py");
-    let mut command = Command::new("python3");
+    let mut command = Command::new("/usr/bin/python3"); // Debian's, which has the bindings of GStreamer
     command.arg(script).args(["--port", &port.to_string(), "--name", "gst", "--audio", "--log-dir"]).arg(&ledgers);
     command.args(["--user", "viewer", "--password", "from GStreamer"]);
     let mut camera = Running::start("gst_camera.py", &mut command, &folder.path().join("gst.log"))?;

@@ -42,7 +42,7 @@ pub fn check(
     // Not all numbers between the first and the last: those are in coding order, the range is in display order.
     let must: BTreeSet<u64> = pictures.iter().filter(|&(_, &wall)| within(wall, edge_us)).map(|(&n, _)| n).collect();
     let sounds = match recorded {
-        Some((_, sounds)) => sounds.keys().copied().collect(),
+        Some((_, sounds)) => inside(sounds),
         None => ledger.audio.iter().map(|frame| frame.number).collect(),
     };
     let found = Found::in_movie(stream, movie);
@@ -63,4 +63,11 @@ pub fn check(
         report.findings.push(format!("video: {} pictures outside of the range are shown: {surplus:?}", surplus.len()));
     }
     report
+}
+
+/// The frames that have both neighbours: where recording begins or ends, up to half an audio frame lies outside the pictures,
+/// and a clip that closes the gap may leave that frame out.
+fn inside(sounds: &BTreeMap<u64, i64>) -> BTreeSet<u64> {
+    let has = |number: Option<u64>| number.is_some_and(|number| sounds.contains_key(&number));
+    sounds.keys().copied().filter(|&number| has(number.checked_sub(1)) && has(number.checked_add(1))).collect()
 }
