@@ -38,11 +38,12 @@ soak: build ## The same tests with the full counts; goes on where it stopped
 	FRAMEKEEPER_SOAK=1 FRAMEKEEPER_BIN=$(abspath $(TARGET))/release e2e/soak
 
 bench: build ## Measure against peers and write docs/benchmarks.md
+	cargo build --release --locked -p framekeeper-store --example catalogue_bench -p framekeeper-recorder --example clip_latency
 	$(TARGET)/release/framekeeper-bench --write docs/benchmarks.md
 
 generate: ## Write the generated files again (CRDs, metric list)
 	cargo run --locked -p framekeeper-crds --bin framekeeper-crds -- crds
-	FRAMEKEEPER_GENERATE=1 cargo test --locked -p framekeeper-recorder metrics
+	UPDATE_DOCS=1 cargo test --locked -p framekeeper-recorder --test metrics_page
 
 fuzz: ## A minute of fuzzing for each parser (needs the nightly toolchain and cargo-fuzz)
 	cd recorder/media && for target in $$(cargo +nightly fuzz list); do cargo +nightly fuzz run $$target -- -max_total_time=60; done

@@ -11,7 +11,7 @@ use framekeeper_e2e::harness::{Cameras, count, get, http};
 use framekeeper_e2e::judge;
 use framekeeper_e2e::local::{PoolPlan, StreamPlan, System};
 use jiff::{SignedDuration, Timestamp};
-use rand::Rng as _;
+use rand::RngExt as _;
 use serde_json::{Value, json};
 
 struct Footage {

@@ -9,7 +9,7 @@ use framekeeper_e2e::bench::process::family;
 use framekeeper_e2e::harness::{Cameras, Running, count, get, poll};
 use framekeeper_e2e::judge::{self, segments};
 use framekeeper_e2e::local::{PoolPlan, StreamPlan, System};
-use rand::Rng as _;
+use rand::RngExt as _;
 
 #[test]
 fn copies_taken_at_any_moment_are_valid() -> Result<()> {

@@ -8,7 +8,7 @@ use framekeeper_e2e::bench::process::family;
 use framekeeper_e2e::harness::{Cameras, count, poll, signal};
 use framekeeper_e2e::judge::{self, now_ns};
 use framekeeper_e2e::local::{PoolPlan, StreamPlan, System};
-use rand::Rng as _;
+use rand::RngExt as _;
 use rustix::process::Signal;
 use serde_json::Value;
 

@@ -170,9 +170,9 @@ fn measure(folder: &Path, streams: usize, window: Duration) -> Result<Vec<Row>> 
     system.wait_recording(&names, Duration::from_secs(60))?;
     let operator = system.operator.pid();
     let recorder: Vec<u32> = family(&[operator]).into_iter().filter(|&pid| pid != operator).collect();
-    let syncs_before = metric(&system, "framekeeper_volume_syncs_total")?;
+    let syncs_before = metric(&system, "framekeeper_volume_sync_duration_seconds_count")?;
     let (cost, (from, to)) = window_of(&recorder, window)?;
-    let syncs = metric(&system, "framekeeper_volume_syncs_total")? - syncs_before;
+    let syncs = metric(&system, "framekeeper_volume_sync_duration_seconds_count")? - syncs_before;
     system.stop()?;
     let missing = stamps::missing(&cameras.ledgers, &folder.join("framekeeper/data/volumes"), from, to)?;
     rows.push(row("Framekeeper", streams, window, &cost, Some(syncs / window.as_secs_f64()), Some(missing)));
@@ -303,7 +303,7 @@ fn latencies() -> Result<String> {
     let mut text = String::from("\n## Finding\n\n");
     for (title, name) in [
         ("Coverage, 10^6 catalogued segments, 10,000 streams", "catalogue_bench"),
-        ("First byte of a clip", "clip_bench"),
+        ("First byte of a clip", "clip_latency"),
     ] {
         progress(title);
         let output = Command::new(program(&format!("examples/{name}"))?)
