@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use framekeeper_crds::RecorderPhase;
+use framekeeper_ingest::bucket::StartRate;
 use framekeeper_ingest::{Ingest, IngestConfig};
 use framekeeper_store::Store;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -37,6 +38,8 @@ use volumes::Volumes;
 const LOOK: Duration = Duration::from_millis(250);
 /// Looks in a row without a tick after which the tick thread counts as hung: 15 s.
 const HUNG_LOOKS: u32 = 60;
+/// How many sessions may begin: after a crash, 500 cameras, the most that a recorder may have, play again within 3 s.
+const START_RATE: StartRate = StartRate { per_second: 150, burst: 50 };
 /// Threads of the HTTP server beside its one worker: reading footage blocks.
 const HTTP_READERS: usize = 4;
 
@@ -162,7 +165,7 @@ impl Worker {
                 view.beat(at);
             })
         };
-        let config = IngestConfig::default();
+        let config = IngestConfig { start_rate: START_RATE, ..IngestConfig::default() };
         let tick = config.tick;
         let ingest = Ingest::start(config, after_tick).map_err(system("the tick thread could not be started"))?;
         let mut channels = Channels::new(Arc::clone(&view), Arc::clone(&store), ingest, tick);
