@@ -48,6 +48,7 @@ GAP_REASONS = {
     15: "takeover",
     16: "handback",
     17: "codec parameters changed",
+    18: "source changed by its owner",
     255: "unknown",
 }
 

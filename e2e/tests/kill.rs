@@ -92,7 +92,12 @@ fn a_killed_recorder_lacks_little_and_is_back_at_once() -> Result<()> {
         }
         for hole in stream.pointer("/video/holes").and_then(Value::as_array).context("no holes in the report")? {
             let from = hole.get("from_ns").and_then(Value::as_i64).context("a hole without a begin")?;
-            let kill = moments.partition_point(|&moment| moment < from).min(moments.len() - 1);
+            // The last kill before the hole ends made it; the hole may begin only behind the kill, with what came during the restart.
+            let to = hole.get("to_ns").and_then(Value::as_i64).context("a hole without an end")?;
+            let kill = moments
+                .partition_point(|&moment| moment <= to)
+                .checked_sub(1)
+                .with_context(|| format!("{name}: a hole before any kill: {hole}"))?;
             let durable = durable_before.get(kill).and_then(|times| times.get(name)).copied().unwrap_or(0);
             // Recorded wall times follow the camera's within the tick; a durable frame that is missing would be a whole fragment off.
             ensure!(

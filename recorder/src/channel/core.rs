@@ -417,7 +417,7 @@ impl Core {
         self.session = None;
         self.early_audio.clear();
         if end.kind == SessionEndKind::Stopped {
-            self.gap = self.gap.or(Some(GapReason::Unknown));
+            self.gap = self.gap.or(Some(GapReason::SourceChanged));
             if end.retry_in_us.is_some() {
                 self.report(ChannelState::Connecting, "Connecting", || end.message, out);
             }
@@ -514,7 +514,8 @@ pub(crate) fn reason(kind: SessionEndKind) -> &'static str {
 /// Why there is a gap behind such an end.
 fn gap_reason(kind: SessionEndKind) -> GapReason {
     match kind {
-        SessionEndKind::Stopped | SessionEndKind::Internal => GapReason::Unknown,
+        SessionEndKind::Stopped => GapReason::SourceChanged,
+        SessionEndKind::Internal => GapReason::Unknown,
         SessionEndKind::Unreachable | SessionEndKind::NotFound => GapReason::CameraUnreachable,
         SessionEndKind::Unauthorized => GapReason::Unauthorized,
         SessionEndKind::ClosedByCamera => GapReason::SessionEnded,

@@ -240,7 +240,7 @@ fn a_source_that_is_changed_connects_anew() {
     bench.event(Event::Playing(parameters(PPS, false)));
     bench.seconds(2);
     bench.check();
-    assert_eq!(bench.runs(), [None, Some(GapReason::Unknown)]);
+    assert_eq!(bench.runs(), [None, Some(GapReason::SourceChanged)]);
     let states: Vec<_> = bench.states().into_iter().skip(1).collect();
     assert_eq!(
         states,

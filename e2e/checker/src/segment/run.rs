@@ -57,6 +57,7 @@ pub fn gap_reason(code: u32) -> &'static str {
         15 => "takeover",
         16 => "handback",
         17 => "codec parameters changed",
+        18 => "source changed by its owner",
         255 => "unknown",
         _ => "a reason that format.md does not list",
     }

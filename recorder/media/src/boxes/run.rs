@@ -51,11 +51,13 @@ pub enum GapReason {
     Handback,
     /// Codec parameters changed to ones that can't be continued.
     ParametersChanged,
+    /// The stream's source or credentials were changed by its owner.
+    SourceChanged,
     /// Not known, or a code of a newer version.
     Unknown,
 }
 
-const GAP_REASONS: [(u32, GapReason, &str); 19] = [
+const GAP_REASONS: [(u32, GapReason, &str); 20] = [
     (0, GapReason::NoGap, "NoGap"),
     (1, GapReason::FirstRun, "FirstRun"),
     (2, GapReason::SessionEnded, "SessionEnded"),
@@ -74,6 +76,7 @@ const GAP_REASONS: [(u32, GapReason, &str); 19] = [
     (15, GapReason::Takeover, "Takeover"),
     (16, GapReason::Handback, "Handback"),
     (17, GapReason::ParametersChanged, "ParametersChanged"),
+    (18, GapReason::SourceChanged, "SourceChanged"),
     (255, GapReason::Unknown, "Unknown"),
 ];
 
