@@ -42,7 +42,7 @@ pub fn check(
     // Not all numbers between the first and the last: those are in coding order, the range is in display order.
     let must: BTreeSet<u64> = pictures.iter().filter(|&(_, &wall)| within(wall, edge_us)).map(|(&n, _)| n).collect();
     let sounds = match recorded {
-        Some((_, sounds)) => inside(sounds),
+        Some((pictures, sounds)) => inside(sounds, pictures),
         None => ledger.audio.iter().map(|frame| frame.number).collect(),
     };
     let found = Found::in_movie(stream, movie);
@@ -65,9 +65,52 @@ pub fn check(
     report
 }
 
-/// The frames that have both neighbours: where recording begins or ends, up to half an audio frame lies outside the pictures,
-/// and a clip that closes the gap may leave that frame out.
-fn inside(sounds: &BTreeMap<u64, i64>) -> BTreeSet<u64> {
-    let has = |number: Option<u64>| number.is_some_and(|number| sounds.contains_key(&number));
-    sounds.keys().copied().filter(|&number| has(number.checked_sub(1)) && has(number.checked_add(1))).collect()
+/// Wall times are rounded, and those of pictures and sound apart: a middle so close to an edge may fall on either side.
+const EDGE_US: i64 = 1_000;
+
+/// The audio frames whose middle lies where recorded pictures are shown: where recording begins or ends, up to half an audio
+/// frame lies outside the pictures, and a clip that closes the gap leaves that frame out. What was lost elsewhere is no excuse.
+fn inside(sounds: &BTreeMap<u64, i64>, pictures: &BTreeMap<u64, i64>) -> BTreeSet<u64> {
+    let shown: BTreeSet<i64> = pictures.values().copied().collect();
+    let picture_us = usual_distance(&shown);
+    let sound_us = usual_distance(&sounds.values().copied().collect());
+    let shown_at = |wall: i64| {
+        let before = shown.range(..=wall).next_back().copied();
+        // A picture lasts up to the next one, but where that one is missing no longer than most do.
+        before.is_some_and(|before| {
+            let next = shown.range(wall + 1..).next().copied();
+            wall < before + picture_us || next.is_some_and(|next| next - before < picture_us * 3 / 2)
+        })
+    };
+    let covered = |middle: i64| shown_at(middle - EDGE_US) && shown_at(middle) && shown_at(middle + EDGE_US);
+    sounds.iter().filter(|&(_, &wall)| covered(wall + sound_us / 2)).map(|(&number, _)| number).collect()
+}
+
+/// The median distance of neighbours.
+fn usual_distance(times: &BTreeSet<i64>) -> i64 {
+    let mut apart: Vec<i64> = times.iter().zip(times.iter().skip(1)).map(|(a, b)| b - a).collect();
+    apart.sort_unstable();
+    apart.get(apart.len() / 2).copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sound_at_the_edges_of_pictures_is_excused() {
+        // 25 pictures a second with a hole from 400 to 1,000 ms, and sound that goes on through it but for one lost frame.
+        let pictures: BTreeMap<u64, i64> =
+            (0..50).filter(|n| !(10..25).contains(n)).map(|n| (n, n as i64 * 40_000)).collect();
+        let sounds: BTreeMap<u64, i64> =
+            (0..95).filter(|&n| n != 5).map(|n| (n, n as i64 * 21_333 - 15_000)).collect();
+        let wanted = inside(&sounds, &pictures);
+        let middle = |n: u64| sounds.get(&n).copied().unwrap_or_default() + 10_666;
+        assert!(!wanted.contains(&0), "half of it lies before the first picture");
+        assert!(wanted.contains(&4) && wanted.contains(&6), "a lost neighbour excuses nobody");
+        for number in sounds.keys() {
+            let shown = (1_000..399_000).contains(&middle(*number)) || (1_001_000..1_999_000).contains(&middle(*number));
+            assert_eq!(wanted.contains(number), shown, "audio frame {number} at {} µs", middle(*number));
+        }
+    }
 }

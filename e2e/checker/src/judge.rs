@@ -45,6 +45,9 @@ pub struct Rules {
     pub sessions_grace_ms: Option<i64>,
     /// Moments, in order, at which all recorders of the stream were killed, nanoseconds since 1970.
     pub kills_ns: Vec<i64>,
+    /// Wall times, microseconds since 1970, of frames that a recorder said were durable: with exactly those times they must be
+    /// there, and so must what came before them.
+    pub durable_us: Vec<i64>,
     /// Longest allowed loss before a kill, milliseconds; without kills: longest allowed hole.
     pub max_missing_ms: f64,
     /// Longest allowed time from a kill to the next frame that was recorded, milliseconds.
@@ -65,6 +68,7 @@ impl Default for Rules {
             only: None,
             sessions_grace_ms: None,
             kills_ns: Vec::new(),
+            durable_us: Vec::new(),
             max_missing_ms: 0.0,
             max_back_ms: 5_000.0,
             max_media_ms: 1.0,
@@ -213,6 +217,10 @@ pub fn judge(found: &[&Found], ledger: &Ledger, rules: &Rules) -> StreamReport {
         findings: Vec::new(),
     };
     report.findings = against_rules(&report, rate, rules);
+    let walls: BTreeSet<i64> = found.iter().flat_map(|one| &one.video).filter_map(|frame| frame.wall_us).collect();
+    for durable in rules.durable_us.iter().filter(|durable| !walls.contains(durable)) {
+        report.findings.push(format!("video: the frame of {durable} µs was said to be durable and is missing"));
+    }
     report
 }
 

@@ -104,6 +104,9 @@ struct Check {
     /// A moment at which the recorder was killed.
     #[arg(long, value_parser = moment_ns)]
     kill: Vec<i64>,
+    /// A wall time up to which a recorder said a stream was durable: `namespace/name=RFC3339`. The frame must be there.
+    #[arg(long, value_parser = durable)]
+    durable: Vec<(String, i64)>,
     /// What may be missing before a kill; without kills: in one hole.
     #[arg(long, default_value_t = 0.0)]
     max_missing_ms: f64,
@@ -134,6 +137,12 @@ fn pair(text: &str) -> Result<(String, String), String> {
     text.split_once('=')
         .map(|(a, b)| (a.to_owned(), b.to_owned()))
         .ok_or_else(|| format!("`{text}` is not STREAM=CAMERA"))
+}
+
+/// A stream, and a wall time in microseconds since 1970.
+fn durable(text: &str) -> Result<(String, i64), String> {
+    let (stream, time) = pair(text).map_err(|_| format!("`{text}` is not STREAM=TIME"))?;
+    Ok((stream, moment_ns(&time)?.div_euclid(1_000)))
 }
 
 /// RFC 3339, or nanoseconds since 1970.
@@ -272,6 +281,9 @@ fn check_streams(check: &Check, ledgers: &[Ledger], found: &[Vec<Found>], report
         by_camera.entry(check.sources.camera_of(&one.stream)).or_default().push(one);
     }
     for ledger in ledgers {
+        let of_camera = |(stream, _): &&(String, i64)| check.sources.camera_of(stream) == ledger.camera;
+        let durable_us = check.durable.iter().filter(of_camera).map(|&(_, time)| time).collect();
+        let rules = Rules { durable_us, ..rules.clone() };
         match by_camera.remove(&ledger.camera) {
             Some(copies) if check.union => report.streams.push(judge(&copies, ledger, &rules)),
             Some(copies) => report.streams.extend(copies.iter().map(|copy| judge(&[copy], ledger, &rules))),

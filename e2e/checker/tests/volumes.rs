@@ -339,6 +339,17 @@ fn footage_of_another_stream_is_found_wherever_it_lies() {
 }
 
 #[test]
+fn a_frame_that_was_said_to_be_durable_must_be_there() {
+    let world = World::new(30, 0, false);
+    let plan = Plan::of(&world.footage);
+    let wall = plan.fragments[0].1[3].wall_us();
+    let with = |durable_us: Vec<i64>| world.judged(&plan, &Rules { durable_us, ..Rules::default() }).findings;
+    assert_eq!(with(vec![wall]), Vec::<String>::new());
+    let findings = with(vec![wall, wall + 1]);
+    assert!(matches!(findings.as_slice(), [one] if one.contains(&(wall + 1).to_string())), "{findings:?}");
+}
+
+#[test]
 fn clips_are_judged_by_what_they_show() {
     let world = World::new(75, 2, true);
     let plan = Plan::of(&world.footage);

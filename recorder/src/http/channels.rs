@@ -137,5 +137,5 @@ fn channel(view: ChannelView) -> Channel {
 }
 
 fn rfc3339(time: WallTime) -> Option<String> {
-    Timestamp::from_microsecond(time.0).ok().map(|time| format!("{time:.3}"))
+    Timestamp::from_microsecond(time.0).ok().map(|time| format!("{time:.6}"))
 }
