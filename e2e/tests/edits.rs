@@ -75,7 +75,12 @@ fn edits_reach_only_what_they_change() -> Result<()> {
     wait_exactly(&system, &["comes", "locked", "stays"])?;
     let gone = get(system.http(0), "/v1/streams/default/goes/coverage")?;
     let runs = gone.json()?.get("runs").and_then(Value::as_array).map_or(0, Vec::len);
-    ensure!(gone.status == 200 && runs == 1, "footage of a stream that was taken away: {} {}", gone.status, gone.text());
+    ensure!(
+        gone.status == 200 && runs == 1,
+        "footage of a stream that was taken away: {} {}",
+        gone.status,
+        gone.text()
+    );
     // A mistake changes nothing, and is told.
     fs::write(&manifest, plan(vec![stream("stays"), stream("comes")]).manifest().replace("    url:", "    uri:"))?;
     let told = poll(Duration::from_secs(10), Duration::from_millis(50), || {

@@ -102,14 +102,14 @@ mod tests {
         // 25 pictures a second with a hole from 400 to 1,000 ms, and sound that goes on through it but for one lost frame.
         let pictures: BTreeMap<u64, i64> =
             (0..50).filter(|n| !(10..25).contains(n)).map(|n| (n, n as i64 * 40_000)).collect();
-        let sounds: BTreeMap<u64, i64> =
-            (0..95).filter(|&n| n != 5).map(|n| (n, n as i64 * 21_333 - 15_000)).collect();
+        let sounds: BTreeMap<u64, i64> = (0..95).filter(|&n| n != 5).map(|n| (n, n as i64 * 21_333 - 15_000)).collect();
         let wanted = inside(&sounds, &pictures);
         let middle = |n: u64| sounds.get(&n).copied().unwrap_or_default() + 10_666;
         assert!(!wanted.contains(&0), "half of it lies before the first picture");
         assert!(wanted.contains(&4) && wanted.contains(&6), "a lost neighbour excuses nobody");
         for number in sounds.keys() {
-            let shown = (1_000..399_000).contains(&middle(*number)) || (1_001_000..1_999_000).contains(&middle(*number));
+            let shown =
+                (1_000..399_000).contains(&middle(*number)) || (1_001_000..1_999_000).contains(&middle(*number));
             assert_eq!(wanted.contains(number), shown, "audio frame {number} at {} µs", middle(*number));
         }
     }
