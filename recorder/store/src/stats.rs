@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use framekeeper_media::WallTime;
 use uuid::Uuid;
 
+use crate::env::WritePath;
+
 /// Why frames were not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DropReason {
@@ -172,6 +174,8 @@ pub struct VolumeStats {
     pub stuck: Option<String>,
     /// Size of each file.
     pub segment_bytes: u64,
+    /// How segments are written; `None` when it could not be opened.
+    pub write_path: Option<WritePath>,
     /// Files that the budget allows.
     pub files_total: u64,
     /// Files that exist.
@@ -184,9 +188,9 @@ pub struct VolumeStats {
     pub streams: u64,
     /// Whether the catalogue knows all that is on the volume.
     pub catalogue_complete: bool,
-    /// Bytes written.
+    /// Bytes written; where whole blocks are written, these.
     pub bytes: u64,
-    /// Calls of `pwritev`.
+    /// Writes handed to the system.
     pub writes: u64,
     /// Fragments written.
     pub fragments: u64,
@@ -215,6 +219,7 @@ impl VolumeStats {
             failed: Some(error.to_string()),
             stuck: None,
             segment_bytes: 0,
+            write_path: None,
             files_total: 0,
             files_made: 0,
             files_free: 0,

@@ -199,8 +199,8 @@ impl Store {
             closed: AtomicBool::new(false),
         });
         let threads = Arc::new(Threads { inner: inner.clone(), handles: Mutex::default() });
-        for Opened { volume, slots, later, .. } in opened {
-            let writer = Writer::new(inner.clone(), volume.clone(), slots);
+        for Opened { volume, slots, later, batch, .. } in opened {
+            let writer = Writer::new(inner.clone(), volume.clone(), slots, batch);
             let syncer = Syncer::new(volume.clone(), config.sync_interval, config.on_durable.clone());
             let keeper = Keeper::new(volume.clone(), later);
             threads.spawn("writer", &volume, move || writer.run());

@@ -9,6 +9,8 @@ use framekeeper_media::init::InitSegment;
 use framekeeper_media::{FrameFlags, FrameIdentity, MediaTime, WallTime};
 use uuid::Uuid;
 
+use crate::env::WritesWanted;
+
 pub use framekeeper_media::boxes::run::{GapReason, PlanVersion, ReportedTime};
 
 /// Which stream: the object's UID, and the name that its folder gets.
@@ -231,6 +233,8 @@ pub struct StoreConfig {
     pub on_durable: Option<DurableObserver>,
     /// How long [`crate::Store::open`] may walk unsealed segments before recording goes into fresh files. 1.5 s.
     pub recovery_budget: Duration,
+    /// How segments are written.
+    pub writes: WritesWanted,
 }
 
 impl StoreConfig {
@@ -252,6 +256,7 @@ impl StoreConfig {
             total_queue_bytes: Self::TOTAL_QUEUE_BYTES,
             on_durable: None,
             recovery_budget: Duration::from_millis(1500),
+            writes: WritesWanted::Auto,
         }
     }
 }

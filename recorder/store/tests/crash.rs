@@ -19,7 +19,7 @@ use framekeeper_store::*;
 
 /// Records some GOPs on a disk that writes in little pieces, and gives a copy of each changed segment file after every piece.
 fn record_in_pieces(at_each_write: impl Fn(&MemDisk, &Path) + Send + Sync + 'static) -> u64 {
-    let disk = MemDisk::new();
+    let disk = mem_disk();
     disk.make_folder(Path::new("/v"));
     let faults = FaultDisk::new(Arc::new(disk.clone()));
     // Each write is cut into pieces: a first one of some bytes, and so on for what is left.
@@ -70,8 +70,8 @@ fn a_recorder_killed_at_any_moment_goes_on_where_it_was() {
     record_in_pieces(move |disk, _| {
         let mut writes = writes.lock().unwrap();
         *writes += 1;
-        // Some hundred writes lie between two of these, so that all kinds of moments come up.
-        if writes.is_multiple_of(23) {
+        // Some writes lie between two of these, so that all kinds of moments come up.
+        if writes.is_multiple_of(15) {
             taken.lock().unwrap().push(disk.snapshot());
         }
     });
@@ -112,57 +112,52 @@ fn a_recorder_killed_at_any_moment_goes_on_where_it_was() {
 
 /// A disk that turns each unit round: the last 8 bytes go first. The mistake that the order of writing is there to prevent.
 mod wrong_order {
-    use std::io::{self, IoSlice};
+    use std::io;
     use std::path::Path;
     use std::sync::Arc;
 
     use framekeeper_store::env::*;
 
-    /// Keeps each body back until the header behind it was written.
-    pub(crate) struct Swapped<F: ?Sized> {
-        pub(crate) inner: Arc<F>,
-        pub(crate) held: std::sync::Mutex<Option<(Vec<u8>, u64)>>,
+    /// Keeps the bodies back until the headers were written.
+    pub(crate) struct Swapped {
+        pub(crate) inner: Arc<dyn Folder>,
     }
 
-    impl File for Swapped<dyn File> {
-        fn write_vectored_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-            let bytes: Vec<u8> = parts.iter().flat_map(|p| p.iter().copied()).collect();
-            let mut held = self.held.lock().unwrap();
-            if bytes.len() > 8 {
-                let n = bytes.len();
-                *held = Some((bytes, offset));
-                return Ok(n);
+    pub(crate) struct SwappedBatch {
+        inner: Box<dyn Batch>,
+        held: Vec<(Target, u64, Vec<u8>)>,
+    }
+
+    impl Batch for SwappedBatch {
+        fn path(&self) -> WritePath {
+            self.inner.path()
+        }
+        fn block_bytes(&self) -> usize {
+            self.inner.block_bytes()
+        }
+        fn open(&mut self, path: &Path) -> io::Result<Target> {
+            self.inner.open(path)
+        }
+        fn close(&mut self, target: Target) {
+            self.inner.close(target);
+        }
+        fn write(&mut self, writes: &[Write<'_>]) -> io::Result<()> {
+            let head = self.block_bytes().max(8);
+            if writes.iter().any(|w| w.len() > head) {
+                self.held = writes.iter().map(|w| (w.target, w.offset, w.parts.concat())).collect();
+                return Ok(());
             }
-            self.inner.write_vectored_at(&[IoSlice::new(&bytes)], offset)?;
-            if let Some((body, at)) = held.take() {
-                self.inner.write_vectored_at(&[IoSlice::new(&body)], at)?;
+            self.inner.write(writes)?;
+            for (target, offset, bytes) in std::mem::take(&mut self.held) {
+                self.inner.write(&[Write { target, offset, parts: vec![&bytes] }])?;
             }
-            Ok(bytes.len())
-        }
-        fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
-            self.inner.read_at(into, offset)
-        }
-        fn sync(&self) -> io::Result<()> {
-            self.inner.sync()
-        }
-        fn zero_range(&self, offset: u64, bytes: u64) -> io::Result<()> {
-            self.inner.zero_range(offset, bytes)
-        }
-        fn size(&self) -> io::Result<u64> {
-            self.inner.size()
-        }
-        fn set_size(&self, bytes: u64) -> io::Result<()> {
-            self.inner.set_size(bytes)
+            Ok(())
         }
     }
 
-    impl Folder for Swapped<dyn Folder> {
+    impl Folder for Swapped {
         fn open(&self, path: &Path, write: bool) -> io::Result<Arc<dyn File>> {
-            let inner = self.inner.open(path, write)?;
-            if write && path.starts_with("pool") {
-                return Ok(Arc::new(Swapped::<dyn File> { inner, held: std::sync::Mutex::default() }));
-            }
-            Ok(inner)
+            self.inner.open(path, write)
         }
         fn create_preallocated(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn File>> {
             self.inner.create_preallocated(path, bytes)
@@ -197,6 +192,9 @@ mod wrong_order {
         fn space(&self) -> io::Result<Space> {
             self.inner.space()
         }
+        fn batch(&self, wanted: WritesWanted) -> io::Result<Box<dyn Batch>> {
+            Ok(Box::new(SwappedBatch { inner: self.inner.batch(wanted)?, held: Vec::new() }))
+        }
     }
 }
 
@@ -205,14 +203,14 @@ struct WrongOrder(FaultDisk);
 impl Disk for WrongOrder {
     fn open(&self, path: &Path) -> std::io::Result<Arc<dyn Folder>> {
         let inner = Disk::open(&self.0, path)?;
-        Ok(Arc::new(wrong_order::Swapped::<dyn Folder> { inner, held: Mutex::default() }))
+        Ok(Arc::new(wrong_order::Swapped { inner }))
     }
 }
 
 /// The test above can fail: with the order turned round, broken copies are seen.
 #[test]
 fn the_wrong_order_of_writing_is_noticed() {
-    let disk = MemDisk::new();
+    let disk = mem_disk();
     disk.make_folder(Path::new("/v"));
     let broken: Arc<Mutex<BTreeSet<PathBuf>>> = Arc::default();
     // The decorator below the swap sees the writes as they reach the disk.

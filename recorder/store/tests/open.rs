@@ -181,7 +181,7 @@ fn half_used_files_of_the_pool_are_emptied_before_they_are_used() {
 
 #[test]
 fn one_bad_volume_does_not_stop_the_others() {
-    let disk = MemDisk::new();
+    let disk = mem_disk();
     disk.make_folder(Path::new("/v"));
     disk.make_folder(Path::new("/w"));
     disk.put(Path::new("/v/holiday.jpg"), vec![1]);

@@ -18,7 +18,7 @@ use framekeeper_store::*;
 
 /// Two volumes on one disk, on which things can go wrong.
 fn two_volumes() -> (MemDisk, [FaultDisk; 2], Site) {
-    let disk = MemDisk::new();
+    let disk = mem_disk();
     let faults = [FaultDisk::new(Arc::new(disk.clone())), FaultDisk::new(Arc::new(disk.clone()))];
     struct Switch([FaultDisk; 2]);
     impl framekeeper_store::env::Disk for Switch {

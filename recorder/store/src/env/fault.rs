@@ -1,16 +1,19 @@
 //! A disk on which things go wrong when told to: a decorator around any other.
 
+use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Disk, Entry, File, Folder, Lock, Space};
+use super::{
+    Batch, Disk, Entry, File, Folder, Lock, Space, Target, Write, WritePath, WritesWanted, batch::cut, batch::not_open,
+};
 
 /// What is done to a disk, as far as faults and observers tell it apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// [`File::write_vectored_at`].
+    /// [`File::write_vectored_at`], and each [`Write`] that a [`Batch`] is given.
     Write,
     /// [`File::read_at`].
     Read,
@@ -31,7 +34,7 @@ pub enum Trouble {
     Eio,
     /// No space left: ENOSPC.
     Enospc,
-    /// Only this many bytes are written (at least one).
+    /// Only this many bytes are written (at least one; of a [`Batch`] at least a block). What is left is an operation of its own.
     Short(usize),
     /// It takes that much longer.
     Delay(Duration),
@@ -242,6 +245,66 @@ impl Folder for FaultFolder {
     fn space(&self) -> io::Result<Space> {
         self.folder.space()
     }
+
+    fn batch(&self, wanted: WritesWanted) -> io::Result<Box<dyn Batch>> {
+        let batch = self.folder.batch(wanted)?;
+        Ok(Box::new(FaultBatch { batch, paths: HashMap::new(), control: self.control.clone() }))
+    }
+
+    fn syncs_at_once(&self) -> usize {
+        self.folder.syncs_at_once()
+    }
+}
+
+/// Hands on one write after the other, so that each is an operation that can go wrong.
+struct FaultBatch {
+    batch: Box<dyn Batch>,
+    // Where they were when they were opened.
+    paths: HashMap<Target, PathBuf>,
+    control: Arc<Control>,
+}
+
+impl Batch for FaultBatch {
+    fn path(&self) -> WritePath {
+        self.batch.path()
+    }
+
+    fn block_bytes(&self) -> usize {
+        self.batch.block_bytes()
+    }
+
+    fn open(&mut self, path: &Path) -> io::Result<Target> {
+        let target = self.batch.open(path)?;
+        self.paths.insert(target, path.to_owned());
+        Ok(target)
+    }
+
+    fn close(&mut self, target: Target) {
+        self.paths.remove(&target);
+        self.batch.close(target);
+    }
+
+    fn write(&mut self, writes: &[Write<'_>]) -> io::Result<()> {
+        for Write { target, offset, parts } in writes {
+            let path = self.paths.get(target).ok_or_else(|| not_open(*target))?;
+            let (mut offset, mut parts) = (*offset, parts.clone());
+            while !parts.is_empty() {
+                let now = match self.control.enter(Operation::Write, path)? {
+                    None => std::mem::take(&mut parts),
+                    Some(at_most) => {
+                        let (now, later) = cut(&parts, at_most.next_multiple_of(self.batch.block_bytes()));
+                        parts = later;
+                        now
+                    }
+                };
+                let write = Write { target: *target, offset, parts: now };
+                offset += write.len() as u64;
+                self.batch.write(&[write])?;
+                self.control.done(Operation::Write, path);
+            }
+        }
+        Ok(())
+    }
 }
 
 struct FaultFile {
@@ -274,6 +337,10 @@ impl File for FaultFile {
         self.file.sync()?;
         self.control.done(Operation::Sync, &self.path);
         Ok(())
+    }
+
+    fn begin_sync(&self) {
+        self.file.begin_sync();
     }
 
     fn zero_range(&self, offset: u64, bytes: u64) -> io::Result<()> {

@@ -5,13 +5,14 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Disk, Entry, File, Folder, Lock, Space};
+use super::{Batch, Disk, Entry, File, FileBatch, Folder, Lock, Space, WritesWanted};
 
 /// A disk in memory. Clones are the same disk.
 #[derive(Clone, Default)]
 pub struct MemDisk {
     state: Arc<Mutex<State>>,
     whole_sync: bool,
+    block_bytes: Option<usize>,
 }
 
 #[derive(Default)]
@@ -60,6 +61,13 @@ impl MemDisk {
         self
     }
 
+    /// The same disk, whose segment files are written as past a page cache: in whole blocks of that many bytes.
+    #[must_use]
+    pub fn written_in_blocks(mut self, block_bytes: usize) -> Self {
+        self.block_bytes = Some(block_bytes);
+        self
+    }
+
     /// From now on nothing can be written (or again can).
     pub fn set_read_only(&self, read_only: bool) {
         lock(&self.state).read_only = read_only;
@@ -104,7 +112,7 @@ impl MemDisk {
             capacity_bytes: state.capacity_bytes,
             read_only: state.read_only,
         };
-        Self { state: Arc::new(Mutex::new(copy)), whole_sync: self.whole_sync }
+        Self { state: Arc::new(Mutex::new(copy)), ..self.clone() }
     }
 }
 
@@ -117,6 +125,7 @@ impl Disk for MemDisk {
     }
 }
 
+#[derive(Clone)]
 struct MemFolder {
     disk: MemDisk,
     root: PathBuf,
@@ -247,6 +256,18 @@ impl Folder for MemFolder {
         let state = lock(&self.disk.state);
         let total_bytes = state.capacity_bytes.unwrap_or(1 << 50);
         Ok(Space { total_bytes, free_bytes: total_bytes.saturating_sub(state.used()) })
+    }
+
+    fn batch(&self, wanted: WritesWanted) -> io::Result<Box<dyn Batch>> {
+        let folder = self.clone();
+        let batch = FileBatch::new(move |path| Folder::open(&folder, path, true), "the disk is in memory");
+        match (self.disk.block_bytes, wanted) {
+            (Some(block_bytes), WritesWanted::Auto | WritesWanted::Direct) => {
+                Ok(Box::new(batch.in_blocks(block_bytes)))
+            }
+            (None, WritesWanted::Direct) => Err(io::ErrorKind::Unsupported.into()),
+            (_, WritesWanted::Auto | WritesWanted::Buffered) => Ok(Box::new(batch)),
+        }
     }
 }
 

@@ -10,10 +10,13 @@ use std::sync::Arc;
 use framekeeper_media::WallTime;
 use uuid::Uuid;
 
+mod batch;
 pub mod fault;
 pub mod mem;
 pub mod real;
 
+pub use batch::FileBatch;
+pub(crate) use batch::cut;
 pub use fault::{Fault, FaultDisk, Operation, Trouble};
 pub use mem::MemDisk;
 pub use real::{RealClock, RealDisk, RealRandom};
@@ -51,6 +54,80 @@ pub trait Folder: Send + Sync + 'static {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>>;
     /// Room in the file system.
     fn space(&self) -> io::Result<Space>;
+    /// What segment files are written with. [`WritesWanted::Auto`] always gives something; an error says why what is wanted cannot be had.
+    fn batch(&self, wanted: WritesWanted) -> io::Result<Box<dyn Batch>>;
+    /// How many files are best synced at the same time, where they are synced one by one.
+    fn syncs_at_once(&self) -> usize {
+        1
+    }
+}
+
+/// How segment files are to be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WritesWanted {
+    /// Past the page cache where that is possible, else through it.
+    #[default]
+    Auto,
+    /// Past the page cache, or not at all.
+    Direct,
+    /// Through the page cache.
+    Buffered,
+}
+
+/// How segment files are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WritePath {
+    /// Past the page cache: `O_DIRECT`, through io_uring.
+    Direct,
+    /// Through the page cache.
+    Buffered {
+        /// Why not past it; in a few words, for people.
+        reason: String,
+    },
+}
+
+/// A file that a [`Batch`] writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Target(pub u64);
+
+/// Some bytes for a file.
+#[derive(Debug)]
+pub struct Write<'a> {
+    /// The file.
+    pub target: Target,
+    /// Where they go.
+    pub offset: u64,
+    /// The bytes, in pieces that lie one behind the other in the file.
+    pub parts: Vec<&'a [u8]>,
+}
+
+impl Write<'_> {
+    /// How many bytes there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.len()).sum()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Writes to many files at once.
+pub trait Batch: Send {
+    /// How it writes.
+    fn path(&self) -> WritePath;
+    /// Offsets and lengths of writes are multiples of this: 1, or a block.
+    fn block_bytes(&self) -> usize;
+    /// Opens a file to be written; it may be renamed later.
+    fn open(&mut self, path: &Path) -> io::Result<Target>;
+    /// The file is not written any more.
+    fn close(&mut self, target: Target);
+    /// Writes all, in any order, and returns when all is written: whoever opens or reads these files now finds it. None of the ranges
+    /// overlap. After an error any part may have been written.
+    fn write(&mut self, writes: &[Write<'_>]) -> io::Result<()>;
 }
 
 /// A lock that is given back when dropped.
@@ -64,6 +141,8 @@ pub trait File: Send + Sync + 'static {
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Makes what was written to this file durable.
     fn sync(&self) -> io::Result<()>;
+    /// [`Self::sync`] will follow: what it has to write may be on its way already. Waits for nothing, and promises nothing.
+    fn begin_sync(&self) {}
     /// Makes all bytes of the range read as zero, without giving up their blocks.
     fn zero_range(&self, offset: u64, bytes: u64) -> io::Result<()>;
     /// Size in bytes.

@@ -10,7 +10,7 @@ use framekeeper_media::WallTime;
 use rustix::fs::{AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Clock, Disk, Entry, File, Folder, Lock, Random, Space, write_all};
+use super::{Batch, Clock, Disk, Entry, File, FileBatch, Folder, Lock, Random, Space, WritesWanted, write_all};
 
 /// Linux file systems.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,13 +20,14 @@ impl Disk for RealDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn Folder>> {
         let dir = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let sync_all = kernel_reports_syncfs_errors() && is_root_of_file_system(path);
-        Ok(Arc::new(RealFolder { dir, sync_all }))
+        Ok(Arc::new(RealFolder { dir: Arc::new(dir), sync_all }))
     }
 }
 
+#[derive(Clone)]
 struct RealFolder {
     // Open from the start: syncfs reports what failed since this descriptor was made.
-    dir: OwnedFd,
+    dir: Arc<OwnedFd>,
     sync_all: bool,
 }
 
@@ -146,6 +147,18 @@ impl Folder for RealFolder {
             total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
             free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
         })
+    }
+
+    fn batch(&self, wanted: WritesWanted) -> io::Result<Box<dyn Batch>> {
+        let folder = self.clone();
+        let buffered = |reason: &str| {
+            Box::new(FileBatch::new(move |path| Folder::open(&folder, path, true), reason)) as Box<dyn Batch>
+        };
+        match wanted {
+            WritesWanted::Buffered => Ok(buffered("so configured")),
+            WritesWanted::Auto => Ok(buffered("nothing else is known here")),
+            WritesWanted::Direct => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::open::{Later, recovered};
 use super::unit::seal_file;
 use super::{Volume, pool};
 use crate::catalogue::{Catalogue, CatalogueError};
-use crate::env::{File, read_exact};
+use crate::env::{File, WritesWanted, read_exact};
 use crate::manifest::{HEADER_BYTES, Record, SealedSegment};
 use crate::manifest_log::{self, Position};
 use crate::names;
@@ -435,7 +435,8 @@ impl Keeper {
         let Some((live, placer)) = recovered(&self.volume, path, file, head)? else { return Ok(()) };
         self.volume.add_live(live.clone());
         self.volume.counters.writes.add(2);
-        seal_file(&live, placer.position())?;
+        let mut batch = self.volume.folder.batch(WritesWanted::Buffered)?;
+        seal_file(&live, batch.as_mut(), placer.position())?;
         self.volume.sealing(live);
         Ok(())
     }

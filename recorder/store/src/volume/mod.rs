@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use uuid::Uuid;
 
 use crate::catalogue::Catalogue;
-use crate::env::{Env, File, Folder, Lock};
+use crate::env::{Env, File, Folder, Lock, WritePath};
 use crate::identity::Identity;
 use crate::lock;
 use crate::manifest::{Hold, Record};
@@ -48,6 +48,7 @@ pub(crate) struct Volume {
     pub(crate) folder: Arc<dyn Folder>,
     pub(crate) env: Env,
     pub(crate) segment_bytes: u64,
+    pub(crate) write_path: WritePath,
     pub(crate) recorder_uid: Uuid,
     pub(crate) identity: Mutex<Identity>,
     pub(crate) pool: Mutex<Pool>,
@@ -257,6 +258,7 @@ impl Volume {
             failed: self.failure(),
             stuck: lock(&self.stuck).why(),
             segment_bytes: self.segment_bytes,
+            write_path: Some(self.write_path.clone()),
             files_total: total,
             files_made: made,
             files_free: free,

@@ -15,7 +15,7 @@ use super::unit::free_header;
 use super::writer::{Active, Slot};
 use super::{Dirty, Volume, not_failed, pool};
 use crate::catalogue::Catalogue;
-use crate::env::{Env, File, read_exact, write_all};
+use crate::env::{Batch, Env, File, Folder, WritePath, WritesWanted, read_exact, write_all};
 use crate::error::OpenError;
 use crate::identity::Expected;
 use crate::lock;
@@ -63,6 +63,7 @@ pub(crate) struct Opened {
     pub(crate) slots: HashMap<Uuid, Slot>,
     pub(crate) streams: Vec<(StreamIdent, Option<PreviousRun>)>,
     pub(crate) later: Later,
+    pub(crate) batch: Box<dyn Batch>,
 }
 
 /// Checks what was configured.
@@ -160,6 +161,14 @@ pub(crate) fn open(at: usize, store: &StoreConfig, config: &VolumeConfig, env: &
     identity.closed = false;
     expected.write(folder.as_ref(), &identity)?;
 
+    let batch = batch(folder.as_ref(), store.writes, config.segment_bytes).map_err(io("write past the page cache"))?;
+    let write_path = batch.path();
+    match &write_path {
+        WritePath::Direct => tracing::info!(dir = %dir.display(), "segments are written past the page cache"),
+        WritePath::Buffered { reason } => {
+            tracing::info!(dir = %dir.display(), reason, "segments are written through the page cache");
+        }
+    }
     let (failed, has_failed) = not_failed();
     let volume = Arc::new(Volume {
         at,
@@ -168,6 +177,7 @@ pub(crate) fn open(at: usize, store: &StoreConfig, config: &VolumeConfig, env: &
         folder,
         env: env.clone(),
         segment_bytes: config.segment_bytes,
+        write_path,
         recorder_uid: store.recorder_uid,
         pool: Mutex::new(pool::Pool::new(ready, made, total, highest + 1..identity.files + 1)),
         identity: Mutex::new(identity),
@@ -213,7 +223,23 @@ pub(crate) fn open(at: usize, store: &StoreConfig, config: &VolumeConfig, env: &
     } else {
         Some(LATELY)
     };
-    Ok(Opened { volume, slots, streams, later: Later { replay_from, replay_to, scan } })
+    Ok(Opened { volume, slots, streams, later: Later { replay_from, replay_to, scan }, batch })
+}
+
+/// What segment files are written with.
+fn batch(folder: &dyn Folder, wanted: WritesWanted, segment_bytes: u64) -> io::Result<Box<dyn Batch>> {
+    let batch = folder.batch(wanted)?;
+    let block_bytes = batch.block_bytes();
+    if segment_bytes.is_multiple_of(block_bytes as u64) {
+        return Ok(batch);
+    }
+    match wanted {
+        WritesWanted::Auto => folder.batch(WritesWanted::Buffered),
+        WritesWanted::Direct | WritesWanted::Buffered => {
+            let what = format!("segments of {segment_bytes} bytes are not whole blocks of {block_bytes}");
+            Err(io::Error::new(io::ErrorKind::Unsupported, what))
+        }
+    }
 }
 
 fn first_files(volume: &Volume) -> io::Result<()> {

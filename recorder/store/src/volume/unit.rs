@@ -1,12 +1,12 @@
 //! Writing boxes so that the file is valid at every moment (`docs/format.md` §6, "order of writing").
 
-use std::io::{self, IoSlice};
+use std::io;
 
 use bytes::Bytes;
 use framekeeper_media::boxes::index::mfra;
 use framekeeper_media::boxes::segment::Sealed;
 
-use crate::env::{File, write_all, write_all_vectored};
+use crate::env::{Batch, File, Target, Write, cut, read_exact};
 use crate::segment::live::LiveSegment;
 
 /// A `free` box of so many bytes, 0 or from 8 up, for the place between `moov` and the segment box.
@@ -29,41 +29,133 @@ pub(crate) fn free_header(bytes: u64) -> [u8; 8] {
     header
 }
 
-/// Writes boxes at `offset` in the always-valid order; `rest` bytes of the file lie behind them. Returns the bytes written.
-///
-/// The `free` header behind and the body go out together: until the last 8 bytes are written, the old `free` header at `offset`
-/// covers both.
-pub(crate) fn write_unit(file: &dyn File, parts: &[Bytes], offset: u64, rest: u64) -> io::Result<u64> {
-    let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "a unit begins with a whole box header");
-    let (first, others) = parts.split_first().ok_or_else(invalid)?;
-    let (header, first_rest) = first.split_at_checked(8).ok_or_else(invalid)?;
-    let free = free_header(rest);
-    let mut slices = Vec::with_capacity(parts.len() + 1);
-    slices.push(IoSlice::new(first_rest));
-    slices.extend(others.iter().map(|part| IoSlice::new(part)));
-    if rest > 0 {
-        slices.push(IoSlice::new(&free));
-    }
-    let bytes: usize = slices.iter().map(|s| s.len()).sum();
-    write_all_vectored(file, &slices, offset + 8)?;
-    write_all(file, header, offset)?;
-    Ok(bytes as u64 + 8)
+/// Boxes as they go into a file: whole blocks, from the start of the one that the first box begins in.
+pub(crate) struct Image {
+    offset: u64,
+    parts: Vec<Bytes>,
+    block_bytes: usize,
+    bytes: u64,
 }
 
-/// Writes the index box, `mfra` and the last `free` of a segment at `offset`. Returns the bytes written.
-pub(crate) fn seal_file(live: &LiveSegment, offset: u64) -> io::Result<u64> {
-    let fixed = &live.fixed;
-    let (index, end) = live.with_index(|index| {
-        let (whole, points) = index.seal(fixed.nonce, offset);
-        (whole.encode().map(|bytes| [bytes, mfra(points)]), index.end())
-    });
-    let parts = index.map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
-    let [index_box, mfra_box] = &parts;
-    let bytes = (index_box.len() + mfra_box.len()) as u64;
-    let rest = fixed.file_bytes.checked_sub(offset + bytes);
-    let rest = rest.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no room for the index"))?;
-    let sealed = Sealed { index_offset: offset, index_length: index_box.len() as u64, end_wall: end };
-    let written = write_unit(fixed.file.as_ref(), &parts, offset, rest)?;
-    live.indexed(sealed);
-    Ok(written)
+impl Image {
+    /// All but the first block: what may be written while the old `free` header still covers it.
+    fn body(&self, target: Target) -> Option<Write<'_>> {
+        let (_, parts) = cut(&self.slices(), self.block_bytes);
+        (!parts.is_empty()).then_some(Write { target, offset: self.offset + self.block_bytes as u64, parts })
+    }
+
+    /// The first block, in which the header of the first box is.
+    fn head(&self, target: Target) -> Write<'_> {
+        let (parts, _) = cut(&self.slices(), self.block_bytes);
+        Write { target, offset: self.offset, parts }
+    }
+
+    fn slices(&self) -> Vec<&[u8]> {
+        self.parts.iter().map(|part| part.as_ref()).collect()
+    }
+
+    /// How many bytes are written.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// Writes images in the always-valid order: the bodies with the `free` headers behind them; only when all of these are written, the
+/// blocks that the headers of the first boxes are in. Until then the old `free` headers cover everything else.
+///
+/// Nothing else of such a first block changes that anybody could see, so it matters neither whether the disk writes it at once.
+pub(crate) fn write_images(batch: &mut dyn Batch, images: &[(Target, &Image)]) -> io::Result<()> {
+    let bodies: Vec<_> = images.iter().filter_map(|(target, image)| image.body(*target)).collect();
+    if !bodies.is_empty() {
+        batch.write(&bodies)?;
+    }
+    let heads: Vec<_> = images.iter().map(|(target, image)| image.head(*target)).collect();
+    batch.write(&heads)
+}
+
+/// The block of a file that the next box begins in, up to where it begins: it is written again with that box, the same bytes.
+pub(crate) struct Tail {
+    block_bytes: usize,
+    bytes: Bytes,
+}
+
+impl Tail {
+    /// Reads what is before `position`.
+    pub(crate) fn read(file: &dyn File, position: u64, block_bytes: usize) -> io::Result<Self> {
+        // The header of a box is 8 bytes, at a multiple of 8: as good as a block where blocks do not matter.
+        let block_bytes = block_bytes.max(8);
+        let used = position % block_bytes as u64;
+        let mut bytes = vec![0; usize::try_from(used).unwrap_or_default()];
+        read_exact(file, &mut bytes, position - used)?;
+        Ok(Self { block_bytes, bytes: Bytes::from(bytes) })
+    }
+
+    /// Boxes that go in at `offset`, behind the tail; `rest` bytes of the file lie behind them.
+    pub(crate) fn image(&mut self, parts: Vec<Bytes>, offset: u64, rest: u64) -> Image {
+        let start = offset - self.bytes.len() as u64;
+        let mut all = Vec::with_capacity(parts.len() + 2);
+        if !self.bytes.is_empty() {
+            all.push(std::mem::take(&mut self.bytes));
+        }
+        all.extend(parts.into_iter().filter(|part| !part.is_empty()));
+        let used: usize = all.iter().map(Bytes::len).sum();
+        self.bytes = last(&all, used % self.block_bytes);
+        if rest > 0 {
+            let whole = (used + 8).next_multiple_of(self.block_bytes);
+            let mut free = free_header(rest).to_vec();
+            free.resize(whole - used, 0);
+            all.push(Bytes::from(free));
+        }
+        let bytes = all.iter().map(|part| part.len() as u64).sum();
+        Image { offset: start, parts: all, block_bytes: self.block_bytes, bytes }
+    }
+}
+
+/// The last `count` bytes of `parts`.
+fn last(parts: &[Bytes], count: usize) -> Bytes {
+    let mut bytes = vec![0; count];
+    let mut end = count;
+    for part in parts.iter().rev() {
+        let n = part.len().min(end);
+        if let (Some(to), Some(from)) = (bytes.get_mut(end - n..end), part.get(part.len() - n..)) {
+            to.copy_from_slice(from);
+        }
+        end -= n;
+    }
+    Bytes::from(bytes)
+}
+
+/// What a file is sealed with: index box and `mfra`, to be written at `offset`, and what the segment box will say then.
+pub(crate) struct Seal {
+    pub(crate) parts: Vec<Bytes>,
+    pub(crate) rest: u64,
+    pub(crate) sealed: Sealed,
+}
+
+impl Seal {
+    pub(crate) fn new(live: &LiveSegment, offset: u64) -> io::Result<Self> {
+        let fixed = &live.fixed;
+        let (index, end) = live.with_index(|index| {
+            let (whole, points) = index.seal(fixed.nonce, offset);
+            (whole.encode().map(|bytes| (bytes, mfra(points))), index.end())
+        });
+        let (index_box, mfra_box) = index.map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+        let bytes = (index_box.len() + mfra_box.len()) as u64;
+        let rest = fixed.file_bytes.checked_sub(offset + bytes);
+        let rest = rest.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no room for the index"))?;
+        let sealed = Sealed { index_offset: offset, index_length: index_box.len() as u64, end_wall: end };
+        Ok(Self { parts: vec![index_box, mfra_box], rest, sealed })
+    }
+}
+
+/// Writes index and `mfra` of a segment that nobody writes at `offset`. Returns the bytes written.
+pub(crate) fn seal_file(live: &LiveSegment, batch: &mut dyn Batch, offset: u64) -> io::Result<u64> {
+    let seal = Seal::new(live, offset)?;
+    let image = Tail::read(live.fixed.file.as_ref(), offset, batch.block_bytes())?.image(seal.parts, offset, seal.rest);
+    let target = batch.open(&live.fixed.path)?;
+    let written = write_images(batch, &[(target, &image)]);
+    batch.close(target);
+    written?;
+    live.indexed(seal.sealed);
+    Ok(image.bytes())
 }

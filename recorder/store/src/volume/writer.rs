@@ -12,9 +12,9 @@ use framekeeper_media::boxes::segment::{SEGMENT_BOX_LENGTH, SegmentBox};
 use framekeeper_media::unit::VIDEO_CLOCK_HZ;
 use framekeeper_media::{FrameFlags, MediaTime, WallTime};
 
-use super::unit::{pad, seal_file, write_unit};
+use super::unit::{Image, Seal, Tail, pad, write_images};
 use super::{Volume, folder_and_above, pool};
-use crate::env::File;
+use crate::env::{Batch, File, Target};
 use crate::names;
 use crate::segment::index::{IndexBuilder, StoredFragment};
 use crate::segment::live::{Fixed, LiveSegment};
@@ -22,11 +22,13 @@ use crate::segment::place::{Placer, RunFacts, cost};
 use crate::segment::rollover::{GopCosts, Place, Room, place};
 use crate::stats::DropReason;
 use crate::store::Inner;
-use crate::stream::{Item, StreamState};
+use crate::stream::{Item, Latch, StreamState};
 use crate::types::{Durable, Fragment, PreviousRun, RunStart};
 
 /// What is gathered before it is written, at most; a tick's worth is far less.
 const UNIT_BYTES_AT_MOST: u64 = 8 << 20;
+/// What all streams gather before it is written, at most: what was drained from the queues counts nowhere else.
+const BATCH_BYTES_AT_MOST: u64 = 32 << 20;
 /// More run boxes than this in a file, and its manifest record gets too long.
 const RUNS_AT_MOST: usize = 4096;
 
@@ -56,14 +58,24 @@ pub(crate) struct Active {
     live: Arc<LiveSegment>,
     placer: Placer,
     unit: Unit,
-    /// The file is in `streams/`, where readers find it.
+    /// The file is in `streams/`, where readers find it, or will be once the batch is written.
     visible: bool,
+    /// Once something was written.
+    output: Option<Output>,
+}
+
+/// Where the segment is written.
+struct Output {
+    target: Target,
+    tail: Tail,
+    /// The last batch in which there is something of it.
+    batch: u64,
 }
 
 impl Active {
     /// A segment found unsealed, to be filled on.
     pub(crate) fn resume(live: Arc<LiveSegment>, placer: Placer) -> Self {
-        Self { live, placer, unit: Unit::default(), visible: true }
+        Self { live, placer, unit: Unit::default(), visible: true, output: None }
     }
 }
 
@@ -105,16 +117,47 @@ impl Unit {
     }
 }
 
+/// A unit that waits to be written with those of other streams.
+struct Pending {
+    stream: Arc<StreamState>,
+    live: Arc<LiveSegment>,
+    target: Target,
+    image: Image,
+    unit: Unit,
+    /// Where the unit ends in the file.
+    end: u64,
+    /// It is the file's first.
+    first: bool,
+}
+
+/// Counts what will not be written because the volume failed.
+fn lost(pending: &[Pending]) {
+    for Pending { stream, unit, .. } in pending {
+        stream.counters.dropped(DropReason::VolumeFailed, unit.video_frames + unit.audio_frames);
+    }
+}
+
 /// The thread's state.
 pub(crate) struct Writer {
     inner: Arc<Inner>,
     volume: Arc<Volume>,
     slots: HashMap<uuid::Uuid, Slot>,
+    batch: Box<dyn Batch>,
+    pending: Vec<Pending>,
+    pending_bytes: u64,
+    /// To be opened with the next sync.
+    latches: Vec<Arc<Latch>>,
+    batches: u64,
 }
 
 impl Writer {
-    pub(crate) fn new(inner: Arc<Inner>, volume: Arc<Volume>, slots: HashMap<uuid::Uuid, Slot>) -> Self {
-        Self { inner, volume, slots }
+    pub(crate) fn new(
+        inner: Arc<Inner>,
+        volume: Arc<Volume>,
+        slots: HashMap<uuid::Uuid, Slot>,
+        batch: Box<dyn Batch>,
+    ) -> Self {
+        Self { inner, volume, slots, batch, pending: Vec::new(), pending_bytes: 0, latches: Vec::new(), batches: 0 }
     }
 
     /// Runs until the store is closed.
@@ -147,22 +190,36 @@ impl Writer {
                 self.volume.fail("write", &error);
             }
         }
+        if !self.volume.has_failed()
+            && let Err(error) = self.commit()
+        {
+            self.volume.fail("write", &error);
+        }
         if self.volume.has_failed() {
-            self.slots.clear();
+            lost(&self.pending);
+            self.pending.clear();
+            let actives = self.slots.drain().filter_map(|(_, slot)| slot.active);
+            actives.filter_map(|active| active.output).for_each(|output| self.batch.close(output.target));
             self.inner.volume_failed(self.volume.at);
+        }
+        let mut latches = std::mem::take(&mut self.latches);
+        if self.volume.has_failed() {
+            latches.iter().for_each(|latch| latch.open());
+        } else if !latches.is_empty() {
+            self.volume.wrote(|dirty| dirty.latches.append(&mut latches));
+            self.volume.wake_sync.notify();
         }
     }
 
     fn items(&mut self, stream: &Arc<StreamState>, items: Vec<Item>) -> io::Result<()> {
         let mut slot = self.slots.remove(&stream.ident.uid).unwrap_or_default();
-        let mut latches = Vec::new();
         let mut result = Ok(());
         for item in items {
             if result.is_err() {
                 // The rest is lost with the volume.
                 match item {
                     Item::Fragment(fragment) => self.drop_frames(stream, &fragment, DropReason::VolumeFailed),
-                    Item::Finish(latch) => latches.push(latch),
+                    Item::Finish(latch) => self.latches.push(latch),
                     Item::Begin(_) | Item::Break(_) | Item::Seal => {}
                 }
                 continue;
@@ -172,7 +229,7 @@ impl Writer {
                 Item::Break(gap) => self.begin_anew(stream, &mut slot, gap),
                 Item::Fragment(fragment) => result = self.fragment(stream, &mut slot, &fragment),
                 Item::Seal => result = self.seal(stream, &mut slot),
-                Item::Finish(latch) => latches.push(latch),
+                Item::Finish(latch) => self.latches.push(latch),
             }
         }
         if result.is_ok()
@@ -181,12 +238,6 @@ impl Writer {
             result = self.flush(stream, active);
         }
         self.slots.insert(stream.ident.uid, slot);
-        if result.is_err() {
-            latches.iter().for_each(|latch| latch.open());
-        } else if !latches.is_empty() {
-            self.volume.wrote(|dirty| dirty.latches.append(&mut latches));
-            self.volume.wake_sync.notify();
-        }
         result
     }
 
@@ -410,7 +461,7 @@ impl Writer {
         unit.push(pad(box_offset - init.bytes.len() as u64));
         unit.push(Bytes::copy_from_slice(&encoded));
         let live = Arc::new(LiveSegment::new(fixed, IndexBuilder::default(), head_end));
-        slot.active = Some(Active { live, placer, unit, visible: false });
+        slot.active = Some(Active { live, placer, unit, visible: false, output: None });
         stream.counters.segments.add(1);
         Ok(true)
     }
@@ -427,23 +478,66 @@ impl Writer {
         }
     }
 
-    /// Writes the unit: what is behind it and its body, then the 8 bytes at its start that make it valid.
-    fn flush(&self, stream: &Arc<StreamState>, active: &mut Active) -> io::Result<()> {
+    /// Hands the unit to the batch of this tick.
+    fn flush(&mut self, stream: &Arc<StreamState>, active: &mut Active) -> io::Result<()> {
         if active.unit.staged.is_empty() {
             return Ok(());
         }
-        let unit = std::mem::take(&mut active.unit);
-        let end = active.placer.position();
-        let written = write_unit(active.live.fixed.file.as_ref(), &unit.parts, unit.offset, active.placer.rest())?;
+        // One unit of a file in a batch: the next one begins in the block that it ends in.
+        if active.output.as_ref().is_some_and(|output| output.batch == self.batches)
+            || self.pending_bytes >= BATCH_BYTES_AT_MOST
+        {
+            self.commit()?;
+        }
+        let mut unit = std::mem::take(&mut active.unit);
+        let (target, image) = self.image(active, std::mem::take(&mut unit.parts), unit.offset, active.placer.rest())?;
+        self.pending_bytes += image.bytes();
+        let first = !std::mem::replace(&mut active.visible, true);
+        let (live, end) = (active.live.clone(), active.placer.position());
+        self.pending.push(Pending { stream: stream.clone(), live, target, image, unit, end, first });
+        Ok(())
+    }
+
+    /// Boxes as they go into the active segment's file.
+    fn image(&mut self, active: &mut Active, parts: Vec<Bytes>, offset: u64, rest: u64) -> io::Result<(Target, Image)> {
         let fixed = &active.live.fixed;
-        if !active.visible {
+        let output = match &mut active.output {
+            Some(output) => output,
+            none => {
+                let pool = names::numbered(names::POOL, fixed.file_number);
+                let target = self.batch.open(if active.visible { &fixed.path } else { &pool })?;
+                let tail = Tail::read(fixed.file.as_ref(), offset, self.batch.block_bytes())?;
+                none.insert(Output { target, tail, batch: 0 })
+            }
+        };
+        output.batch = self.batches;
+        Ok((output.target, output.tail.image(parts, offset, rest)))
+    }
+
+    /// Writes what all streams gathered.
+    fn commit(&mut self) -> io::Result<()> {
+        let pending = std::mem::take(&mut self.pending);
+        self.pending_bytes = 0;
+        self.batches += 1;
+        let images: Vec<_> = pending.iter().map(|p| (p.target, &p.image)).collect();
+        if images.is_empty() {
+            return Ok(());
+        }
+        write_images(self.batch.as_mut(), &images).inspect_err(|_| lost(&pending))?;
+        pending.into_iter().try_for_each(|pending| self.written(pending))
+    }
+
+    /// A unit was written.
+    fn written(&self, pending: Pending) -> io::Result<()> {
+        let Pending { stream, live, image, unit, end, first, .. } = pending;
+        let fixed = &live.fixed;
+        if first {
             // Known before it can be found: whoever looks for forgotten files must not take it for one.
-            self.volume.add_live(active.live.clone());
+            self.volume.add_live(live.clone());
             self.make_visible(fixed)?;
-            active.visible = true;
         }
         let audio_timescale = fixed.audio_timescale;
-        active.live.wrote(end, |index| {
+        live.wrote(end, |index| {
             for staged in unit.staged {
                 match staged {
                     Staged::Run(run) => index.add_run(*run),
@@ -451,12 +545,12 @@ impl Writer {
                 }
             }
         });
-        stream.counters.bytes.add(written);
+        stream.counters.bytes.add(unit.bytes);
         stream.counters.fragments.add(unit.fragments);
         stream.counters.audio_frames.add(unit.audio_frames);
         stream.counters.video_frames.add(unit.video_frames);
         let frames = stream.counters.video_frames.get();
-        self.count(written, 2, unit.fragments);
+        self.count(image.bytes(), 2, unit.fragments);
         if let Some(run_end) = unit.run_end {
             stream.set_previous(run_end);
         }
@@ -499,9 +593,17 @@ impl Writer {
             crate::lock(&self.volume.pool).give(active.live.fixed.file_number);
             return Ok(());
         }
-        let written = seal_file(&active.live, active.placer.position())?;
-        self.count(written, 2, 0);
-        stream.counters.bytes.add(written);
+        // The index tells of all that was written.
+        self.commit()?;
+        let offset = active.placer.position();
+        let seal = Seal::new(&active.live, offset)?;
+        let (target, image) = self.image(&mut active, seal.parts, offset, seal.rest)?;
+        let written = write_images(self.batch.as_mut(), &[(target, &image)]);
+        self.batch.close(target);
+        written?;
+        active.live.indexed(seal.sealed);
+        self.count(image.bytes(), 2, 0);
+        stream.counters.bytes.add(image.bytes());
         self.volume.sealing(active.live);
         Ok(())
     }

@@ -229,6 +229,11 @@ impl Durables {
     }
 }
 
+/// An empty disk in memory. In the tests of `in_blocks.rs` its segments are written as past a page cache.
+pub fn mem_disk() -> MemDisk {
+    if module_path!().starts_with("in_blocks") { MemDisk::new().written_in_blocks(4096) } else { MemDisk::new() }
+}
+
 /// A store of one volume.
 pub struct Site {
     pub env: Env,
@@ -252,7 +257,7 @@ impl Site {
     }
 
     pub fn mem(budget_files: u64) -> (MemDisk, Self) {
-        let disk = MemDisk::new();
+        let disk = mem_disk();
         disk.make_folder(Path::new("/v"));
         (disk.clone(), Self::new(Arc::new(disk), &[Path::new("/v")], budget_files))
     }
