@@ -137,6 +137,9 @@ pub const SYNC_BUCKETS_US: [u64; 10] =
 pub(crate) struct VolumeCounters {
     pub(crate) bytes: Counter,
     pub(crate) writes: Counter,
+    write_batches: Counter,
+    write_us: Counter,
+    last_write_us: Counter,
     pub(crate) fragments: Counter,
     pub(crate) syncs: Counter,
     pub(crate) sync_us: Counter,
@@ -147,6 +150,17 @@ pub(crate) struct VolumeCounters {
 }
 
 impl VolumeCounters {
+    pub(crate) fn wrote(&self, us: u64) {
+        self.write_batches.add(1);
+        self.write_us.add(us);
+        self.last_write_us.set(us);
+    }
+
+    /// Number of batches, microseconds of all and of the last one.
+    pub(crate) fn write_times(&self) -> (u64, u64, u64) {
+        (self.write_batches.get(), self.write_us.get(), self.last_write_us.get())
+    }
+
     pub(crate) fn synced(&self, us: u64) {
         self.syncs.add(1);
         self.sync_us.add(us);
@@ -192,6 +206,12 @@ pub struct VolumeStats {
     pub bytes: u64,
     /// Writes handed to the system.
     pub writes: u64,
+    /// Times that something was written: all streams' writes of a tick are one.
+    pub write_batches: u64,
+    /// Microseconds that these took together.
+    pub write_us: u64,
+    /// Microseconds that the last one took.
+    pub last_write_us: u64,
     /// Fragments written.
     pub fragments: u64,
     /// Syncs done (each may be several system calls).
@@ -228,6 +248,9 @@ impl VolumeStats {
             catalogue_complete: false,
             bytes: 0,
             writes: 0,
+            write_batches: 0,
+            write_us: 0,
+            last_write_us: 0,
             fragments: 0,
             syncs: 0,
             sync_us: 0,

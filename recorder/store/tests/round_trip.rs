@@ -14,12 +14,15 @@ use std::sync::Arc;
 use common::*;
 use framekeeper_media::WallTime;
 use framekeeper_media::boxes::run::GapReason;
-use framekeeper_store::env::{Disk, FaultDisk, MemDisk, RealDisk};
+use framekeeper_store::env::{Disk, FaultDisk, MemDisk, RealDisk, WritePath, WritesWanted};
 use framekeeper_store::*;
 
 /// Everything that holds on every kind of disk and volume.
 fn conformance(disk: Arc<dyn Disk>, dirs: &[&Path], bytes_of: &dyn Fn(&Path) -> Vec<u8>) {
-    let site = Site::new(disk, dirs, 60);
+    conformance_of(&Site::new(disk, dirs, 60), bytes_of);
+}
+
+fn conformance_of(site: &Site, bytes_of: &dyn Fn(&Path) -> Vec<u8>) {
     let mut cameras =
         [Camera::new("plain"), Camera::new("audio").with_audio(), Camera::new("b").with_audio().with_b_frames()];
     let store = site.open();
@@ -30,7 +33,7 @@ fn conformance(disk: Arc<dyn Disk>, dirs: &[&Path], bytes_of: &dyn Fn(&Path) -> 
     }
     for _ in 0..30 {
         for (writer, camera) in writers.iter_mut().zip(&mut cameras) {
-            record(&site, &store, writer, camera, 2);
+            record(site, &store, writer, camera, 2);
         }
     }
     let reader = store.reader();
@@ -55,7 +58,7 @@ fn conformance(disk: Arc<dyn Disk>, dirs: &[&Path], bytes_of: &dyn Fn(&Path) -> 
         let start = camera.run();
         writer.begin_run(start.clone());
         camera.next_frame = camera.next_frame.next_multiple_of(camera.gop);
-        record(&site, &store, &mut writer, camera, 1);
+        record(site, &store, &mut writer, camera, 1);
         writer.finish();
         let after = reader.segments(camera.ident.uid, ALWAYS.0, ALWAYS.1).unwrap();
         assert_eq!(after.len(), segments.len(), "the unfilled segment is filled on");
@@ -119,7 +122,12 @@ fn check_all(store: &Store, reader: &Reader, cameras: &[Camera], starts: &[RunSt
 
 #[test]
 fn conformance_in_memory() {
-    for disk in [MemDisk::new(), MemDisk::new().synced_as_a_whole()] {
+    for disk in [
+        MemDisk::new(),
+        MemDisk::new().synced_as_a_whole(),
+        MemDisk::new().written_in_blocks(4096),
+        MemDisk::new().written_in_blocks(16_384),
+    ] {
         disk.make_folder(Path::new("/v"));
         let bytes = disk.clone();
         conformance(Arc::new(disk), &[Path::new("/v")], &|p| bytes.bytes(&Path::new("/v").join(p)).unwrap());
@@ -136,23 +144,36 @@ fn conformance_on_two_volumes() {
     conformance(Arc::new(disk), &[Path::new("/v"), Path::new("/w")], &of);
 }
 
-#[test]
-fn conformance_on_a_real_disk() {
+fn on_a_real_disk(writes: WritesWanted) -> WritePath {
     let dir = tempfile::tempdir().unwrap();
-    conformance(Arc::new(RealDisk), &[dir.path()], &|p| std::fs::read(dir.path().join(p)).unwrap());
+    let site = Site { writes, ..Site::new(Arc::new(RealDisk), &[dir.path()], 60) };
+    conformance_of(&site, &|p| std::fs::read(dir.path().join(p)).unwrap());
+    site.open().volumes()[0].write_path.clone().unwrap()
+}
+
+#[test]
+fn conformance_on_a_real_disk_through_the_page_cache() {
+    assert!(matches!(on_a_real_disk(WritesWanted::Buffered), WritePath::Buffered { .. }));
+}
+
+/// Needs io_uring and a folder for temporary files on a file system with `O_DIRECT`.
+#[test]
+fn conformance_on_a_real_disk_past_the_page_cache() {
+    assert_eq!(on_a_real_disk(WritesWanted::Direct), WritePath::Direct);
 }
 
 #[test]
 fn conformance_with_short_writes_and_delays() {
     use framekeeper_store::env::{Fault, Operation, Trouble};
-    let disk = MemDisk::new();
-    disk.make_folder(Path::new("/v"));
-    let bytes = disk.clone();
-    let faults = FaultDisk::new(Arc::new(disk));
-    for after in (0..4000).step_by(3) {
-        let trouble = Trouble::Short(1 + after * 37 % 5000);
-        faults.inject(Fault::next(Operation::Write, trouble).below("pool").after(after as u64));
+    for disk in [MemDisk::new(), MemDisk::new().written_in_blocks(4096)] {
+        disk.make_folder(Path::new("/v"));
+        let bytes = disk.clone();
+        let faults = FaultDisk::new(Arc::new(disk));
+        for after in (0..4000).step_by(3) {
+            let trouble = Trouble::Short(1 + after * 37 % 5000);
+            faults.inject(Fault::next(Operation::Write, trouble).below("pool").after(after as u64));
+        }
+        faults.inject(Fault::always(Operation::Sync, Trouble::Delay(std::time::Duration::from_micros(200))));
+        conformance(Arc::new(faults), &[Path::new("/v")], &|p| bytes.bytes(&Path::new("/v").join(p)).unwrap());
     }
-    faults.inject(Fault::always(Operation::Sync, Trouble::Delay(std::time::Duration::from_micros(200))));
-    conformance(Arc::new(faults), &[Path::new("/v")], &|p| bytes.bytes(&Path::new("/v").join(p)).unwrap());
 }

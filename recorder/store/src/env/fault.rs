@@ -7,7 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{
-    Batch, Disk, Entry, File, Folder, Lock, Space, Target, Write, WritePath, WritesWanted, batch::cut, batch::not_open,
+    Batch, Disk, Entry, File, Folder, Interrupt, Lock, Space, Target, Write, WritePath, WritesWanted, batch::cut,
+    batch::not_open,
 };
 
 /// What is done to a disk, as far as faults and observers tell it apart.
@@ -282,6 +283,10 @@ impl Batch for FaultBatch {
     fn close(&mut self, target: Target) {
         self.paths.remove(&target);
         self.batch.close(target);
+    }
+
+    fn interrupt(&self) -> Interrupt {
+        self.batch.interrupt()
     }
 
     fn write(&mut self, writes: &[Write<'_>]) -> io::Result<()> {

@@ -6,14 +6,18 @@
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use framekeeper_media::WallTime;
 use uuid::Uuid;
 
 mod batch;
+mod direct;
 pub mod fault;
 pub mod mem;
+mod memory;
 pub mod real;
+mod ring;
 
 pub use batch::FileBatch;
 pub(crate) use batch::cut;
@@ -128,6 +132,28 @@ pub trait Batch: Send {
     /// Writes all, in any order, and returns when all is written: whoever opens or reads these files now finds it. None of the ranges
     /// overlap. After an error any part may have been written.
     fn write(&mut self, writes: &[Write<'_>]) -> io::Result<()>;
+    /// Ends the waiting for a disk that does not answer, where that can be done.
+    fn interrupt(&self) -> Interrupt {
+        Interrupt::default()
+    }
+}
+
+/// Once set, a [`Batch::write`] that waits for its disk (then, or later) gives up with [`io::ErrorKind::TimedOut`], in a fraction of a
+/// second. What it wrote may be written at any time behind that. Clones are the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// Sets it, for good.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether it is set.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 /// A lock that is given back when dropped.

@@ -1,7 +1,7 @@
 //! The real world: Linux files through `rustix`.
 
 use std::io::{self, IoSlice};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -10,6 +10,7 @@ use framekeeper_media::WallTime;
 use rustix::fs::{AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::direct::DirectBatch;
 use super::{Batch, Clock, Disk, Entry, File, FileBatch, Folder, Lock, Random, Space, WritesWanted, write_all};
 
 /// Linux file systems.
@@ -31,6 +32,8 @@ struct RealFolder {
     sync_all: bool,
 }
 
+/// Flushes of a disk's cache that come together become one: more than these gain little.
+const SYNCS_AT_ONCE: usize = 4;
 const FILE_MODE: u32 = 0o640;
 const FOLDER_MODE: u32 = 0o750;
 
@@ -156,9 +159,17 @@ impl Folder for RealFolder {
         };
         match wanted {
             WritesWanted::Buffered => Ok(buffered("so configured")),
-            WritesWanted::Auto => Ok(buffered("nothing else is known here")),
-            WritesWanted::Direct => Err(io::ErrorKind::Unsupported.into()),
+            WritesWanted::Direct => Ok(Box::new(DirectBatch::new(self.dir.clone())?)),
+            WritesWanted::Auto => match DirectBatch::new(self.dir.clone()) {
+                Ok(direct) => Ok(Box::new(direct)),
+                Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(buffered(&e.to_string())),
+                Err(e) => Err(e),
+            },
         }
+    }
+
+    fn syncs_at_once(&self) -> usize {
+        SYNCS_AT_ONCE
     }
 }
 
@@ -180,6 +191,12 @@ impl File for RealFile {
 
     fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fdatasync(&self.fd)?)
+    }
+
+    fn begin_sync(&self) {
+        // SAFETY: the descriptor is open; the call touches no memory of ours.
+        #[expect(unsafe_code, reason = "no safe wrapper has this call")]
+        let _no_promise = unsafe { libc::sync_file_range(self.fd.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
     }
 
     fn zero_range(&self, offset: u64, bytes: u64) -> io::Result<()> {
@@ -211,7 +228,7 @@ fn write_zeros(file: &dyn File, offset: u64, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+pub(super) fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     loop {
         match call() {
             Err(Errno::INTR) => {}

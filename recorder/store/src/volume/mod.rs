@@ -230,9 +230,10 @@ impl Volume {
         if self.folder.sync_all()? {
             return Ok(());
         }
-        for file in dirty.files.values() {
-            file.sync()?;
-        }
+        let files: Vec<_> = dirty.files.values().collect();
+        // All on their way first: the disk orders them better than we do.
+        files.iter().for_each(|file| file.begin_sync());
+        sync_each(&files, self.folder.syncs_at_once())?;
         if dirty.manifest {
             let manifest = lock(&self.manifest).file();
             manifest.sync()?;
@@ -252,6 +253,7 @@ impl Volume {
         let (total, made, free, retired) = lock(&self.pool).numbers();
         let since = lock(&self.dirty).since_us;
         let c = &self.counters;
+        let (write_batches, write_us, last_write_us) = c.write_times();
         VolumeStats {
             volume: self.uuid,
             dir: self.dir.clone(),
@@ -267,6 +269,9 @@ impl Volume {
             catalogue_complete: self.catalogue_complete.load(Ordering::Acquire),
             bytes: c.bytes.get(),
             writes: c.writes.get(),
+            write_batches,
+            write_us,
+            last_write_us,
             fragments: c.fragments.get(),
             syncs: c.syncs.get(),
             sync_us: c.sync_us.get(),
@@ -277,6 +282,24 @@ impl Volume {
             retired: c.retired.get(),
         }
     }
+}
+
+/// Syncs files, some at the same time.
+fn sync_each(files: &[&Arc<dyn File>], at_once: usize) -> io::Result<()> {
+    let next = AtomicUsize::new(0);
+    let some = || {
+        while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+            file.sync()?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let others = 1..at_once.min(files.len());
+        let others: Vec<_> = others.map(|_| scope.spawn(some)).collect();
+        let own = some();
+        let results = others.into_iter().map(|other| other.join().unwrap_or_else(|_| Err(io::Error::other("a panic"))));
+        results.fold(own, io::Result::and)
+    })
 }
 
 /// A folder and those above it, down from the volume's own.

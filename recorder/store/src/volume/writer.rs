@@ -523,7 +523,10 @@ impl Writer {
         if images.is_empty() {
             return Ok(());
         }
+        let clock = self.volume.env.clock.clone();
+        let start = clock.monotonic_us();
         write_images(self.batch.as_mut(), &images).inspect_err(|_| lost(&pending))?;
+        self.volume.counters.wrote(clock.monotonic_us().saturating_sub(start));
         pending.into_iter().try_for_each(|pending| self.written(pending))
     }
 

@@ -22,7 +22,7 @@ use framekeeper_media::fragment::decode;
 use framekeeper_media::h264::H264Parameters;
 use framekeeper_media::init::InitSegment;
 use framekeeper_media::{FrameFlags, FrameIdentity, MediaTime, WallTime};
-use framekeeper_store::env::{Disk, Env, MemDisk, RealClock, RealRandom};
+use framekeeper_store::env::{Disk, Env, MemDisk, RealClock, RealRandom, WritesWanted};
 use framekeeper_store::*;
 use uuid::Uuid;
 
@@ -242,6 +242,7 @@ pub struct Site {
     pub durables: Durables,
     pub recorder_uid: Uuid,
     pub stream_queue_bytes: usize,
+    pub writes: WritesWanted,
 }
 
 impl Site {
@@ -253,6 +254,7 @@ impl Site {
             durables: Durables::default(),
             recorder_uid: Uuid::new_v4(),
             stream_queue_bytes: StoreConfig::STREAM_QUEUE_BYTES,
+            writes: WritesWanted::Auto,
         }
     }
 
@@ -274,6 +276,7 @@ impl Site {
             sync_interval: Duration::from_millis(5),
             on_durable: Some(self.durables.observer()),
             stream_queue_bytes: self.stream_queue_bytes,
+            writes: self.writes,
             ..StoreConfig::new("default/main", "main-recorder-0", self.recorder_uid, volumes)
         }
     }
