@@ -266,7 +266,7 @@ fn cameras_that_do_not_deliver_are_told_apart_and_disturb_nobody() -> Result<()>
         ("web", "RTSP"),
         ("closed", "refused"),
         ("old", "H263"),
-        ("mute", "no parseable streams"),
+        ("mute", "describes no media"),
     ];
     for (name, word) in expected {
         let mut last = String::new();

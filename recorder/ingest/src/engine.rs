@@ -17,6 +17,9 @@ pub trait Engine {
     /// Begins an attempt. Must not block; failing is told by the session.
     fn open(&self, spec: &SourceSpec) -> Box<dyn Session>;
 
+    /// All sessions have been read in the tick `at`: time for what the engine does for those that are closed.
+    fn tick(&self, _at: TickTime) {}
+
     /// Waits until the sessions that were closed have said good-bye, at most `limit`. Called once, when everything ends.
     fn drain(&self, limit: Duration) -> futures::future::LocalBoxFuture<'_, ()>;
 }

@@ -268,7 +268,7 @@ impl Ticker {
 
     /// Does what was asked for since the last tick. False when everything shall end.
     fn take_orders(&mut self, at: TickTime, runtime: &tokio::runtime::Runtime) -> bool {
-        // Closing a session hands its TEARDOWN to the runtime.
+        // A connection that is being made is taken off the runtime's drivers when it is dropped.
         let _inside = runtime.enter();
         let orders = std::mem::take(&mut *lock(&self.shared.orders));
         for order in orders {
@@ -305,18 +305,11 @@ impl Ticker {
         self.start_due(at);
         for source in self.sources.values_mut() {
             source.read(at, &self.limits, self.random.unit(), &mut self.items);
-            // tokio gives a task 128 reads before it must let go. That bounds a camera that never stops sending; but what one source has
-            // used up must not be missing for the next.
-            if !tokio::task::coop::has_budget_remaining() {
-                tokio::task::yield_now().await;
-                source.read(at, &self.limits, self.random.unit(), &mut self.items);
-            }
         }
+        self.engine.tick(at);
         for source in self.sources.values_mut() {
             source.tick(at, &self.limits, self.random.unit());
         }
-        // Lets the farewells of closed sessions run.
-        tokio::task::yield_now().await;
     }
 
     async fn short_tick(&mut self, at: TickTime) {

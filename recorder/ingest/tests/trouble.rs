@@ -186,34 +186,27 @@ fn sdp_that_cannot_be_read() {
 }
 
 #[test]
-fn sdp_that_panics_in_the_parser_is_that_sessions_error_and_another_goes_on() {
-    let bad = Camera::new(|mut conn| {
+fn sdp_without_media_says_so() {
+    let camera = Camera::new(|mut conn| {
         conn.play("v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\nmalformed\r\na=control:*\r\n", "s");
     });
-    let good = Camera::good();
+    let end = first_end(camera.spec());
+    assert_eq!(end.kind, SessionEndKind::Protocol);
+    assert!(end.message.contains("describes no media") && end.message.contains("m=video"), "{}", end.message);
+}
+
+#[test]
+fn lines_of_rubbish_in_sdp_are_no_reason_not_to_record() {
+    let camera = Camera::new(|mut conn| {
+        let body = format!("rubbish\r\n{}=\r\n\u{1}\r\na=fmtp\r\na=rtpmap:96\r\nx\r\n", video_sdp());
+        if conn.play(&body, "s") {
+            conn.stream_on(0);
+        }
+    });
     let ingest = start();
-    let ((good_sink, good_heard), (bad_sink, bad_heard)) = (sink(), sink());
-    ingest.add(good.spec(), good_sink).unwrap();
-    good_heard.video();
-    let bad_id = ingest.add(bad.spec(), bad_sink).unwrap();
-    for _ in 0..5 {
-        let end = bad_heard.end();
-        assert_eq!(end.kind, SessionEndKind::Internal, "{}", end.message);
-        assert!(end.message.contains("panicked"), "{}", end.message);
-        assert!(end.retry_in_us.is_some(), "it is tried again");
-        good_heard.video();
-    }
-    let stats = ingest.stats();
-    let (_, stats) = stats.iter().find(|(id, _)| *id == bad_id).unwrap();
-    assert!(stats.panics >= 4, "{stats:?}");
-    // The good one never noticed: no frame is missing and its session is the first.
-    let mut last = good_heard.video().pts.0;
-    for _ in 0..20 {
-        let pts = good_heard.video().pts.0;
-        assert_eq!(pts, last + 1800);
-        last = pts;
-    }
-    assert_eq!(good.connections(), 1);
+    let (sink, heard) = sink();
+    ingest.add(camera.spec(), sink).unwrap();
+    heard.video();
 }
 
 #[test]
@@ -320,28 +313,80 @@ fn a_camera_that_closes_is_connected_again() {
     assert!(stats[0].1.sessions >= 2 && stats[0].1.video_frames >= 2, "{stats:?}");
 }
 
+/// What cameras, and whoever stands between, put among good packets. Sequence numbers begin at 65530; the good packet before has 65530.
+fn malformed() -> Vec<(&'static str, Vec<u8>)> {
+    fn framed(channel: u8, packet: &[u8]) -> Vec<u8> {
+        [&[b'$', channel][..], &(packet.len() as u16).to_be_bytes(), packet].concat()
+    }
+    fn rtp(first: u8, second: u8, sequence: u16, ssrc: u32, payload: &[u8]) -> Vec<u8> {
+        let header = [&[first, second][..], &sequence.to_be_bytes(), &[0; 4], &ssrc.to_be_bytes()].concat();
+        framed(0, &[&header[..], payload].concat())
+    }
+    const OWN: u32 = 0x1234_0000;
+    vec![
+        ("version 0", framed(0, &[0; 16])),
+        ("version 1", rtp(0x40, 0xe0, 65_531, OWN, &[0x41, 0x9a])),
+        ("short", framed(0, &[0x80, 96, 0])),
+        ("empty", framed(0, &[])),
+        ("CSRCs past the end", rtp(0x8f, 0xe0, 65_531, OWN, &[1, 2])),
+        ("extension past the end", rtp(0x90, 0xe0, 65_531, OWN, &[0, 0, 0xff, 0xff])),
+        ("padding longer than the packet", rtp(0xa0, 0xe0, 65_531, OWN, &[0x41, 0x9a, 200])),
+        ("foreign SSRC", rtp(0x80, 0xe0, 9, 0xdead_beef, &[0x41, 0x9a, 1])),
+        ("foreign SSRC with the right number", rtp(0x80, 0xe0, 65_531, 0xdead_beef, &[0x41, 0x9a, 1])),
+        ("late", rtp(0x80, 0xe0, 65_500, OWN, &[0x41, 0x9a, 1])),
+        ("number far away", rtp(0x80, 0xe0, 30_000, OWN, &[0x41, 0x9a, 1])),
+        ("RTCP among RTP", framed(0, &[0x80, 200, 0, 6, 0x12, 0x34, 0, 0, 1, 1, 1, 1])),
+        ("junk on the RTCP channel", framed(1, &[0x17; 29])),
+        ("RTCP longer than it is", framed(1, &[0x80, 200, 0, 60, 0x12, 0x34, 0, 0])),
+        ("RTCP of version 3", framed(1, &[0xff; 4])),
+        ("sender report of somebody else", framed(1, &[&[0x80, 200, 0, 6, 9, 9, 9, 9][..], &[0; 20]].concat())),
+        ("unknown channel", framed(77, &[1, 2, 3, 4, 5])),
+        ("junk without a frame", b"garbage that is not RTSP\r\n\r\n".to_vec()),
+        ("junk that looks like a frame", b"\0$\0\xff\xff\x80 and nothing more".to_vec()),
+        ("half a frame", b"$\0\x05\xdc\x80\x60".to_vec()),
+        ("an answer that nobody asked for", b"RTSP/1.0 500 Internal Server Error\r\nCSeq: 99\r\n\r\n".to_vec()),
+        ("an answer with an absurd length", b"RTSP/1.0 200 OK\r\nContent-Length: 4000000000\r\n\r\n".to_vec()),
+        ("HTTP", b"HTTP/1.1 200 OK\r\n\r\n".to_vec()),
+    ]
+}
+
 #[test]
-fn packets_that_cannot_be_followed_end_the_session_and_are_counted() {
-    let bad: [&[u8]; 4] = [
-        b"$\0\0\x04\0\0\0\0",                               // not RTP version 2
-        b"$\0\0\x0c\x80\xe0\0\x09\0\0\0\0\xde\xad\xbe\xef", // another SSRC
-        b"garbage that is not RTSP\r\n\r\n",
-        b"$\x01\0\x04\xff\xff\xff\xff", // not RTCP
-    ];
-    for packet in bad {
-        let camera = Camera::new(move |mut conn| {
-            if conn.play(&video_sdp(), "s") {
-                conn.idr(0, 1);
-                conn.raw(packet);
-                conn.stream_on(1800);
-            }
-        });
+fn malformed_packets_are_dropped_and_counted_and_the_session_goes_on() {
+    let kinds = malformed();
+    let script = kinds.clone();
+    // Kind n goes to the n-th connection.
+    let camera = Camera::new(move |mut conn| {
+        let bad = script[conn.number].1.clone();
+        if conn.play(&video_sdp(), "s") {
+            conn.idr(0, 1);
+            conn.raw(&bad);
+            conn.stream_on(1800);
+        }
+    });
+    for (n, (what, _)) in kinds.iter().enumerate() {
         let ingest = start();
         let (sink, heard) = sink();
         ingest.add(camera.spec(), sink).unwrap();
-        assert_eq!(heard.end().kind, SessionEndKind::Malformed, "{packet:?}");
-        heard.playing();
-        assert!(ingest.stats()[0].1.malformed_packets >= 1);
+        assert_eq!(heard.video().pts.0, 0, "{what}");
+        // Half a frame, or what looks like one, may take some good packets along; nothing else takes more than itself.
+        let takes_more = what.contains("half a frame") || what.contains("looks like a frame");
+        if !takes_more {
+            assert_eq!(heard.video().pts.0, 1800, "{what}");
+        }
+        let mut last = heard.video();
+        for _ in 0..15 {
+            let next = heard.video();
+            if !takes_more {
+                assert_eq!(next.pts.0 - last.pts.0, 1800, "{what}");
+                assert!(!next.flags.contains(framekeeper_media::FrameFlags::LOSS_BEFORE), "{what}");
+            }
+            last = next;
+        }
+        let stats = ingest.stats()[0].1;
+        assert_eq!((stats.sessions, stats.attempts), (1, 1), "{what}: {stats:?}");
+        let harmless = ["an answer that nobody asked for", "sender report of somebody else"].contains(what);
+        assert_eq!(stats.malformed_packets > 0, !harmless, "{what}: {stats:?}");
+        assert_eq!(camera.connections(), n + 1, "{what}");
     }
 }
 
@@ -392,7 +437,7 @@ fn a_redirect_in_circles_ends() {
     let end = first_end(camera.spec());
     assert_eq!(end.kind, SessionEndKind::Protocol);
     assert!(end.message.contains("more than 5"), "{}", end.message);
-    assert_eq!(camera.connections(), 11, "six by retina, five to learn the location");
+    assert_eq!(camera.connections(), 6);
 }
 
 #[test]
@@ -432,10 +477,8 @@ fn huge_lengths_are_no_trouble() {
     ];
     for camera in cameras {
         let end = first_end(camera.spec());
-        assert!(
-            matches!(end.kind, SessionEndKind::Protocol | SessionEndKind::Unreachable | SessionEndKind::Internal),
-            "{end:?}"
-        );
+        assert_eq!(end.kind, SessionEndKind::Protocol, "{end:?}");
+        assert!(end.message.contains("Content-Length"), "{}", end.message);
     }
 }
 

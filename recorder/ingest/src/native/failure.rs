@@ -1,83 +1,84 @@
-//! What retina's errors mean for a source. They are opaque: a status code and a text are all there is to go by.
+//! What a camera's answers and broken connections mean for a source.
 
+use std::io;
+
+use super::text::shown;
 use crate::engine::Failure;
 use crate::event::SessionEndKind;
 
-/// How far the session had come.
+/// How far the session had come: what was asked and not answered yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     Describe,
-    Setup,
+    SetupVideo,
+    SetupAudio,
+    /// Set up, kept alive, not playing.
+    Ready,
     Play,
     Playing,
+    Teardown,
+    Over,
 }
 
 impl Stage {
     fn name(self) -> &'static str {
         match self {
             Self::Describe => "DESCRIBE",
-            Self::Setup => "SETUP",
+            Self::SetupVideo | Self::SetupAudio => "SETUP",
+            Self::Ready => "waiting",
             Self::Play => "PLAY",
             Self::Playing => "playing",
+            Self::Teardown | Self::Over => "TEARDOWN",
         }
     }
 }
 
-/// Characters of a library's text that are shown.
-const MAX_TEXT_CHARS: usize = 240;
-
-/// The first paragraph of `text` in one line.
-fn first_paragraph(text: &str) -> String {
-    let paragraph = text.split("\n\n").next().unwrap_or_default();
-    let line = paragraph.lines().next().unwrap_or_default();
-    line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TEXT_CHARS).collect()
-}
-
-/// The class and message of an error with RTSP status `status` and library text `text`, met at `stage`.
-pub(super) fn classify(stage: Stage, status: Option<u16>, text: &str, with_credentials: bool) -> Failure {
+/// The class and message of an answer other than 2xx.
+pub(super) fn from_status(stage: Stage, status: u16, reason: &str, with_credentials: bool) -> Failure {
     use SessionEndKind as Kind;
-    let detail = first_paragraph(text);
-    let during = stage.name();
     match status {
-        Some(401) if with_credentials => Failure::new(
+        401 if with_credentials => Failure::new(
             Kind::Unauthorized,
             "the camera refused the user name or password (401); check the credentials",
         ),
-        Some(401) => Failure::new(
+        401 => Failure::new(
             Kind::Unauthorized,
             "the camera asks for a user name and password (401), and none are configured",
         ),
-        Some(403) => Failure::new(
+        403 => Failure::new(
             Kind::Unauthorized,
             "the camera forbids this stream to the user (403); check the user's rights",
         ),
-        Some(404) => Failure::new(Kind::NotFound, "the camera has no such stream (404); check the path of the URL"),
-        Some(code) if !(200..300).contains(&code) => {
-            Failure::new(Kind::Protocol, format!("the camera answered {during} with an error: {detail}"))
+        404 => Failure::new(Kind::NotFound, "the camera has no such stream (404); check the path of the URL"),
+        461 => Failure::new(
+            Kind::Protocol,
+            "the camera does not send this stream interleaved in TCP (461); check its transport settings",
+        ),
+        _ => {
+            let (during, reason) = (stage.name(), shown(reason, 80));
+            Failure::new(Kind::Protocol, format!("the camera answered {during} with an error: {status} {reason}"))
         }
-        Some(_) => Failure::new(Kind::Protocol, format!("the camera's answer to {during} cannot be used: {detail}")),
-        None if text.starts_with("Unable to connect") => {
-            Failure::new(Kind::Unreachable, detail.replacen("Unable to connect to RTSP server", "cannot connect", 1))
-        }
-        None if text.starts_with("Error reading") || text.starts_with("Error writing") => match stage {
-            Stage::Describe => {
-                Failure::new(Kind::Protocol, format!("the connection broke before DESCRIBE was answered: {detail}"))
-            }
-            _ => Failure::new(Kind::ClosedByCamera, format!("the connection broke at {during}: {detail}")),
-        },
-        None if text.starts_with("RTSP framing") && stage != Stage::Playing => {
-            Failure::new(Kind::Protocol, format!("what answers is not RTSP, or not as it should be: {detail}"))
-        }
-        None => match stage {
-            Stage::Playing => Failure::new(Kind::Malformed, format!("a packet that cannot be followed: {detail}")),
-            _ => Failure::new(Kind::Protocol, format!("{during} failed: {detail}")),
-        },
     }
 }
 
-/// The class and message of retina's `error`.
-pub(super) fn from_retina(stage: Stage, error: &retina::Error, with_credentials: bool) -> Failure {
-    classify(stage, error.status_code(), &error.to_string(), with_credentials)
+/// The connection could not be made.
+pub(super) fn unreachable(error: &io::Error) -> Failure {
+    Failure::new(SessionEndKind::Unreachable, shown(&format!("cannot connect: {error}"), 240))
+}
+
+/// The connection broke, or was closed by the camera (`None`).
+pub(super) fn broken(stage: Stage, error: Option<&io::Error>) -> Failure {
+    let detail = error.map_or_else(|| "closed by the camera".to_owned(), |error| shown(&error.to_string(), 120));
+    let (kind, message) = match stage {
+        Stage::Describe => {
+            (SessionEndKind::Protocol, format!("the connection broke before DESCRIBE was answered: {detail}"))
+        }
+        Stage::Playing if error.is_none() => {
+            (SessionEndKind::ClosedByCamera, "the camera closed the connection".to_owned())
+        }
+        stage => (SessionEndKind::ClosedByCamera, format!("the connection broke at {}: {detail}", stage.name())),
+    };
+    Failure::new(kind, message)
 }
 
 #[cfg(test)]
@@ -86,33 +87,19 @@ mod tests {
 
     #[test]
     fn classes() {
-        let kind = |stage, status, text| classify(stage, status, text, true).kind;
         use SessionEndKind as Kind;
-        assert_eq!(kind(Stage::Describe, Some(401), ""), Kind::Unauthorized);
-        assert_eq!(kind(Stage::Setup, Some(403), ""), Kind::Unauthorized);
-        assert_eq!(kind(Stage::Describe, Some(404), ""), Kind::NotFound);
-        assert_eq!(kind(Stage::Setup, Some(454), "454 response"), Kind::Protocol);
-        assert_eq!(kind(Stage::Describe, Some(200), "bad SDP"), Kind::Protocol);
-        assert_eq!(kind(Stage::Describe, None, "Unable to connect to RTSP server: refused"), Kind::Unreachable);
-        assert_eq!(kind(Stage::Describe, None, "Error reading from RTSP peer: EOF"), Kind::Protocol);
-        assert_eq!(kind(Stage::Playing, None, "Error reading from RTSP peer: reset"), Kind::ClosedByCamera);
-        assert_eq!(kind(Stage::Playing, None, "Error writing to RTSP peer: reset"), Kind::ClosedByCamera);
-        assert_eq!(kind(Stage::Describe, None, "RTSP framing error: x"), Kind::Protocol);
-        assert_eq!(kind(Stage::Playing, None, "RTSP framing error: x"), Kind::Malformed);
-        assert_eq!(kind(Stage::Playing, None, "wrong ssrc after 5"), Kind::Malformed);
-    }
-
-    #[test]
-    fn texts_are_one_short_line() {
-        let f = classify(Stage::Playing, None, &format!("bad\u{7} {}\nmore\n\nconn: 1.2.3.4", "x".repeat(999)), false);
-        assert!(f.message.len() < 300 && !f.message.contains('\n') && !f.message.contains('\u{7}'));
-        assert!(!f.message.contains("conn:"));
-        let f = classify(
-            Stage::Describe,
-            None,
-            "Unable to connect to RTSP server: Connection refused (os error 111)",
-            false,
-        );
-        assert_eq!(f.message, "cannot connect: Connection refused (os error 111)");
+        let status = |stage, status| from_status(stage, status, "Reason", true);
+        assert_eq!(status(Stage::Describe, 401).kind, Kind::Unauthorized);
+        assert_eq!(status(Stage::SetupVideo, 403).kind, Kind::Unauthorized);
+        assert_eq!(status(Stage::Describe, 404).kind, Kind::NotFound);
+        let other = status(Stage::SetupVideo, 454);
+        assert_eq!(other.kind, Kind::Protocol);
+        assert_eq!(other.message, "the camera answered SETUP with an error: 454 Reason");
+        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+        assert_eq!(unreachable(&io::ErrorKind::ConnectionRefused.into()).message, "cannot connect: connection refused");
+        assert_eq!(broken(Stage::Describe, Some(&reset)).kind, Kind::Protocol);
+        assert_eq!(broken(Stage::SetupVideo, None).kind, Kind::ClosedByCamera);
+        assert_eq!(broken(Stage::Playing, Some(&reset)).kind, Kind::ClosedByCamera);
+        assert!(from_status(Stage::Describe, 401, "", false).message.contains("none are configured"));
     }
 }

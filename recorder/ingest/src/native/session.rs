@@ -1,72 +1,205 @@
-//! A session of the Native engine: first a hand-shake, then packets until nothing more has arrived.
+//! A session of the Native engine: a connection, the client that speaks RTSP on it, and the tracks that play.
 
+use std::cell::RefCell;
+use std::io;
+use std::ops::ControlFlow;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use framekeeper_media::MediaTime;
-use framekeeper_media::h264::H264Parameters;
-use futures::{Future, Stream as _};
-use retina::client::PacketItem;
+use futures::Future;
 
-use super::failure::{Stage, from_retina};
-use super::handshake::Opened;
-use crate::engine::{Failure, Item, Progress, Session, Traffic, VideoUnit};
-use crate::event::{SenderReport, SessionEndKind, StreamParameters, TickTime};
-use crate::{rtp_aac, rtp_h264};
+use super::client::{Client, MAX_UNSENT_BYTES, Step};
+use super::connection::{Connection, ReadError, SharedBuffer, connect};
+use super::failure::{Stage, broken, unreachable};
+use super::tracks::Tracks;
+use super::wire::{Channels, Piece, Trust};
+use crate::engine::{Failure, Item, Progress, Session, Traffic};
+use crate::event::{SessionEndKind, TickTime};
 
-/// Most bytes read of one session in one tick: what is more waits for the next one, so that a camera that floods does not hold up
-/// the others. 640 Mbit/s at ten ticks a second.
-const MAX_BYTES_A_TICK: u64 = 8 << 20;
+/// What the sessions of an engine share.
+#[derive(Default)]
+pub(super) struct Shared {
+    pub(super) buffer: RefCell<SharedBuffer>,
+    /// Sessions whose TEARDOWN is not answered yet.
+    pub(super) farewells: RefCell<Vec<Farewell>>,
+}
 
-/// Bytes of the interleaved framing before each packet (RFC 2326 §10.12).
-const INTERLEAVED_HEADER: u64 = 4;
+type Connecting = Pin<Box<dyn Future<Output = io::Result<Connection>>>>;
 
-type Opening = Pin<Box<dyn Future<Output = Result<Opened, Failure>>>>;
+enum Link {
+    Connecting(Connecting),
+    Open(Box<Connection>),
+}
 
+/// See the module.
 pub(super) struct NativeSession {
+    shared: Rc<Shared>,
+    /// `None` when it is over.
+    attempt: Option<Attempt>,
+    traffic: Traffic,
+    now_us: u64,
+}
+
+struct Attempt {
+    link: Link,
     state: State,
+}
+
+/// All but the connection, which is borrowed while it is read.
+struct State {
+    client: Client,
+    tracks: Option<Tracks>,
+    own_ssrc: u32,
+    /// [`Item::Parameters`] is out, as far as there are any.
+    begun: bool,
+    moved: bool,
+    failure: Option<Failure>,
     traffic: Traffic,
 }
 
-enum State {
-    Opening(Opening),
-    Playing(Box<Playing>),
-    Over,
+fn connecting(client: &Client) -> Link {
+    // The thread's budget of tokio's reads is for tasks that wake each other; this one is polled once a tick.
+    Link::Connecting(Box::pin(tokio::task::unconstrained(connect(client.url().clone()))))
 }
 
 impl NativeSession {
-    pub(super) fn new(opening: Opening) -> Self {
-        Self { state: State::Opening(opening), traffic: Traffic::default() }
+    /// Begins an attempt.
+    pub(super) fn new(client: Client, own_ssrc: u32, shared: Rc<Shared>) -> Self {
+        let link = connecting(&client);
+        let traffic = Traffic::default();
+        let state = State { client, tracks: None, own_ssrc, begun: false, moved: false, failure: None, traffic };
+        Self { shared, attempt: Some(Attempt { link, state }), traffic, now_us: 0 }
+    }
+
+    /// Ends the attempt: says good-bye where there is somebody to hear it.
+    fn close(&mut self) {
+        let Some(Attempt { link: Link::Open(mut connection), state }) = self.attempt.take() else { return };
+        let State { mut client, .. } = state;
+        if client.close(self.now_us) {
+            connection.send(client.unsent());
+            if let Ok(mut farewells) = self.shared.farewells.try_borrow_mut() {
+                farewells.push(Farewell { connection, client, since_us: self.now_us });
+            }
+        }
+    }
+}
+
+impl Attempt {
+    /// One tick; a failure ends the session.
+    fn step(&mut self, shared: &Shared, now_us: u64, out: &mut Vec<Item>) -> Result<(), Failure> {
+        if let Link::Connecting(connecting) = &mut self.link {
+            // Nothing may wake the tick thread; everything is looked at on the next tick anyway.
+            match connecting.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Err(error)) => return Err(unreachable(&error)),
+                Poll::Ready(Ok(connection)) => {
+                    self.link = Link::Open(Box::new(connection));
+                    self.state.client.connected(now_us);
+                }
+            }
+        }
+        let Link::Open(connection) = &mut self.link else { return Ok(()) };
+        let state = &mut self.state;
+        connection.send(state.client.unsent());
+        let read = match shared.buffer.try_borrow_mut() {
+            Ok(mut buffer) => {
+                connection.receive(&mut buffer, state, State::expected, |state, piece| state.piece(piece, now_us, out))
+            }
+            Err(_) => return Err(Failure::new(SessionEndKind::Internal, "the receive buffer is in use")),
+        };
+        if let Some(failure) = state.failure.take() {
+            return Err(failure);
+        }
+        if std::mem::take(&mut state.moved) {
+            self.link = connecting(&state.client);
+            return Ok(());
+        }
+        match read {
+            Ok(()) => {}
+            Err(ReadError::Closed) => return Err(broken(state.client.stage(), None)),
+            Err(ReadError::Broken(error)) => return Err(broken(state.client.stage(), Some(&error))),
+            Err(ReadError::Wire(error)) => return Err(Failure::new(SessionEndKind::Protocol, error.to_string())),
+        }
+        state.client.tick(now_us);
+        if state.client.stage() == Stage::Playing
+            && let Some(tracks) = &mut state.tracks
+        {
+            tracks.reports(now_us, state.client.unsent());
+        }
+        connection.send(state.client.unsent());
+        if state.client.unsent().len() > MAX_UNSENT_BYTES {
+            return Err(Failure::new(SessionEndKind::ClosedByCamera, "the camera reads nothing any more"));
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn expected(&self) -> (Channels, Trust) {
+        let trust = if self.tracks.is_some() { Trust::Session } else { Trust::None };
+        (self.tracks.as_ref().map(Tracks::channels).unwrap_or_default(), trust)
+    }
+
+    fn piece(&mut self, piece: Piece<'_>, now_us: u64, out: &mut Vec<Item>) -> ControlFlow<()> {
+        match piece {
+            Piece::Frame { channel, data } => match &mut self.tracks {
+                // Packets may overtake the answer to PLAY; those that come before it was asked are of nobody.
+                Some(tracks) if matches!(self.client.stage(), Stage::Play | Stage::Playing) => {
+                    if !self.begun {
+                        self.begun = true;
+                        out.extend(tracks.parameters());
+                    }
+                    tracks.frame(channel, data, now_us, &mut self.traffic, out);
+                }
+                _ => self.traffic.malformed_packets += 1,
+            },
+            Piece::Junk => self.traffic.malformed_packets += 1,
+            Piece::Blank => {}
+            Piece::Message(message) => match self.client.message(&message, now_us) {
+                Err(failure) => {
+                    self.failure = Some(failure);
+                    return ControlFlow::Break(());
+                }
+                Ok(Step::Moved) => {
+                    self.moved = true;
+                    return ControlFlow::Break(());
+                }
+                Ok(Step::Ready) => {
+                    let own_ssrc = self.own_ssrc;
+                    self.tracks =
+                        self.client.tracks().map(|(what, video, audio)| Tracks::new(what, video, audio, own_ssrc));
+                }
+                Ok(Step::Playing) => {
+                    if let Some(tracks) = self.tracks.as_ref().filter(|_| !self.begun) {
+                        out.extend(tracks.parameters());
+                    }
+                    self.begun = true;
+                }
+                Ok(Step::None | Step::Closed) => {}
+            },
+        }
+        ControlFlow::Continue(())
     }
 }
 
 impl Session for NativeSession {
-    fn read(&mut self, _at: TickTime, out: &mut Vec<Item>) -> Progress {
-        // Nothing may wake the tick thread; everything is looked at on the next tick anyway.
-        let mut cx = Context::from_waker(Waker::noop());
-        if let State::Opening(opening) = &mut self.state {
-            match opening.as_mut().poll(&mut cx) {
-                Poll::Pending => return Progress::Opening,
-                Poll::Ready(Err(failure)) => {
-                    self.state = State::Over;
-                    return Progress::Ended(failure);
-                }
-                Poll::Ready(Ok(opened)) => {
-                    let playing = Playing::new(opened);
-                    if let Some(parameters) = &playing.parameters {
-                        out.push(Item::Parameters(parameters.clone()));
-                    }
-                    self.state = State::Playing(Box::new(playing));
-                }
-            }
-        }
-        let State::Playing(playing) = &mut self.state else {
+    fn read(&mut self, at: TickTime, out: &mut Vec<Item>) -> Progress {
+        self.now_us = at.monotonic_us;
+        let Some(attempt) = &mut self.attempt else {
             return Progress::Ended(Failure::new(SessionEndKind::Internal, "read after the end"));
         };
-        match playing.read(&mut cx, &mut self.traffic, out) {
-            None => Progress::Playing,
-            Some(failure) => {
-                self.state = State::Over;
+        let result = attempt.step(&self.shared, self.now_us, out);
+        self.traffic = attempt.state.traffic;
+        match result {
+            Ok(()) if attempt.state.client.stage() == Stage::Playing => Progress::Playing,
+            Ok(()) => Progress::Opening,
+            Err(failure) => {
+                if failure.kind == SessionEndKind::ClosedByCamera {
+                    // There is nobody left to say good-bye to.
+                    self.attempt = None;
+                }
+                self.close();
                 Progress::Ended(failure)
             }
         }
@@ -77,207 +210,33 @@ impl Session for NativeSession {
     }
 }
 
-struct Playing {
-    session: retina::client::Session<retina::client::Playing>,
-    video_stream: usize,
-    audio_stream: Option<usize>,
-    video: rtp_h264::Depacketizer,
-    audio: Option<rtp_aac::Depacketizer>,
-    sets: ParameterSets,
-    /// What frames that come now are to be decoded with; `None` until SPS and PPS have come.
-    parameters: Option<Box<StreamParameters>>,
-    without_video: super::handshake::AudioTrack,
-    units: Vec<rtp_h264::Unit>,
-    frames: Vec<framekeeper_media::AudioFrame>,
-}
-
-/// The parameter sets in force.
-#[derive(Debug, Default, PartialEq, Eq, Clone)]
-pub(super) struct ParameterSets {
-    pub(super) sps: bytes::Bytes,
-    pub(super) pps: Vec<bytes::Bytes>,
-}
-
-impl ParameterSets {
-    /// Takes in what came with a picture; true if anything is different now.
-    fn take(&mut self, sps: Vec<bytes::Bytes>, pps: Vec<bytes::Bytes>) -> bool {
-        let before = self.clone();
-        if let Some(sps) = sps.into_iter().next_back()
-            && sps != self.sps
-        {
-            // PPSs belong to an SPS; those of the old one say nothing about the new one, unless no others come along.
-            if !pps.is_empty() {
-                self.pps.clear();
-            }
-            self.sps = sps;
-        }
-        for new in pps {
-            match self.pps.iter_mut().find(|old| pps_id(old) == pps_id(&new)) {
-                Some(old) => *old = new,
-                None => self.pps.push(new),
-            }
-        }
-        *self != before
+impl Drop for NativeSession {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
-/// pic_parameter_set_id, ue(v), the first element of a PPS (H.264 §7.3.2.2).
-fn pps_id(pps: &[u8]) -> Option<u32> {
-    let bits = u32::from_be_bytes([*pps.get(1)?, *pps.get(2).unwrap_or(&0), *pps.get(3).unwrap_or(&0), 0]);
-    let zeros = bits.leading_zeros();
-    (zeros <= 8).then(|| (bits << zeros >> (31 - zeros)) - 1)
+/// How long an answer to TEARDOWN is waited for while others play. To close at once would make the kernel reset the connection, and
+/// TEARDOWN with it.
+const FAREWELL_LIMIT_US: u64 = 2_000_000;
+
+/// A session that is being torn down.
+pub(super) struct Farewell {
+    connection: Box<Connection>,
+    client: Client,
+    since_us: u64,
 }
 
-impl Playing {
-    fn new(opened: Opened) -> Self {
-        let Opened { session, video_stream, audio_stream, sets, audio } = opened;
-        let mut playing = Self {
-            session,
-            video_stream,
-            audio_stream,
-            video: rtp_h264::Depacketizer::default(),
-            audio: audio.parameters.as_ref().map(|p| rtp_aac::Depacketizer::new(p.frame_length)),
-            sets,
-            parameters: None,
-            without_video: audio,
-            units: Vec::new(),
-            frames: Vec::new(),
-        };
-        // What SDP says may be wrong or incomplete; then what comes in-band counts.
-        playing.parse_sets();
-        playing
-    }
-
-    fn parse_sets(&mut self) -> bool {
-        match H264Parameters::from_sps_pps(&self.sets.sps, &self.sets.pps) {
-            Ok(video) => {
-                let new = StreamParameters {
-                    video,
-                    audio: self.without_video.parameters.clone(),
-                    audio_left_out: self.without_video.left_out.clone(),
-                };
-                let changed = self.parameters.as_deref() != Some(&new);
-                self.parameters = Some(Box::new(new));
-                changed
-            }
-            Err(error) => {
-                tracing::debug!(%error, "parameter sets that cannot be used");
-                false
-            }
-        }
-    }
-
-    /// Reads until nothing more has arrived.
-    fn read(&mut self, cx: &mut Context<'_>, traffic: &mut Traffic, out: &mut Vec<Item>) -> Option<Failure> {
-        let enough = traffic.bytes.saturating_add(MAX_BYTES_A_TICK);
-        while traffic.bytes < enough {
-            match Pin::new(&mut self.session).poll_next(cx) {
-                Poll::Pending => break,
-                Poll::Ready(Some(Ok(PacketItem::Rtp(packet)))) => {
-                    traffic.packets += 1;
-                    traffic.bytes += packet.raw().len() as u64 + INTERLEAVED_HEADER;
-                    traffic.lost_packets += u64::from(packet.loss());
-                    self.rtp(&packet, traffic, out);
-                }
-                Poll::Ready(Some(Ok(PacketItem::Rtcp(packet)))) => {
-                    traffic.packets += 1;
-                    traffic.bytes += packet.raw().len() as u64 + INTERLEAVED_HEADER;
-                    self.rtcp(&packet, out);
-                }
-                Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(Some(Err(error))) => {
-                    let failure = from_retina(Stage::Playing, &error, true);
-                    if failure.kind == SessionEndKind::Malformed {
-                        traffic.malformed_packets += 1;
-                    }
-                    return Some(failure);
-                }
-                Poll::Ready(None) => {
-                    return Some(Failure::new(SessionEndKind::ClosedByCamera, "the camera closed the connection"));
-                }
-            }
-        }
-        None
-    }
-
-    fn rtp(&mut self, packet: &retina::rtp::ReceivedPacket, traffic: &mut Traffic, out: &mut Vec<Item>) {
-        let (payload, pts, marker) = (packet.payload(), packet.timestamp().timestamp(), packet.mark());
-        let lost = u64::from(packet.loss());
-        if packet.stream_id() == self.video_stream {
-            let packet = rtp_h264::Packet { payload, pts, marker, lost };
-            if let Err(error) = self.video.push(packet, &mut self.units) {
-                traffic.malformed_packets += 1;
-                tracing::debug!(%error, "video packet that cannot be used");
-            }
-            traffic.damaged_frames = self.video.damaged_units();
-            for unit in std::mem::take(&mut self.units) {
-                self.unit(unit, out);
-            }
-        } else if let Some(audio) = &mut self.audio {
-            let packet = rtp_aac::Packet { payload, pts, marker, lost };
-            if let Err(error) = audio.push(packet, &mut self.frames) {
-                traffic.malformed_packets += 1;
-                tracing::debug!(%error, "audio packet that cannot be used");
-            }
-            out.extend(self.frames.drain(..).map(Item::Audio));
-        }
-    }
-
-    fn unit(&mut self, unit: rtp_h264::Unit, out: &mut Vec<Item>) {
-        let rtp_h264::Unit { data, pts, lost, sps, pps } = unit;
-        if !(sps.is_empty() && pps.is_empty())
-            && self.sets.take(sps, pps)
-            && self.parse_sets()
-            && let Some(parameters) = &self.parameters
-        {
-            out.push(Item::Parameters(parameters.clone()));
-        }
-        out.push(Item::Video(VideoUnit { data, pts: MediaTime(pts), lost_packets: lost }));
-    }
-
-    fn rtcp(&self, packet: &retina::rtcp::ReceivedCompoundPacket, out: &mut Vec<Item>) {
-        let Some(media_time) = packet.rtp_timestamp() else { return };
-        let Some(ntp) = packet.pkts().find_map(|p| p.as_sender_report().ok().flatten()).map(|sr| sr.ntp_timestamp().0)
-        else {
-            return;
-        };
-        let report = SenderReport { ntp, media_time: MediaTime(media_time.timestamp()) };
-        if packet.stream_id() == self.video_stream {
-            out.push(Item::VideoReport(report));
-        } else if Some(packet.stream_id()) == self.audio_stream {
-            out.push(Item::AudioReport(report));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use bytes::Bytes;
-
-    const SPS: Bytes = Bytes::from_static(&[0x67, 1]);
-    const PPS0: Bytes = Bytes::from_static(&[0x68, 0b1000_0000]);
-    const PPS0B: Bytes = Bytes::from_static(&[0x68, 0b1100_0000]);
-    const PPS1: Bytes = Bytes::from_static(&[0x68, 0b0100_0000]);
-
-    #[test]
-    fn pps_ids() {
-        assert_eq!(pps_id(&PPS0), Some(0));
-        assert_eq!(pps_id(&PPS1), Some(1));
-        assert_eq!(pps_id(&[0x68, 0b0110_0000]), Some(2));
-        assert_eq!(pps_id(&[0x68, 0, 0b1111_1111, 0x80]), Some(510));
-        assert_eq!(pps_id(&[0x68]), None);
-        assert_eq!(pps_id(&[0x68, 0, 0, 0]), None);
-    }
-
-    #[test]
-    fn repeated_sets_change_nothing() {
-        let mut s = ParameterSets { sps: SPS, pps: vec![PPS0, PPS1] };
-        assert!(!s.take(vec![SPS], vec![PPS0]));
-        assert!(!s.take(vec![SPS, SPS], vec![PPS1]));
-        assert!(s.take(vec![], vec![PPS0B]));
-        assert_eq!(s.pps, [PPS0B, PPS1]);
-        assert!(s.take(vec![Bytes::from_static(&[0x67, 2])], vec![PPS0]));
-        assert_eq!(s.pps, [PPS0], "another SPS brings its own PPSs");
+impl Farewell {
+    /// True when it is done.
+    pub(super) fn step(&mut self, buffer: &mut SharedBuffer, now_us: u64) -> bool {
+        self.connection.send(self.client.unsent());
+        let expected = |_: &Client| (Channels::default(), Trust::Session);
+        let read = self.connection.receive(buffer, &mut self.client, expected, |client, piece| match piece {
+            Piece::Message(message) if client.message(&message, now_us).is_err() => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        });
+        self.connection.send(self.client.unsent());
+        read.is_err() || self.client.stage() == Stage::Over || now_us.saturating_sub(self.since_us) >= FAREWELL_LIMIT_US
     }
 }
