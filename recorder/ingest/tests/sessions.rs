@@ -297,6 +297,53 @@ fn short_session_timeouts_are_kept_alive() {
 }
 
 #[test]
+fn receiver_reports_tell_the_camera_what_came() {
+    let (tx, rx) = std::sync::mpsc::channel();
+    let camera = Camera::new(move |mut conn| {
+        if !conn.play(&video_sdp(), "s") {
+            return;
+        }
+        conn.sender_report(0, 0x1122_3344_5566_7788, 0);
+        let mut writer = conn.stream.try_clone().unwrap();
+        std::thread::spawn(move || {
+            use std::io::Write as _;
+            for n in 0_u16.. {
+                // Each tenth is lost.
+                let sequence = 65_000_u16.wrapping_add(n + n / 9);
+                let mut p = b"$\0\0\x11\x80\xe0".to_vec();
+                p.extend_from_slice(&sequence.to_be_bytes());
+                p.extend_from_slice(&(u32::from(n) * 1800).to_be_bytes());
+                p.extend_from_slice(&[0x12, 0x34, 0, 0, 0x65, 0x88, 0x84, n as u8, 1]);
+                if writer.write_all(&p).is_err() {
+                    return;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        });
+        while let Some(packet) = conn.packet() {
+            let _ = tx.send(packet);
+        }
+    });
+    let ingest = start();
+    let (sink, heard) = sink();
+    ingest.add(camera.spec(), sink).unwrap();
+    heard.video();
+    let (channel, packet) = rx.recv_timeout(PATIENCE).expect("a receiver report");
+    assert_eq!((channel, packet[0], packet[1]), (1, 0x81, 201));
+    let word = |at: usize| u32::from_be_bytes(packet[at..at + 4].try_into().unwrap());
+    assert_eq!(word(8), 0x1234_0000, "about the camera's stream");
+    assert_ne!(word(4), word(8));
+    let (fraction, lost) = (packet[12], word(12) & 0xff_ffff);
+    assert!((20..=32).contains(&fraction) && lost > 5, "a tenth of 256: {fraction}, {lost}");
+    assert!(word(16) > 65_000, "with wraps: {}", word(16));
+    assert_eq!(word(24), 0x3344_5566, "the middle of the sender report's time");
+    let since_seconds = f64::from(word(28)) / 65_536.0;
+    assert!((4.5..9.0).contains(&since_seconds), "{since_seconds}");
+    // A source description with a name follows.
+    assert_eq!((packet[32] & 0x1f, packet[33], packet[40]), (1, 202, 1));
+}
+
+#[test]
 fn payloads_that_make_no_sense_cost_a_picture_and_not_the_session() {
     let (ingest, heard) = playing(video_sdp(), |conn| {
         conn.idr(0, 0);

@@ -305,6 +305,7 @@ impl Client {
                 Ok(self.audio_set_up(failure, message, now_us))
             }
             Method::Play if good => {
+                // RTP-Info's seq and rtptime are wrong in many cameras, and nothing here needs them.
                 self.stage = Stage::Playing;
                 Ok(Step::Playing)
             }

@@ -109,6 +109,8 @@ impl Attempt {
             Err(_) => return Err(Failure::new(SessionEndKind::Internal, "the receive buffer is in use")),
         };
         if let Some(failure) = state.failure.take() {
+            // Its last request may have an answer waiting.
+            connection.send(state.client.unsent());
             return Err(failure);
         }
         if std::mem::take(&mut state.moved) {

@@ -92,6 +92,19 @@ impl Conn {
         Some(Request { method, uri, headers })
     }
 
+    /// The next interleaved packet of the client, and its channel; requests before it are dropped.
+    pub fn packet(&mut self) -> Option<(u8, Vec<u8>)> {
+        let mut byte = [0];
+        while byte != [b'$'] {
+            self.reader.read_exact(&mut byte).ok()?;
+        }
+        let mut header = [0; 3];
+        self.reader.read_exact(&mut header).ok()?;
+        let mut packet = vec![0; usize::from(u16::from_be_bytes([header[1], header[2]]))];
+        self.reader.read_exact(&mut packet).ok()?;
+        Some((header[0], packet))
+    }
+
     pub fn raw(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
     }
