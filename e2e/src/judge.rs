@@ -24,7 +24,9 @@ pub fn check(arguments: &[String]) -> Result<()> {
     let output = Command::new(program("ledger-check")?).args(arguments).output()?;
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     if !output.status.success() {
-        bail!("ledger-check {}: {}\n{said}", arguments.join(" "), output.status);
+        // The rest of a long command line is kills and times, which what it said names as far as they matter.
+        let shown: Vec<&str> = arguments.iter().take(24).map(String::as_str).collect();
+        bail!("ledger-check {} … ({} arguments): {}\n{said}", shown.join(" "), arguments.len(), output.status);
     }
     say(&said);
     Ok(())

@@ -95,9 +95,17 @@ impl System {
     /// When it can't be started.
     pub fn start(folder: &Path, plan: &PoolPlan) -> Result<Self> {
         fs::create_dir_all(folder)?;
+        Self::start_with_env(folder, plan, &[])
+    }
+
+    /// The same, with these environment variables for the operator and its recorders.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn start_with_env(folder: &Path, plan: &PoolPlan, environment: &[(&str, String)]) -> Result<Self> {
         let manifest = folder.join("pool.yaml");
         fs::write(&manifest, plan.manifest())?;
-        Self::start_on(folder, manifest, plan.recorders)
+        Self::launch(folder, manifest, plan.recorders, environment)
     }
 
     /// Starts the operator on a manifest that is there.
@@ -105,11 +113,16 @@ impl System {
     /// # Errors
     /// When it can't be started.
     pub fn start_on(folder: &Path, manifest: PathBuf, recorders: usize) -> Result<Self> {
+        Self::launch(folder, manifest, recorders, &[])
+    }
+
+    fn launch(folder: &Path, manifest: PathBuf, recorders: usize, environment: &[(&str, String)]) -> Result<Self> {
         let data = folder.join("data");
         let base_port = free_ports(recorders)?;
         let mut command = Command::new(program("framekeeper-operator")?);
         command.arg("local").arg(&manifest).arg("--data").arg(&data);
         command.arg("--http-base-port").arg(base_port.to_string());
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         let operator = Running::start("framekeeper-operator", &mut command, &folder.join("operator.log"))?;
         Ok(Self { operator, data, manifest, base_port, recorders })
     }
