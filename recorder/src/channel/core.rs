@@ -5,9 +5,10 @@
 //!       ▲                            │                                │
 //!       └────────── retry ───── Backoff ◄──────── Ended ──────────────┘        Failed: no retry will come
 //! ```
-//! A run begins with a session's first frame, and again where time is no longer what it was (RTP time jumped, the host's clock
-//! stepped) or the epoch is another one; then the pictures go on without a key frame and none is dropped. It is only told to
-//! the store with its first fragment, because the longer one waits the better its wall-clock times are known.
+//! A run begins with a session's first frame, and again where RTP time jumped or the epoch is another one; then the pictures go on
+//! without a key frame and none is dropped. Where the host's clock stepped, the run goes on by the clock as it was up to the next
+//! key frame, so that what is recorded by the new one can be decoded by itself. A run is only told to the store with its
+//! first fragment, because the longer one waits the better its wall-clock times are known.
 
 use std::sync::Arc;
 
@@ -115,6 +116,8 @@ pub(crate) struct Core {
     last_tick_us: u64,
     /// CLOCK_REALTIME − CLOCK_MONOTONIC.
     clock_difference_us: Option<i64>,
+    /// By how much the host's clock was set since the run began; the next key frame begins another one.
+    stepped_us: i64,
     epoch: u64,
     counts: Counts,
     last_frame: Option<WallTime>,
@@ -193,6 +196,7 @@ impl Core {
             latest: None,
             last_tick_us: 0,
             clock_difference_us: None,
+            stepped_us: 0,
             epoch,
             counts: Counts::default(),
             last_frame: None,
@@ -226,7 +230,7 @@ impl Core {
 
     /// Something happened at the source.
     pub(crate) fn event(&mut self, at: TickTime, event: Event, out: &mut Vec<Action>) {
-        self.look_at_clock(at, out);
+        self.look_at_clock(at);
         match event {
             Event::Connecting => {
                 // A camera that keeps failing stays in Backoff; each attempt is not news.
@@ -265,7 +269,7 @@ impl Core {
 
     /// All that arrived by `at` has been told.
     pub(crate) fn tick(&mut self, at: TickTime, out: &mut Vec<Action>) {
-        self.look_at_clock(at, out);
+        self.look_at_clock(at);
         if let Some(fragment) = self.cutter.tick(at.monotonic_us) {
             self.append(fragment, out);
         }
@@ -277,13 +281,29 @@ impl Core {
         i64::try_from(at.monotonic_us.saturating_sub(self.last_tick_us)).unwrap_or(i64::MAX)
     }
 
-    fn look_at_clock(&mut self, at: TickTime, out: &mut Vec<Action>) {
+    fn look_at_clock(&mut self, at: TickTime) {
         let now_us = at.wall.0.saturating_sub_unsigned(at.monotonic_us);
         let before_us = self.clock_difference_us.replace(now_us).unwrap_or(now_us);
-        if now_us.saturating_sub(before_us).saturating_abs() > CLOCK_STEP_US {
+        let step_us = now_us.saturating_sub(before_us);
+        if step_us.saturating_abs() > CLOCK_STEP_US {
+            if self.run.is_some() {
+                self.stepped_us = self.stepped_us.saturating_add(step_us);
+            } else {
+                // The times before it belong to a clock that was wrong: no reason to stay behind them.
+                self.latest = None;
+            }
+        }
+    }
+
+    /// The time by the clock as it was when the run began.
+    fn by_run(&self, at: TickTime) -> TickTime {
+        TickTime { wall: at.wall.saturating_add_us(self.stepped_us.saturating_neg()), ..at }
+    }
+
+    /// A run ends where the clock was set; the next one may have earlier times.
+    fn take_step(&mut self, out: &mut Vec<Action>) {
+        if self.stepped_us.saturating_abs() > CLOCK_STEP_US {
             self.new_run(GapReason::ClockStep, out);
-            // The times before it belong to a clock that was wrong: no reason to stay behind them.
-            self.latest = None;
         }
     }
 
@@ -341,18 +361,23 @@ impl Core {
             }
             session.started = true;
         }
-        let (mut dts, offset) = self.decode_time(at, unit.pts);
+        if key {
+            self.take_step(out);
+        }
+        let run_at = self.by_run(at);
+        let (mut dts, offset) = self.decode_time(run_at, unit.pts);
         if offset < -BACKWARDS_TICKS {
             self.jumped(out);
-            (dts, _) = self.decode_time(at, unit.pts);
+            (dts, _) = self.decode_time(self.by_run(at), unit.pts);
         }
+        let run_at = self.by_run(at);
         if self.state != ChannelState::Recording {
             self.report(ChannelState::Recording, RECORDING, || RECORDING_MESSAGE.to_owned(), out);
         }
         let Some(run) = &mut self.run else { return };
-        run.clock.observe(at, unit.pts);
+        run.clock.observe(run_at, unit.pts);
         if let Some(sync) = &mut run.sync {
-            sync.video(at, since_us, unit.pts);
+            sync.video(run_at, since_us, unit.pts);
         }
         let bytes = unit.data.len() as u64;
         if let Some(last_dts) = run.last_dts.replace(dts) {
@@ -394,6 +419,7 @@ impl Core {
 
     fn audio(&mut self, at: TickTime, frame: framekeeper_media::AudioFrame, out: &mut Vec<Action>) {
         let since_us = self.since_last_tick_us(at);
+        let run_at = self.by_run(at);
         let Some(run) = &mut self.run else {
             // Between two runs of one session it waits for the next picture. Before a session's first picture there is
             // nothing to place it by.
@@ -403,7 +429,7 @@ impl Core {
             return;
         };
         let Some(sync) = &mut run.sync else { return };
-        sync.audio(at, since_us, frame.pts);
+        sync.audio(run_at, since_us, frame.pts);
         self.counts.audio_frames = self.counts.audio_frames.saturating_add(1);
         self.counts.bytes = self.counts.bytes.saturating_add(frame.data.len() as u64);
         let frame = AudioFrame { data: frame.data, pts: frame.pts, duration: frame.duration, wall: WallTime(0) };
@@ -450,6 +476,10 @@ impl Core {
         }
         if let Some(run) = self.run.take() {
             self.latest = run.clock.latest().or(self.latest);
+            if std::mem::take(&mut self.stepped_us).saturating_abs() > CLOCK_STEP_US {
+                // Its times belong to a clock that was wrong: no reason to stay behind them.
+                self.latest = None;
+            }
         }
     }
 

@@ -265,11 +265,27 @@ fn a_step_of_the_hosts_clock_begins_a_run_and_drops_nothing() {
         bench.seconds(3);
         bench.check();
         assert_eq!(bench.runs(), [None, Some(GapReason::ClockStep)]);
+        let behind = bench.got.iter().skip_while(|got| !matches!(got, Got::Run(Some(_))));
+        let first = behind.into_iter().find_map(|got| if let Got::Fragment(one) = got { Some(one) } else { None });
+        assert!(first.is_some_and(|fragment| fragment.begins_random_access), "the run can be decoded by itself");
         let identities = bench.identities();
         assert_eq!(identities, (25..25 + identities.len() as u64).collect::<Vec<_>>());
         let last = bench.fragments().last().and_then(|fragment| fragment.video.last()).expect("frames");
         assert!((last.wall.0 - bench.at().wall.0).abs() < 1_000_000, "{step_us}: {last:?}");
     }
+}
+
+#[test]
+fn a_clock_that_is_set_back_within_a_gop_begins_no_run() {
+    let mut bench = Bench::playing(false);
+    bench.seconds(3);
+    (0..2).for_each(|_| bench.frames_and_tick());
+    bench.wall_less_monotonic_us += 3_600_000_000;
+    (0..2).for_each(|_| bench.frames_and_tick());
+    bench.wall_less_monotonic_us -= 3_600_000_000;
+    bench.seconds(3);
+    bench.check();
+    assert_eq!(bench.runs(), [None]);
 }
 
 #[test]

@@ -163,6 +163,34 @@ fn conformance_on_a_real_disk_past_the_page_cache() {
 }
 
 #[test]
+fn a_run_whose_times_go_back_is_found_by_its_own_times() {
+    let (_disk, site) = Site::mem(20);
+    let mut camera = Camera::new("plain");
+    let store = site.open();
+    let mut writer = store.stream(camera.ident.clone()).unwrap();
+    let mut begins = Vec::new();
+    // Forward by an hour, back by two, forward by one: the last one leads into times that are there already.
+    for step_s in [0, 3_600, -7_200, 3_595] {
+        camera.start_wall += step_s * 1_000_000;
+        camera.next_frame = camera.next_frame.next_multiple_of(camera.gop);
+        begins.push(camera.wall_of(camera.next_frame));
+        writer.begin_run(camera.run());
+        record(&site, &store, &mut writer, &mut camera, 2);
+    }
+    writer.finish();
+    let reader = store.reader();
+    let uid = camera.ident.uid;
+    for begin in begins {
+        let end = begin.saturating_add_us(1);
+        assert!(reader.coverage(uid, begin, end).unwrap().iter().any(|run| run.from == begin));
+        let segments = reader.segments(uid, begin, end).unwrap();
+        let holds = |segment: &SegmentInfo| reader.index(segment).unwrap().entries.iter().any(|e| e.wall == begin);
+        assert!(segments.iter().any(holds), "no segment for {begin:?}: {segments:?}");
+    }
+    store.close();
+}
+
+#[test]
 fn conformance_with_short_writes_and_delays() {
     use framekeeper_store::env::{Fault, Operation, Trouble};
     for disk in [MemDisk::new(), MemDisk::new().written_in_blocks(4096)] {

@@ -32,6 +32,9 @@ const BATCH_BYTES_AT_MOST: u64 = 32 << 20;
 /// More run boxes than this in a file, and its manifest record gets too long.
 const RUNS_AT_MOST: usize = 4096;
 
+/// Runs of one clock follow each other, but for a frame's length.
+const OVERLAP_US: i64 = 1_000_000;
+
 /// What the writer knows of a stream on its volume.
 #[derive(Default)]
 pub(crate) struct Slot {
@@ -76,6 +79,15 @@ impl Active {
     /// A segment found unsealed, to be filled on.
     pub(crate) fn resume(live: Arc<LiveSegment>, placer: Placer) -> Self {
         Self { live, placer, unit: Unit::default(), visible: true, output: None }
+    }
+}
+
+impl Active {
+    /// Wall time at which the newest run in it ends, less what that may overlap with the next one's beginning.
+    fn latest(&self) -> WallTime {
+        let staged = self.unit.run_end.map(|run| run.end);
+        let written = self.live.with_index(|index| index.run_end()).map(|run| run.end);
+        staged.or(written).unwrap_or(WallTime(i64::MIN)).saturating_add_us(-OVERLAP_US)
     }
 }
 
@@ -294,8 +306,15 @@ impl Writer {
         if fragment.begins_random_access {
             slot.inside_gop = false;
         }
-        let init_hash = run.start.init.hash;
+        let (init_hash, begins) = (run.start.init.hash, !run.began);
         if slot.active.as_ref().is_some_and(|a| a.live.fixed.init.hash != init_hash) {
+            self.seal(stream, slot)?;
+        }
+        // Readers find a segment by one stretch of time: a run whose times go back, because a clock was set, begins the next one.
+        let first = fragment.video.first().map(|frame| frame.wall);
+        if begins
+            && slot.active.as_ref().is_some_and(|active| first.is_some_and(|first| first < active.latest()))
+        {
             self.seal(stream, slot)?;
         }
         loop {
