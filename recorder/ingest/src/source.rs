@@ -20,7 +20,7 @@ use crate::event::{Event, SessionEnd, SessionEndKind, Sink, StreamParameters, Ti
 use crate::silence::{Silence, SilenceLimits, SilenceWatch};
 use crate::spec::SourceSpec;
 use crate::stats::{Counters, SourceStats};
-use crate::time_jump::JumpWatch;
+use crate::time_jump::{Arrival, JumpWatch};
 
 /// The limits that all sources share.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +49,8 @@ enum State {
 struct Running {
     session: Box<dyn Session>,
     started_us: u64,
+    /// When the session was read before, monotonic: what is read now arrived since then.
+    read_us: u64,
     /// Counted of this session already.
     counted: Traffic,
     playing: Option<Playing>,
@@ -105,8 +107,13 @@ impl Source {
         });
         match opened {
             Ok(session) => {
-                let running =
-                    Running { session, started_us: at.monotonic_us, counted: Traffic::default(), playing: None };
+                let running = Running {
+                    session,
+                    started_us: at.monotonic_us,
+                    read_us: at.monotonic_us,
+                    counted: Traffic::default(),
+                    playing: None,
+                };
                 self.state = State::Running(Box::new(running));
             }
             Err(report) => self.panicked(at, limits, random, &report),
@@ -221,6 +228,7 @@ impl Running {
         items: &mut Vec<Item>,
     ) -> Option<Failure> {
         let now_us = at.monotonic_us;
+        let arrival = Arrival { from_us: std::mem::replace(&mut self.read_us, now_us), to_us: now_us };
         let progress = self.session.read(at, items);
         let heard = self.count(at, stats);
         if self.playing.is_none() && (progress == Progress::Playing || !items.is_empty()) {
@@ -238,7 +246,7 @@ impl Running {
                 playing.silence.packet(now_us);
             }
             for item in items.drain(..) {
-                playing.item(at, item, sink, stats);
+                playing.item(at, arrival, item, sink, stats);
             }
         }
         match (progress, &self.playing) {
@@ -274,20 +282,20 @@ impl Running {
 }
 
 impl Playing {
-    fn item(&mut self, at: TickTime, item: Item, sink: &mut dyn Sink, stats: &mut SourceStats) {
+    fn item(&mut self, at: TickTime, arrival: Arrival, item: Item, sink: &mut dyn Sink, stats: &mut SourceStats) {
         match item {
             Item::Parameters(parameters) => {
                 let told_before = self.parameters.replace(parameters.clone()).is_some();
                 sink.event(at, if told_before { Event::Parameters(parameters) } else { Event::Playing(parameters) });
             }
-            Item::Video(unit) => self.video(at, unit, sink, stats),
+            Item::Video(unit) => self.video(at, arrival, unit, sink, stats),
             Item::Audio(frame) => {
                 // Audio before the first picture would be a stretch of a recording with nothing to see.
                 if self.delivering_since_us.is_none() {
                     return;
                 }
                 let clock_hz = self.parameters.as_ref().and_then(|p| p.audio.as_ref()).map_or(1, |a| a.sample_rate);
-                if self.audio_jump.frame(frame.pts.0, clock_hz, at.monotonic_us) {
+                if self.audio_jump.frame(frame.pts.0, clock_hz, arrival) {
                     sink.event(at, Event::TimeJump);
                 }
                 stats.audio_frames += 1;
@@ -298,11 +306,11 @@ impl Playing {
         }
     }
 
-    fn video(&mut self, at: TickTime, unit: VideoUnit, sink: &mut dyn Sink, stats: &mut SourceStats) {
+    fn video(&mut self, at: TickTime, arrival: Arrival, unit: VideoUnit, sink: &mut dyn Sink, stats: &mut SourceStats) {
         self.silence.video(at.monotonic_us);
         let inspected = inspect(&unit.data);
         let mut flags = inspected.flags;
-        let jumped = self.video_jump.frame(unit.pts.0, VIDEO_CLOCK_HZ, at.monotonic_us);
+        let jumped = self.video_jump.frame(unit.pts.0, VIDEO_CLOCK_HZ, arrival);
         if self.delivering_since_us.is_none() {
             if self.parameters.is_none() || !flags.contains(FrameFlags::RANDOM_ACCESS) {
                 stats.skipped_frames += 1;

@@ -107,6 +107,8 @@ pub(crate) struct Core {
     session: Option<Session>,
     run: Option<Run>,
     cutter: Cutter,
+    /// Cut in this tick: their times are given at its end, when all that arrived with them is known.
+    cut: Vec<Fragment>,
     early_audio: Vec<framekeeper_media::AudioFrame>,
     /// Why there will have been a gap when the next run begins. `None`: nothing happened since the start, so the store knows.
     gap: Option<GapReason>,
@@ -191,6 +193,7 @@ impl Core {
             session: None,
             run: None,
             cutter: Cutter::new(part_us, tick_us),
+            cut: Vec::new(),
             early_audio: Vec::new(),
             gap,
             latest: None,
@@ -241,7 +244,7 @@ impl Core {
             Event::Playing(parameters) => self.playing(parameters, out),
             Event::Parameters(parameters) => self.changed(parameters, out),
             Event::Video(unit) => self.video(at, unit, out),
-            Event::Audio(frame) => self.audio(at, frame, out),
+            Event::Audio(frame) => self.audio(at, frame),
             Event::Loss { .. } => {}
             Event::TimeJump => self.jumped(out),
             Event::VideoReport(report) => {
@@ -270,9 +273,8 @@ impl Core {
     /// All that arrived by `at` has been told.
     pub(crate) fn tick(&mut self, at: TickTime, out: &mut Vec<Action>) {
         self.look_at_clock(at);
-        if let Some(fragment) = self.cutter.tick(at.monotonic_us) {
-            self.append(fragment, out);
-        }
+        self.cut.extend(self.cutter.tick(at.monotonic_us));
+        self.append_cut(out);
         self.last_tick_us = at.monotonic_us;
     }
 
@@ -329,9 +331,8 @@ impl Core {
             return;
         }
         // What is there was coded with the old ones.
-        if let Some(fragment) = self.cutter.take() {
-            self.append(fragment, out);
-        }
+        self.cut.extend(self.cutter.take());
+        self.append_cut(out);
         let Some(session) = &mut self.session else { return };
         let same_clocks = format.audio_timescale == session.format.audio_timescale;
         let depth = parameters.video.max_num_reorder_frames;
@@ -399,11 +400,9 @@ impl Core {
         self.counts.key_frames = self.counts.key_frames.saturating_add(u64::from(key));
         self.counts.bytes = self.counts.bytes.saturating_add(bytes);
         self.last_frame = Some(at.wall);
-        if let Some(fragment) = self.cutter.video(at.monotonic_us, frame) {
-            self.append(fragment, out);
-        }
+        self.cut.extend(self.cutter.video(at.monotonic_us, frame));
         for frame in std::mem::take(&mut self.early_audio) {
-            self.audio(at, frame, out);
+            self.audio(at, frame);
         }
     }
 
@@ -417,7 +416,7 @@ impl Core {
         (dts, pts.0.saturating_sub(dts.0))
     }
 
-    fn audio(&mut self, at: TickTime, frame: framekeeper_media::AudioFrame, out: &mut Vec<Action>) {
+    fn audio(&mut self, at: TickTime, frame: framekeeper_media::AudioFrame) {
         let since_us = self.since_last_tick_us(at);
         let run_at = self.by_run(at);
         let Some(run) = &mut self.run else {
@@ -433,9 +432,7 @@ impl Core {
         self.counts.audio_frames = self.counts.audio_frames.saturating_add(1);
         self.counts.bytes = self.counts.bytes.saturating_add(frame.data.len() as u64);
         let frame = AudioFrame { data: frame.data, pts: frame.pts, duration: frame.duration, wall: WallTime(0) };
-        if let Some(fragment) = self.cutter.audio(at.monotonic_us, frame) {
-            self.append(fragment, out);
-        }
+        self.cut.extend(self.cutter.audio(at.monotonic_us, frame));
     }
 
     fn ended(&mut self, end: SessionEnd, out: &mut Vec<Action>) {
@@ -471,9 +468,8 @@ impl Core {
     }
 
     fn end_run(&mut self, out: &mut Vec<Action>) {
-        if let Some(fragment) = self.cutter.take() {
-            self.append(fragment, out);
-        }
+        self.cut.extend(self.cutter.take());
+        self.append_cut(out);
         if let Some(run) = self.run.take() {
             self.latest = run.clock.latest().or(self.latest);
             if std::mem::take(&mut self.stepped_us).saturating_abs() > CLOCK_STEP_US {
@@ -481,6 +477,15 @@ impl Core {
                 self.latest = None;
             }
         }
+    }
+
+    fn append_cut(&mut self, out: &mut Vec<Action>) {
+        let mut cut = std::mem::take(&mut self.cut);
+        for fragment in cut.drain(..) {
+            self.append(fragment, out);
+        }
+        // Kept for its memory.
+        self.cut = cut;
     }
 
     fn append(&mut self, mut fragment: Fragment, out: &mut Vec<Action>) {

@@ -289,6 +289,20 @@ fn a_clock_that_is_set_back_within_a_gop_begins_no_run() {
 }
 
 #[test]
+fn gops_that_a_camera_had_kept_get_the_times_at_which_they_were_made() {
+    let mut bench = Bench::playing(false);
+    // Four GOPs arrive in one tick.
+    bench.now_us = 4_000_000;
+    bench.seconds(2);
+    bench.check();
+    for frame in bench.fragments().flat_map(|fragment| &fragment.video) {
+        let made_us = frame.identity.0 as i64 * 40_000;
+        let late_us = frame.wall.0 - bench.wall_less_monotonic_us - made_us;
+        assert!((0..=TICK_US as i64).contains(&late_us), "frame {}: {late_us} µs", frame.identity.0);
+    }
+}
+
+#[test]
 fn the_slow_hand_of_ntp_is_no_step() {
     let mut bench = Bench::playing(false);
     for _ in 0..100 {

@@ -312,9 +312,7 @@ impl Writer {
         }
         // Readers find a segment by one stretch of time: a run whose times go back, because a clock was set, begins the next one.
         let first = fragment.video.first().map(|frame| frame.wall);
-        if begins
-            && slot.active.as_ref().is_some_and(|active| first.is_some_and(|first| first < active.latest()))
-        {
+        if begins && slot.active.as_ref().is_some_and(|active| first.is_some_and(|first| first < active.latest())) {
             self.seal(stream, slot)?;
         }
         loop {
