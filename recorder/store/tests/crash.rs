@@ -141,17 +141,19 @@ mod wrong_order {
         fn close(&mut self, target: Target) {
             self.inner.close(target);
         }
-        fn write(&mut self, writes: &[Write<'_>]) -> io::Result<()> {
-            let head = self.block_bytes().max(8);
-            if writes.iter().any(|w| w.len() > head) {
-                self.held = writes.iter().map(|w| (w.target, w.offset, w.parts.concat())).collect();
+        fn send(&mut self, write: &Write<'_>) -> io::Result<()> {
+            if write.len() > self.block_bytes().max(8) {
+                self.held.push((write.target, write.offset, write.parts.concat()));
                 return Ok(());
             }
-            self.inner.write(writes)?;
+            self.inner.send(write)?;
             for (target, offset, bytes) in std::mem::take(&mut self.held) {
-                self.inner.write(&[Write { target, offset, parts: vec![&bytes] }])?;
+                self.inner.send(&Write { target, offset, parts: vec![&bytes] })?;
             }
             Ok(())
+        }
+        fn finish(&mut self) -> io::Result<()> {
+            self.inner.finish()
         }
     }
 

@@ -81,13 +81,14 @@ impl Batch for FileBatch {
         self.files.remove(&target);
     }
 
-    fn write(&mut self, writes: &[Write<'_>]) -> io::Result<()> {
-        for write in writes {
-            aligned(write, self.block_bytes)?;
-            let file = self.files.get(&write.target).ok_or_else(|| not_open(write.target))?;
-            let parts: Vec<_> = write.parts.iter().map(|part| IoSlice::new(part)).collect();
-            write_all_vectored(file.as_ref(), &parts, write.offset)?;
-        }
+    fn send(&mut self, write: &Write<'_>) -> io::Result<()> {
+        aligned(write, self.block_bytes)?;
+        let file = self.files.get(&write.target).ok_or_else(|| not_open(write.target))?;
+        let parts: Vec<_> = write.parts.iter().map(|part| IoSlice::new(part)).collect();
+        write_all_vectored(file.as_ref(), &parts, write.offset)
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

@@ -71,7 +71,7 @@ fn probe(dir: &OwnedFd) -> io::Result<usize> {
     let block: Vec<u8> = (0..block_bytes).map(|at| u8::try_from(at % 251).unwrap_or_default()).collect();
     let refuses = |e: io::Error| said("the file system refuses a write with O_DIRECT", &e);
     rustix::fs::ftruncate(&plain, block_bytes as u64)?;
-    ring.begin(block_bytes).map_err(refused)?;
+    ring.enable().map_err(refused)?;
     ring.write(direct.as_raw_fd(), 0, &[&block]).and_then(|()| ring.finish()).map_err(refuses)?;
     let mut back = vec![0; block_bytes];
     rustix::io::pread(&plain, &mut back, 0)?;
@@ -122,15 +122,14 @@ impl Batch for DirectBatch {
         self.files.remove(&target);
     }
 
-    fn write(&mut self, writes: &[Write<'_>]) -> io::Result<()> {
-        self.ring.begin(writes.iter().map(Write::len).sum())?;
-        let sent = writes.iter().try_for_each(|write| {
-            aligned(write, self.block_bytes)?;
-            let file = self.files.get(&write.target).ok_or_else(|| not_open(write.target))?;
-            self.ring.write(file.as_raw_fd(), write.offset, &write.parts)
-        });
-        // Also after an error: nothing may be on its way when the memory is used again.
-        self.ring.finish().and(sent)
+    fn send(&mut self, write: &Write<'_>) -> io::Result<()> {
+        aligned(write, self.block_bytes)?;
+        let file = self.files.get(&write.target).ok_or_else(|| not_open(write.target))?;
+        self.ring.write(file.as_raw_fd(), write.offset, &write.parts)
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.ring.finish()
     }
 
     fn interrupt(&self) -> Interrupt {

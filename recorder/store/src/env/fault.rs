@@ -289,26 +289,32 @@ impl Batch for FaultBatch {
         self.batch.interrupt()
     }
 
-    fn write(&mut self, writes: &[Write<'_>]) -> io::Result<()> {
-        for Write { target, offset, parts } in writes {
-            let path = self.paths.get(target).ok_or_else(|| not_open(*target))?;
-            let (mut offset, mut parts) = (*offset, parts.clone());
-            while !parts.is_empty() {
-                let now = match self.control.enter(Operation::Write, path)? {
-                    None => std::mem::take(&mut parts),
-                    Some(at_most) => {
-                        let (now, later) = cut(&parts, at_most.next_multiple_of(self.batch.block_bytes()));
-                        parts = later;
-                        now
-                    }
-                };
-                let write = Write { target: *target, offset, parts: now };
-                offset += write.len() as u64;
-                self.batch.write(&[write])?;
-                self.control.done(Operation::Write, path);
-            }
+    fn send(&mut self, write: &Write<'_>) -> io::Result<()> {
+        let Write { target, offset, parts } = write;
+        let mut offset = *offset;
+        let path = self.paths.get(target).ok_or_else(|| not_open(*target))?;
+        let mut parts = parts.clone();
+        while !parts.is_empty() {
+            let now = match self.control.enter(Operation::Write, path)? {
+                None => std::mem::take(&mut parts),
+                Some(at_most) => {
+                    let (now, later) = cut(&parts, at_most.next_multiple_of(self.batch.block_bytes()));
+                    parts = later;
+                    now
+                }
+            };
+            let write = Write { target: *target, offset, parts: now };
+            offset += write.len() as u64;
+            self.batch.send(&write)?;
+            // One after the other, so that whoever observes finds it written.
+            self.batch.finish()?;
+            self.control.done(Operation::Write, path);
         }
         Ok(())
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.batch.finish()
     }
 }
 

@@ -129,16 +129,18 @@ pub trait Batch: Send {
     fn open(&mut self, path: &Path) -> io::Result<Target>;
     /// The file is not written any more.
     fn close(&mut self, target: Target);
-    /// Writes all, in any order, and returns when all is written: whoever opens or reads these files now finds it. None of the ranges
-    /// overlap. After an error any part may have been written.
-    fn write(&mut self, writes: &[Write<'_>]) -> io::Result<()>;
+    /// Begins to write; may return before it is written. Writes may overtake each other, so none overlaps another that was not finished.
+    fn send(&mut self, write: &Write<'_>) -> io::Result<()>;
+    /// Returns when all that was sent is written: whoever opens or reads these files now finds it. After an error any part of it may have
+    /// been written.
+    fn finish(&mut self) -> io::Result<()>;
     /// Ends the waiting for a disk that does not answer, where that can be done.
     fn interrupt(&self) -> Interrupt {
         Interrupt::default()
     }
 }
 
-/// Once set, a [`Batch::write`] that waits for its disk (then, or later) gives up with [`io::ErrorKind::TimedOut`], in a fraction of a
+/// Once set, a [`Batch`] that waits for its disk (then, or later) gives up with [`io::ErrorKind::TimedOut`], in a fraction of a
 /// second. What it wrote may be written at any time behind that. Clones are the same one.
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt(Arc<AtomicBool>);

@@ -55,6 +55,9 @@ pub(super) struct Ring {
     pieces: Vec<Option<Piece>>,
     free: Vec<usize>,
     in_flight: usize,
+    /// Something was written since the last [`Ring::finish`], so many bytes.
+    begun: bool,
+    sent: usize,
     failed: Option<io::Error>,
     interrupt: Interrupt,
 }
@@ -87,30 +90,37 @@ impl Ring {
             free: (0..pieces.len()).collect(),
             pieces,
             in_flight: 0,
+            begun: false,
+            sent: 0,
             failed: None,
             interrupt,
         })
     }
 
-    /// Makes ready for writes of that many bytes together.
-    pub(super) fn begin(&mut self, bytes: usize) -> io::Result<()> {
+    /// Makes the calling thread the one that writes.
+    pub(super) fn enable(&mut self) -> io::Result<()> {
+        if self.enabled {
+            return Ok(());
+        }
+        self.uring.submitter().register_enable_rings()?;
+        self.enabled = true;
+        // Where it is not known, the kernel's own limit holds.
+        let _unknown = self.uring.submitter().register_iowq_max_workers(&mut WORKERS.clone());
+        self.resize(self.memory.len())
+    }
+
+    /// Makes ready for the first write behind [`Self::finish`]: as much memory as was of use the time before.
+    fn begin(&mut self) -> io::Result<()> {
         if self.in_flight > 0 {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "what was written before never ended"));
         }
-        self.failed = None;
-        let first = !self.enabled;
-        if first {
-            self.uring.submitter().register_enable_rings()?;
-            self.enabled = true;
-            // Where it is not known, the kernel's own limit holds.
-            let _unknown = self.uring.submitter().register_iowq_max_workers(&mut WORKERS.clone());
-        }
-        let want = bytes.next_power_of_two().clamp(BYTES_AT_LEAST, BYTES_AT_MOST);
-        if first || want > self.memory.len() {
+        self.enable()?;
+        let want = self.sent.next_power_of_two().clamp(BYTES_AT_LEAST, BYTES_AT_MOST);
+        if want > self.memory.len() {
             self.resize(want)?;
         }
         self.lanes = [Lane::default(); LANES];
-        self.lane = 0;
+        (self.lane, self.sent, self.failed, self.begun) = (0, 0, None, true);
         Ok(())
     }
 
@@ -135,7 +145,11 @@ impl Ring {
 
     /// Copies `parts` and sends them to `offset` of a file. May return before they are written.
     pub(super) fn write(&mut self, fd: RawFd, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        if !self.begun {
+            self.begin()?;
+        }
         let mut left: usize = parts.iter().map(|part| part.len()).sum();
+        self.sent += left;
         let mut parts = parts.iter().copied();
         let mut part: &[u8] = &[];
         let mut offset = offset;
@@ -227,6 +241,7 @@ impl Ring {
     /// # Errors
     /// The first one that any write met; none is on its way then either, unless waiting was interrupted.
     pub(super) fn finish(&mut self) -> io::Result<()> {
+        self.begun = false;
         self.wait_until(|ring| ring.in_flight == 0)?;
         self.failed.take().map_or(Ok(()), Err)
     }
@@ -306,6 +321,8 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
+        // Perhaps it has ended by now.
+        let _error = self.wait_some(self.in_flight);
         if self.in_flight > 0 {
             // The disk may still read it, and would write somebody else's bytes.
             tracing::error!(bytes = self.memory.len(), "memory is given up to writes that a disk never finished");
@@ -335,7 +352,6 @@ mod tests {
         let small: Vec<u8> = (0..4096).map(|at| (at % 13) as u8).collect();
         let smalls = DEPTH as usize * 3;
         for _ in 0..2 {
-            ring.begin(big.len() + smalls * small.len()).unwrap();
             let (one, two) = big.split_at(12_345);
             ring.write(file.as_raw_fd(), 0, &[one, &[], two]).unwrap();
             for at in 0..smalls {
@@ -357,13 +373,11 @@ mod tests {
         let (good, bad) =
             (std::fs::File::options().write(true).open(&path).unwrap(), std::fs::File::open(&path).unwrap());
         let mut ring = Ring::new(Interrupt::default()).unwrap();
-        ring.begin(3 * 4096).unwrap();
         for fd in [good.as_raw_fd(), bad.as_raw_fd(), good.as_raw_fd()] {
             ring.write(fd, 0, &[&[1; 4096]]).unwrap();
         }
         assert_eq!(Errno::from_io_error(&ring.finish().unwrap_err()), Some(Errno::BADF));
         assert_eq!(ring.in_flight, 0);
-        ring.begin(4096).unwrap();
         ring.write(good.as_raw_fd(), 4096, &[&[2; 4096]]).unwrap();
         ring.finish().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), [[1; 4096], [2; 4096]].concat());
@@ -375,7 +389,6 @@ mod tests {
         let (_reader, writer) = std::io::pipe().unwrap();
         let interrupt = Interrupt::default();
         let mut ring = Ring::new(interrupt.clone()).unwrap();
-        ring.begin(1 << 20).unwrap();
         ring.write(writer.as_raw_fd(), 0, &[&vec![0; 1 << 20]]).unwrap();
         let start = Instant::now();
         let stopper = std::thread::spawn(move || {
@@ -384,7 +397,8 @@ mod tests {
         });
         assert_eq!(ring.finish().unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(start.elapsed() < Duration::from_secs(3));
-        assert_eq!(ring.begin(4096).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let again = ring.write(writer.as_raw_fd(), 0, &[&[0; 4096]]).unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::TimedOut);
         stopper.join().unwrap();
     }
 }

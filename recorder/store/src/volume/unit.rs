@@ -30,6 +30,10 @@ pub(crate) fn free_header(bytes: u64) -> [u8; 8] {
 }
 
 /// Boxes as they go into a file: whole blocks, from the start of the one that the first box begins in.
+///
+/// The always-valid order is: the bodies, with the `free` headers behind them; only when all of these are written, the heads. Until then
+/// the old `free` headers cover everything else. Nothing of a head's block but its last box changes, and that box is not seen before its
+/// header, so it does not matter in which order a disk writes the inside of a block.
 pub(crate) struct Image {
     offset: u64,
     parts: Vec<Bytes>,
@@ -37,21 +41,22 @@ pub(crate) struct Image {
     bytes: u64,
 }
 
+/// The first block of an image, in which the header of the first box is.
+pub(crate) struct Head {
+    target: Target,
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
 impl Image {
-    /// All but the first block: what may be written while the old `free` header still covers it.
-    fn body(&self, target: Target) -> Option<Write<'_>> {
-        let (_, parts) = cut(&self.slices(), self.block_bytes);
-        (!parts.is_empty()).then_some(Write { target, offset: self.offset + self.block_bytes as u64, parts })
-    }
-
-    /// The first block, in which the header of the first box is.
-    fn head(&self, target: Target) -> Write<'_> {
-        let (parts, _) = cut(&self.slices(), self.block_bytes);
-        Write { target, offset: self.offset, parts }
-    }
-
-    fn slices(&self) -> Vec<&[u8]> {
-        self.parts.iter().map(|part| part.as_ref()).collect()
+    /// Begins to write all but the first block: what may be written while the old `free` header still covers it. Gives the first block.
+    pub(crate) fn send(self, batch: &mut dyn Batch, target: Target) -> io::Result<Head> {
+        let slices: Vec<&[u8]> = self.parts.iter().map(|part| part.as_ref()).collect();
+        let (first, parts) = cut(&slices, self.block_bytes);
+        if !parts.is_empty() {
+            batch.send(&Write { target, offset: self.offset + self.block_bytes as u64, parts })?;
+        }
+        Ok(Head { target, offset: self.offset, bytes: first.concat() })
     }
 
     /// How many bytes are written.
@@ -60,17 +65,13 @@ impl Image {
     }
 }
 
-/// Writes images in the always-valid order: the bodies with the `free` headers behind them; only when all of these are written, the
-/// blocks that the headers of the first boxes are in. Until then the old `free` headers cover everything else.
-///
-/// Nothing else of such a first block changes that anybody could see, so it matters neither whether the disk writes it at once.
-pub(crate) fn write_images(batch: &mut dyn Batch, images: &[(Target, &Image)]) -> io::Result<()> {
-    let bodies: Vec<_> = images.iter().filter_map(|(target, image)| image.body(*target)).collect();
-    if !bodies.is_empty() {
-        batch.write(&bodies)?;
+/// Waits for the bodies, and writes the heads.
+pub(crate) fn write_heads<'a>(batch: &mut dyn Batch, heads: impl IntoIterator<Item = &'a Head>) -> io::Result<()> {
+    batch.finish()?;
+    for Head { target, offset, bytes } in heads {
+        batch.send(&Write { target: *target, offset: *offset, parts: vec![bytes] })?;
     }
-    let heads: Vec<_> = images.iter().map(|(target, image)| image.head(*target)).collect();
-    batch.write(&heads)
+    batch.finish()
 }
 
 /// The block of a file that the next box begins in, up to where it begins: it is written again with that box, the same bytes.
@@ -153,9 +154,10 @@ pub(crate) fn seal_file(live: &LiveSegment, batch: &mut dyn Batch, offset: u64) 
     let seal = Seal::new(live, offset)?;
     let image = Tail::read(live.fixed.file.as_ref(), offset, batch.block_bytes())?.image(seal.parts, offset, seal.rest);
     let target = batch.open(&live.fixed.path)?;
-    let written = write_images(batch, &[(target, &image)]);
+    let bytes = image.bytes();
+    let written = image.send(batch, target).and_then(|head| write_heads(batch, [&head]));
     batch.close(target);
     written?;
     live.indexed(seal.sealed);
-    Ok(image.bytes())
+    Ok(bytes)
 }

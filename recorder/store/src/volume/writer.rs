@@ -12,7 +12,7 @@ use framekeeper_media::boxes::segment::{SEGMENT_BOX_LENGTH, SegmentBox};
 use framekeeper_media::unit::VIDEO_CLOCK_HZ;
 use framekeeper_media::{FrameFlags, MediaTime, WallTime};
 
-use super::unit::{Image, Seal, Tail, pad, write_images};
+use super::unit::{Head, Image, Seal, Tail, pad, write_heads};
 use super::{Volume, folder_and_above, pool};
 use crate::env::{Batch, File, Target};
 use crate::names;
@@ -27,8 +27,6 @@ use crate::types::{Durable, Fragment, PreviousRun, RunStart};
 
 /// What is gathered before it is written, at most; a tick's worth is far less.
 const UNIT_BYTES_AT_MOST: u64 = 8 << 20;
-/// What all streams gather before it is written, at most: what was drained from the queues counts nowhere else.
-const BATCH_BYTES_AT_MOST: u64 = 32 << 20;
 /// More run boxes than this in a file, and its manifest record gets too long.
 const RUNS_AT_MOST: usize = 4096;
 
@@ -129,12 +127,13 @@ impl Unit {
     }
 }
 
-/// A unit that waits to be written with those of other streams.
+/// A unit whose body is on its way, and whose head is written with those of other streams.
 struct Pending {
     stream: Arc<StreamState>,
     live: Arc<LiveSegment>,
-    target: Target,
-    image: Image,
+    head: Head,
+    /// That are written to the file.
+    bytes: u64,
     unit: Unit,
     /// Where the unit ends in the file.
     end: u64,
@@ -156,7 +155,8 @@ pub(crate) struct Writer {
     slots: HashMap<uuid::Uuid, Slot>,
     batch: Box<dyn Batch>,
     pending: Vec<Pending>,
-    pending_bytes: u64,
+    /// What the bodies took so far.
+    sending_us: u64,
     /// To be opened with the next sync.
     latches: Vec<Arc<Latch>>,
     batches: u64,
@@ -169,7 +169,7 @@ impl Writer {
         slots: HashMap<uuid::Uuid, Slot>,
         batch: Box<dyn Batch>,
     ) -> Self {
-        Self { inner, volume, slots, batch, pending: Vec::new(), pending_bytes: 0, latches: Vec::new(), batches: 0 }
+        Self { inner, volume, slots, batch, pending: Vec::new(), sending_us: 0, latches: Vec::new(), batches: 0 }
     }
 
     /// Runs until the store is closed.
@@ -501,17 +501,18 @@ impl Writer {
             return Ok(());
         }
         // One unit of a file in a batch: the next one begins in the block that it ends in.
-        if active.output.as_ref().is_some_and(|output| output.batch == self.batches)
-            || self.pending_bytes >= BATCH_BYTES_AT_MOST
-        {
+        if active.output.as_ref().is_some_and(|output| output.batch == self.batches) {
             self.commit()?;
         }
         let mut unit = std::mem::take(&mut active.unit);
         let (target, image) = self.image(active, std::mem::take(&mut unit.parts), unit.offset, active.placer.rest())?;
-        self.pending_bytes += image.bytes();
+        let clock = &self.volume.env.clock;
+        let (start, bytes) = (clock.monotonic_us(), image.bytes());
+        let head = image.send(self.batch.as_mut(), target)?;
+        self.sending_us += clock.monotonic_us().saturating_sub(start);
         let first = !std::mem::replace(&mut active.visible, true);
         let (live, end) = (active.live.clone(), active.placer.position());
-        self.pending.push(Pending { stream: stream.clone(), live, target, image, unit, end, first });
+        self.pending.push(Pending { stream: stream.clone(), live, head, bytes, unit, end, first });
         Ok(())
     }
 
@@ -531,25 +532,24 @@ impl Writer {
         Ok((output.target, output.tail.image(parts, offset, rest)))
     }
 
-    /// Writes what all streams gathered.
+    /// Makes seen what all streams gathered.
     fn commit(&mut self) -> io::Result<()> {
         let pending = std::mem::take(&mut self.pending);
-        self.pending_bytes = 0;
+        let sending_us = std::mem::take(&mut self.sending_us);
         self.batches += 1;
-        let images: Vec<_> = pending.iter().map(|p| (p.target, &p.image)).collect();
-        if images.is_empty() {
+        if pending.is_empty() {
             return Ok(());
         }
         let clock = self.volume.env.clock.clone();
         let start = clock.monotonic_us();
-        write_images(self.batch.as_mut(), &images).inspect_err(|_| lost(&pending))?;
-        self.volume.counters.wrote(clock.monotonic_us().saturating_sub(start));
+        write_heads(self.batch.as_mut(), pending.iter().map(|p| &p.head)).inspect_err(|_| lost(&pending))?;
+        self.volume.counters.wrote(sending_us + clock.monotonic_us().saturating_sub(start));
         pending.into_iter().try_for_each(|pending| self.written(pending))
     }
 
     /// A unit was written.
     fn written(&self, pending: Pending) -> io::Result<()> {
-        let Pending { stream, live, image, unit, end, first, .. } = pending;
+        let Pending { stream, live, bytes, unit, end, first, .. } = pending;
         let fixed = &live.fixed;
         if first {
             // Known before it can be found: whoever looks for forgotten files must not take it for one.
@@ -570,7 +570,7 @@ impl Writer {
         stream.counters.audio_frames.add(unit.audio_frames);
         stream.counters.video_frames.add(unit.video_frames);
         let frames = stream.counters.video_frames.get();
-        self.count(image.bytes(), 2, unit.fragments);
+        self.count(bytes, 2, unit.fragments);
         if let Some(run_end) = unit.run_end {
             stream.set_previous(run_end);
         }
@@ -618,12 +618,14 @@ impl Writer {
         let offset = active.placer.position();
         let seal = Seal::new(&active.live, offset)?;
         let (target, image) = self.image(&mut active, seal.parts, offset, seal.rest)?;
-        let written = write_images(self.batch.as_mut(), &[(target, &image)]);
-        self.batch.close(target);
+        let bytes = image.bytes();
+        let batch = self.batch.as_mut();
+        let written = image.send(batch, target).and_then(|head| write_heads(batch, [&head]));
+        batch.close(target);
         written?;
         active.live.indexed(seal.sealed);
-        self.count(image.bytes(), 2, 0);
-        stream.counters.bytes.add(image.bytes());
+        self.count(bytes, 2, 0);
+        stream.counters.bytes.add(bytes);
         self.volume.sealing(active.live);
         Ok(())
     }
