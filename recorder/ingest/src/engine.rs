@@ -29,6 +29,9 @@ pub trait Session {
     /// Reads what has arrived, puts it into `out` in order, and says how the session stands. After [`Progress::Ended`] it is dropped.
     fn read(&mut self, at: TickTime, out: &mut Vec<Item>) -> Progress;
 
+    /// A session of a source that was held is to play: at once, or as soon as it is set up.
+    fn play(&mut self, at: TickTime);
+
     /// What was counted since the session began.
     fn traffic(&self) -> Traffic;
 }
@@ -38,6 +41,8 @@ pub trait Session {
 pub enum Progress {
     /// The hand-shake is under way; answers may come within milliseconds.
     Opening,
+    /// Everything is set up and kept alive; [`Session::play`] is waited for.
+    Ready,
     /// PLAY was answered.
     Playing,
     /// It is over, or never came to be.

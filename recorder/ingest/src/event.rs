@@ -72,6 +72,8 @@ pub struct SessionEnd {
 pub enum Event {
     /// An attempt begins.
     Connecting,
+    /// The session of a source that is held is set up, and plays as soon as that is wanted.
+    Ready,
     /// PLAY was answered; parameters come before the first frame.
     Playing(Box<StreamParameters>),
     /// The parameters changed in mid-session; the next frame uses the new ones.

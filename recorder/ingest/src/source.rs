@@ -1,7 +1,7 @@
 //! One source: attempts, the session that plays, what its sink is told, and when the next attempt is due.
 //!
 //! ```text
-//! Waiting(due) ── bucket gives ──► Running: opening ── PLAY ──► Running: playing
+//! Waiting(due) ── bucket gives ──► Running: opening ─(held)─► ready ── PLAY ──► Running: playing
 //!      ▲                              │ failed, too slow            │ ended, silent, panicked
 //!      └──────── back-off ────────────┴─────────────────────────────┘
 //! ```
@@ -48,9 +48,12 @@ enum State {
 
 struct Running {
     session: Box<dyn Session>,
+    /// When the attempt began, or when a session that was held was told to play.
     started_us: u64,
     /// When the session was read before, monotonic: what is read now arrived since then.
     read_us: u64,
+    /// Since when the session has been set up and held.
+    ready_since_us: Option<u64>,
     /// Counted of this session already.
     counted: Traffic,
     playing: Option<Playing>,
@@ -93,7 +96,9 @@ impl Source {
     /// When the attempt that is under way began.
     pub(crate) fn opening_since_us(&self) -> Option<u64> {
         match &self.state {
-            State::Running(running) if running.playing.is_none() => Some(running.started_us),
+            State::Running(running) if running.playing.is_none() && running.ready_since_us.is_none() => {
+                Some(running.started_us)
+            }
             _ => None,
         }
     }
@@ -111,6 +116,7 @@ impl Source {
                     session,
                     started_us: at.monotonic_us,
                     read_us: at.monotonic_us,
+                    ready_since_us: None,
                     counted: Traffic::default(),
                     playing: None,
                 };
@@ -148,7 +154,11 @@ impl Source {
     pub(crate) fn update(&mut self, spec: SourceSpec, at: TickTime) {
         let same_session = self.spec.same_session(&spec);
         let same_credentials = self.spec.credentials == spec.credentials;
+        let play_now = self.spec.hold && !spec.hold;
         self.spec = spec;
+        if play_now && same_session && self.play(at) {
+            return;
+        }
         if same_session && same_credentials {
             return;
         }
@@ -163,6 +173,14 @@ impl Source {
             self.tell_end(at, SessionEnd { kind: SessionEndKind::Stopped, message, retry_in_us: Some(0) });
         }
         self.state = State::Waiting { due_us: at.monotonic_us };
+    }
+
+    /// Plays a session that was held. False if there is none.
+    fn play(&mut self, at: TickTime) -> bool {
+        let State::Running(running) = &mut self.state else { return false };
+        (running.started_us, running.ready_since_us) = (at.monotonic_us, None);
+        // A panic is met again, and told, at the next read.
+        contain(|| running.session.play(at)).is_ok()
     }
 
     /// The last that the sink hears.
@@ -191,7 +209,7 @@ impl Source {
 
     fn ended(&mut self, at: TickTime, limits: &Limits, random: f64, failure: Failure) {
         let played_us = match &self.state {
-            State::Running(running) => running.delivered_for_us(at),
+            State::Running(running) => running.good_for_us(at),
             State::Waiting { .. } => 0,
         };
         self.close();
@@ -213,8 +231,9 @@ impl Source {
 }
 
 impl Running {
-    fn delivered_for_us(&self, at: TickTime) -> u64 {
-        let since = self.playing.as_ref().and_then(|p| p.delivering_since_us);
+    /// How long it has delivered, or been ready to.
+    fn good_for_us(&self, at: TickTime) -> u64 {
+        let since = self.playing.as_ref().and_then(|p| p.delivering_since_us).or(self.ready_since_us);
         since.map_or(0, |since| at.monotonic_us.saturating_sub(since))
     }
 
@@ -249,8 +268,13 @@ impl Running {
                 playing.item(at, arrival, item, sink, stats);
             }
         }
+        if progress == Progress::Ready && self.ready_since_us.is_none() {
+            self.ready_since_us = Some(now_us);
+            sink.event(at, Event::Ready);
+        }
         match (progress, &self.playing) {
             (Progress::Ended(failure), _) => Some(failure),
+            (Progress::Ready, _) => None,
             (_, Some(playing)) => playing.silence.check(now_us).map(|silence| silence_failure(silence, limits)),
             (_, None) => {
                 let waited = Duration::from_micros(now_us.saturating_sub(self.started_us));

@@ -24,6 +24,7 @@ const S: u64 = 1_000_000;
 #[derive(Debug)]
 enum Do {
     Yield(Item),
+    Ready,
     End(SessionEndKind),
     Panic,
 }
@@ -33,6 +34,8 @@ struct Script {
     todo: VecDeque<Do>,
     opened: usize,
     playing: bool,
+    ready: bool,
+    plays: usize,
     traffic: Traffic,
     panic_on_drop: bool,
 }
@@ -55,6 +58,7 @@ impl Session for Fake {
         let mut script = self.0.borrow_mut();
         while let Some(step) = script.todo.pop_front() {
             match step {
+                Do::Ready => script.ready = true,
                 Do::Yield(item) => {
                     script.playing = true;
                     script.traffic.packets += 1;
@@ -67,7 +71,16 @@ impl Session for Fake {
                 Do::Panic => panic!("told so"),
             }
         }
-        if script.playing { Progress::Playing } else { Progress::Opening }
+        match (script.playing, script.ready) {
+            (true, _) => Progress::Playing,
+            (false, true) => Progress::Ready,
+            (false, false) => Progress::Opening,
+        }
+    }
+    fn play(&mut self, _at: TickTime) {
+        let mut script = self.0.borrow_mut();
+        script.ready = false;
+        script.plays += 1;
     }
     fn traffic(&self) -> Traffic {
         self.0.borrow().traffic
@@ -286,4 +299,43 @@ fn the_end_is_told_once() {
     w.source.stop(at(w.now_us));
     let end = end_of(w.heard.try_iter().collect());
     assert_eq!((end.kind, end.retry_in_us), (SessionEndKind::Stopped, None));
+}
+
+#[test]
+fn a_source_that_is_held_waits_without_limit_and_plays_in_the_same_session() {
+    let mut w = World::new();
+    let held = SourceSpec { hold: true, ..w.source.spec.clone() };
+    w.source.update(held.clone(), at(w.now_us));
+    let heard = w.tick([Do::Ready]);
+    assert!(matches!(heard[..], [Event::Connecting, Event::Ready]), "{heard:?}");
+    assert_eq!(w.source.opening_since_us(), None, "no short ticks for one that waits");
+    for _ in 0..1000 {
+        assert!(w.tick([]).is_empty(), "neither silence nor a hand-shake that takes too long");
+    }
+    w.source.update(SourceSpec { hold: false, ..held.clone() }, at(w.now_us));
+    assert!(w.source.opening_since_us().is_some());
+    assert_eq!(w.engine.0.borrow().plays, 1);
+    assert!(matches!(w.tick([parameters()])[..], [Event::Playing(_)]));
+    assert_eq!(w.opened(), 1);
+    // To be held again is another session.
+    w.source.update(held, at(w.now_us));
+    assert_eq!(end_of(w.heard.try_iter().collect()).kind, SessionEndKind::Stopped);
+    w.tick([]);
+    assert_eq!(w.opened(), 2);
+}
+
+#[test]
+fn play_that_is_not_answered_after_a_long_hold_is_a_hand_shake_that_takes_too_long() {
+    let mut w = World::new();
+    let held = SourceSpec { hold: true, ..w.source.spec.clone() };
+    w.source.update(held.clone(), at(w.now_us));
+    w.tick([Do::Ready]);
+    for _ in 0..1000 {
+        w.tick([]);
+    }
+    w.source.update(SourceSpec { hold: false, ..held }, at(w.now_us));
+    for _ in 0..99 {
+        assert!(w.tick([]).is_empty());
+    }
+    assert_eq!(end_of(w.tick([])).kind, SessionEndKind::Unreachable);
 }

@@ -344,6 +344,31 @@ fn receiver_reports_tell_the_camera_what_came() {
 }
 
 #[test]
+fn a_held_session_is_kept_alive_and_plays_at_once() {
+    let (tx, rx) = std::sync::mpsc::channel();
+    let camera = Camera::new(move |mut conn| {
+        while let Some(request) = conn.request() {
+            tx.send(request.method.clone()).unwrap();
+            conn.answer(&request, &video_sdp(), "s;timeout=2");
+            if request.method == "PLAY" {
+                return conn.stream_on(0);
+            }
+        }
+    });
+    let ingest = start();
+    let (sink, heard) = sink();
+    let held = framekeeper_ingest::SourceSpec { hold: true, ..camera.spec() };
+    let id = ingest.add(held.clone(), sink).unwrap();
+    heard.until("a session that is held", |e| matches!(e, Event::Ready).then_some(()));
+    let said: Vec<String> = (0..5).map(|_| rx.recv_timeout(PATIENCE).expect("a keep-alive")).collect();
+    assert_eq!(said, ["DESCRIBE", "SETUP", "OPTIONS", "GET_PARAMETER", "GET_PARAMETER"]);
+    ingest.update(id, framekeeper_ingest::SourceSpec { hold: false, ..held }).unwrap();
+    assert_eq!(heard.video().pts, MediaTime(0));
+    assert_eq!(rx.try_iter().last().as_deref(), Some("PLAY"));
+    assert_eq!(camera.connections(), 1);
+}
+
+#[test]
 fn payloads_that_make_no_sense_cost_a_picture_and_not_the_session() {
     let (ingest, heard) = playing(video_sdp(), |conn| {
         conn.idr(0, 0);

@@ -241,6 +241,8 @@ impl Core {
                     self.report(ChannelState::Connecting, "Connecting", || "connecting to the camera".to_owned(), out);
                 }
             }
+            // No channel holds a session yet.
+            Event::Ready => {}
             Event::Playing(parameters) => self.playing(parameters, out),
             Event::Parameters(parameters) => self.changed(parameters, out),
             Event::Video(unit) => self.video(at, unit, out),

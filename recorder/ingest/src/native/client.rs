@@ -84,7 +84,7 @@ pub(super) struct Client {
     configured: Url,
     credentials: Option<Credentials>,
     audio_wanted: bool,
-    play_at_once: bool,
+    hold: bool,
     user_agent: String,
     url: Url,
     hops: u32,
@@ -104,13 +104,13 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// For `spec`. It stops at Ready unless `play_at_once`.
-    pub(super) fn new(spec: &SourceSpec, user_agent: &str, play_at_once: bool) -> Self {
+    /// For `spec`; it stops at Ready if that is to be held.
+    pub(super) fn new(spec: &SourceSpec, user_agent: &str) -> Self {
         Self {
             configured: spec.url.clone(),
             credentials: spec.credentials.clone(),
             audio_wanted: spec.audio,
-            play_at_once,
+            hold: spec.hold,
             user_agent: user_agent.chars().filter(|c| !c.is_control()).collect(),
             url: spec.url.clone(),
             hops: 0,
@@ -154,8 +154,9 @@ impl Client {
         self.ask(Method::Describe, self.url.clone(), "Accept: application/sdp\r\n".to_owned(), now_us);
     }
 
-    /// Plays a session that is Ready; ignored otherwise.
+    /// Plays at once a session that is Ready, and one that is not yet as soon as it is.
     pub(super) fn play(&mut self, now_us: u64) {
+        self.hold = false;
         if self.stage == Stage::Ready {
             // The answer to a keep-alive does not matter any more.
             self.give_up();
@@ -175,19 +176,27 @@ impl Client {
         true
     }
 
-    /// Time passes: keeps the session alive, at half its time-out (RFC 2326 §12.37).
-    pub(super) fn tick(&mut self, now_us: u64) {
+    /// Time passes: keeps the session alive, at half its time-out (RFC 2326 §12.37). Fails if a session that is held has nobody at its
+    /// other end.
+    pub(super) fn tick(&mut self, now_us: u64) -> Result<(), Failure> {
         if !matches!(self.stage, Stage::Ready | Stage::Playing) {
-            return;
+            return Ok(());
         }
         if self.pending.as_ref().is_some_and(|p| now_us.saturating_sub(p.sent_us) >= KEEP_ALIVE_ANSWER_US) {
             self.give_up();
+            if self.stage == Stage::Ready {
+                // Nothing else would tell that nobody is there any more; a session that plays is judged by what it sends.
+                let seconds = KEEP_ALIVE_ANSWER_US / 1_000_000;
+                let message = format!("the camera has not answered a keep-alive for {seconds} s");
+                return Err(Failure::new(SessionEndKind::Silence, message));
+            }
         }
-        let Some(session) = &self.session else { return };
+        let Some(session) = &self.session else { return Ok(()) };
         let interval_us = u64::try_from((session.timeout / 2).as_micros()).unwrap_or(u64::MAX);
         if self.pending.is_none() && now_us.saturating_sub(self.last_request_us) >= interval_us {
             self.ask(self.keep_alive, self.aggregate(), String::new(), now_us);
         }
+        Ok(())
     }
 
     /// A message of the camera.
@@ -379,7 +388,7 @@ impl Client {
 
     fn ready(&mut self, now_us: u64) -> Step {
         self.stage = Stage::Ready;
-        if self.play_at_once {
+        if !self.hold {
             self.play(now_us);
         }
         Step::Ready

@@ -30,8 +30,9 @@ impl Talk {
     }
 
     fn with(credentials: Option<Credentials>, play_at_once: bool) -> Self {
-        let spec = SourceSpec { credentials, ..SourceSpec::new(Url::parse("rtsp://camera/live").unwrap()) };
-        let mut client = Client::new(&spec, "test/1", play_at_once);
+        let url = Url::parse("rtsp://camera/live").unwrap();
+        let spec = SourceSpec { credentials, hold: !play_at_once, ..SourceSpec::new(url) };
+        let mut client = Client::new(&spec, "test/1");
         client.connected(0);
         Self { client, now_us: 0 }
     }
@@ -82,7 +83,7 @@ impl Talk {
 
     fn at(&mut self, seconds: u64) -> &mut Self {
         self.now_us = seconds * S;
-        self.client.tick(self.now_us);
+        self.client.tick(self.now_us).unwrap();
         self
     }
 }
@@ -275,6 +276,18 @@ fn a_session_is_held_ready_and_then_plays_at_once() {
     t.at(10).said();
     let failure = t.hears("RTSP/1.0 454 Session Not Found", "").unwrap_err();
     assert_eq!(failure.kind, SessionEndKind::ClosedByCamera, "a standby must know that it has no session any more");
+    let mut t = Talk::new(false);
+    t.set_up(SDP, ";timeout=20");
+    t.at(10).said();
+    t.at(19).says_nothing();
+    let failure = t.client.tick(20 * S).unwrap_err();
+    assert_eq!(failure.kind, SessionEndKind::Silence, "nor that there is nobody there");
+
+    // Wanted before it is set up: it does not stop on the way.
+    let mut t = Talk::new(false);
+    t.client.play(0);
+    t.set_up(SDP, "");
+    assert!(t.said().line().starts_with("PLAY "));
 }
 
 #[test]
@@ -342,7 +355,8 @@ fn any_talk_ends_or_goes_on_and_never_panics() {
     proptest!(|(words in proptest::collection::vec(word, 0..40), hold in any::<bool>())| {
         let mut t = Talk::with(Some(Credentials::new("bob", "geheim")), !hold);
         for (head, body) in words {
-            t.at(t.now_us / S + 1);
+            t.now_us += S;
+            let _ = t.client.tick(t.now_us);
             match t.hears(&head, &body) {
                 Err(_) => break,
                 Ok(Step::Moved) => t.client.connected(t.now_us),

@@ -75,7 +75,7 @@ impl NativeEngine {
 
 impl Engine for NativeEngine {
     fn open(&self, spec: &SourceSpec) -> Box<dyn Session> {
-        let client = client::Client::new(spec, &self.user_agent, true);
+        let client = client::Client::new(spec, &self.user_agent);
         Box::new(session::NativeSession::new(client, self.new_ssrc(), Rc::clone(&self.shared)))
     }
 

@@ -123,7 +123,7 @@ impl Attempt {
             Err(ReadError::Broken(error)) => return Err(broken(state.client.stage(), Some(&error))),
             Err(ReadError::Wire(error)) => return Err(Failure::new(SessionEndKind::Protocol, error.to_string())),
         }
-        state.client.tick(now_us);
+        state.client.tick(now_us)?;
         if state.client.stage() == Stage::Playing
             && let Some(tracks) = &mut state.tracks
         {
@@ -194,8 +194,11 @@ impl Session for NativeSession {
         let result = attempt.step(&self.shared, self.now_us, out);
         self.traffic = attempt.state.traffic;
         match result {
-            Ok(()) if attempt.state.client.stage() == Stage::Playing => Progress::Playing,
-            Ok(()) => Progress::Opening,
+            Ok(()) => match attempt.state.client.stage() {
+                Stage::Playing => Progress::Playing,
+                Stage::Ready => Progress::Ready,
+                _ => Progress::Opening,
+            },
             Err(failure) => {
                 if failure.kind == SessionEndKind::ClosedByCamera {
                     // There is nobody left to say good-bye to.
@@ -203,6 +206,15 @@ impl Session for NativeSession {
                 }
                 self.close();
                 Progress::Ended(failure)
+            }
+        }
+    }
+
+    fn play(&mut self, at: TickTime) {
+        if let Some(Attempt { link, state }) = &mut self.attempt {
+            state.client.play(at.monotonic_us);
+            if let Link::Open(connection) = link {
+                connection.send(state.client.unsent());
             }
         }
     }
