@@ -144,7 +144,8 @@ pub struct RecorderStatus {
     /// The conditions in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<RecorderPhase>,
-    /// `Ready`: it can record. `VolumesHealthy`: all its volumes work. `ChannelsAsPlanned`: all its channels do what they are to.
+    /// `Ready`: it can record. `VolumesHealthy`: all its volumes work. `GopsInMemory`: what a failing volume has not made safe can go on elsewhere.
+    /// `ChannelsAsPlanned`: all its channels do what they are to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// Where it can be reached.

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use framekeeper_crds::{RecorderPhase, VolumeState};
 use framekeeper_ingest::TickTime;
 use framekeeper_media::WallTime;
-use framekeeper_store::StreamIdent;
+use framekeeper_store::{DropReason, StreamIdent};
 use uuid::Uuid;
 
 use crate::assignment::Refusal;
@@ -35,6 +35,8 @@ pub(crate) struct View {
     /// Monotonic time of the last tick's end.
     beat_us: AtomicU64,
     assignment_is_stale: AtomicBool,
+    /// Streams whose GOP is too long for the memory that it may take, by name.
+    long_gops: RwLock<Vec<String>>,
     ticks: RwLock<TickNumbers>,
 }
 
@@ -54,10 +56,14 @@ pub(crate) struct ChannelView {
     pub(crate) snapshot: Snapshot,
     /// Wall time up to which the stream is safe from loss of power.
     pub(crate) durable: Option<WallTime>,
-    /// Frames that could not be kept.
-    pub(crate) dropped_frames: u64,
+    /// Frames that could not be kept, by why.
+    pub(crate) dropped_frames: Vec<(DropReason, u64)>,
     /// Bytes that wait for the disk.
     pub(crate) queue_bytes: u64,
+    /// Bytes of frames in memory.
+    pub(crate) memory_bytes: u64,
+    /// The GOP that goes on does not fit into the memory that it may take.
+    pub(crate) gop_too_long: bool,
 }
 
 /// One volume.
@@ -108,6 +114,7 @@ impl View {
             transitions: AtomicU64::new(0),
             beat_us: AtomicU64::new(0),
             assignment_is_stale: AtomicBool::new(false),
+            long_gops: RwLock::default(),
             ticks: RwLock::default(),
         }
     }
@@ -159,6 +166,21 @@ impl View {
 
     pub(crate) fn set_assignment_is_stale(&self, stale: bool) {
         if self.assignment_is_stale.swap(stale, Ordering::Relaxed) != stale {
+            self.transition();
+        }
+    }
+
+    /// Streams whose GOP is too long for the memory that it may take, by name.
+    pub(crate) fn long_gops(&self) -> Vec<String> {
+        self.long_gops.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_long_gops(&self, mut streams: Vec<String>) {
+        streams.sort();
+        let mut current = self.long_gops.write().unwrap_or_else(PoisonError::into_inner);
+        if *current != streams {
+            *current = streams;
+            drop(current);
             self.transition();
         }
     }

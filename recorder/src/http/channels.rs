@@ -65,8 +65,10 @@ pub(super) fn views(sources: &Sources) -> Vec<ChannelView> {
             stream: entry.stream.clone(),
             snapshot: entry.stats.snapshot(),
             durable: stored.and_then(|stream| stream.durable),
-            dropped_frames: stored.map_or(0, |stream| stream.dropped_frames.iter().map(|(_, count)| count).sum()),
+            dropped_frames: stored.map(|stream| stream.dropped_frames.clone()).unwrap_or_default(),
             queue_bytes: stored.map_or(0, |stream| stream.queue_bytes),
+            memory_bytes: stored.map_or(0, |stream| stream.memory_bytes),
+            gop_too_long: stored.is_some_and(|stream| stream.gop_too_long),
         }
     };
     sources.view.channels().iter().map(view).collect()
@@ -103,7 +105,7 @@ pub(super) async fn channels(State(sources): State<Sources>) -> Json<Channels> {
 }
 
 fn channel(view: ChannelView) -> Channel {
-    let ChannelView { stream, snapshot, durable, dropped_frames, queue_bytes: _ } = view;
+    let ChannelView { stream, snapshot, durable, dropped_frames, .. } = view;
     let video = snapshot.video;
     let (codec, audio_codec, audio_left_out, width, height) = match video {
         Some(video) => {
@@ -131,7 +133,7 @@ fn channel(view: ChannelView) -> Channel {
         frames: snapshot.counts.video_frames,
         gaps: snapshot.gaps.iter().map(|(_, count)| count).sum(),
         lost_packets: snapshot.lost_packets,
-        dropped_frames,
+        dropped_frames: dropped_frames.iter().map(|(_, count)| count).sum(),
         reconnects: snapshot.counts.sessions.saturating_sub(1),
     }
 }

@@ -145,9 +145,14 @@ pub(super) const METRICS: &[Metric] = &[
         name: "framekeeper_stream_dropped_frames",
         unit: None,
         kind: Kind::Counter,
-        labels: STREAM,
-        help: "Video frames that could not be kept because disks were too slow or memory too short.",
-        samples: |scrape| streams(scrape, |channel| channel.dropped_frames),
+        labels: STREAM_REASON,
+        help: "Video and audio frames that could not be kept, by why; each gap that they leave is told with its reason.",
+        samples: |scrape| {
+            by_reason(scrape, |channel| {
+                let counts = channel.dropped_frames.iter().filter(|(_, count)| *count > 0);
+                counts.map(|&(reason, count)| (reason.as_str(), count)).collect()
+            })
+        },
     },
     Metric {
         name: "framekeeper_stream_last_frame_timestamp",
@@ -251,6 +256,23 @@ pub(super) const METRICS: &[Metric] = &[
         labels: STREAM,
         help: "Bytes of the stream's frames that wait for the disk.",
         samples: |scrape| streams(scrape, |channel| channel.queue_bytes),
+    },
+    Metric {
+        name: "framekeeper_stream_memory",
+        unit: Some("bytes"),
+        kind: Kind::Gauge,
+        labels: STREAM,
+        help: "Bytes of the stream's frames in memory: those that wait for the disk, those not durable yet, and the GOP that they belong to.",
+        samples: |scrape| streams(scrape, |channel| channel.memory_bytes),
+    },
+    Metric {
+        name: "framekeeper_stream_gop_too_long",
+        unit: None,
+        kind: Kind::Gauge,
+        labels: STREAM,
+        help: "1 while the stream's GOP does not fit into the memory that it may take: after a failure of its volume, pictures up to the next key \
+               frame can be shown only as long as the failed volume can be read.",
+        samples: |scrape| streams(scrape, |channel| u64::from(channel.gop_too_long)),
     },
     Metric {
         name: "framekeeper_volume_sync_duration",

@@ -228,6 +228,8 @@ impl Worker {
         self.channels.look(&mut self.secrets);
         self.view.set_ticks(self.channels.ticks());
         self.volumes.publish(&self.store, &self.view);
+        let long_gops = self.store.streams().into_iter().filter(|stream| stream.gop_too_long);
+        self.view.set_long_gops(long_gops.map(|stream| stream.name).collect());
         let usable = self.volumes.ready().next().is_some();
         self.view.set_phase(if usable { RecorderPhase::Ready } else { RecorderPhase::Failed });
         tell(&mut self.status, &self.assignment, &self.view, self.http);

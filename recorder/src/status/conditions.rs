@@ -23,7 +23,8 @@ pub(super) fn make(
     now: WallTime,
     before: Option<&RecorderStatus>,
 ) -> Vec<Condition> {
-    let verdicts = [ready(view.phase()), assignment(view), healthy(volumes), as_planned(channels)];
+    let verdicts =
+        [ready(view.phase()), assignment(view), healthy(volumes), gops_fit(&view.long_gops()), as_planned(channels)];
     // Conditions have whole seconds, as `Time` of Kubernetes has.
     let now = Time(Timestamp::from_second(now.0.div_euclid(1_000_000)).unwrap_or_default());
     verdicts
@@ -82,6 +83,20 @@ fn healthy(volumes: &[VolumeView]) -> Verdict {
     } else {
         Verdict { kind: "VolumesHealthy", good: false, reason: "VolumeNotReady", message: bad.join("; ") }
     }
+}
+
+fn gops_fit(long: &[String]) -> Verdict {
+    const KIND: &str = "GopsInMemory";
+    if long.is_empty() {
+        let message = "should a volume fail, every stream goes on elsewhere from its key frame".to_owned();
+        return Verdict { kind: KIND, good: true, reason: "AllFit", message };
+    }
+    let message = format!(
+        "these streams' GOPs do not fit into memory; should their volume fail, what was not yet safe goes on elsewhere without its key frame, \
+         and can be shown up to the next one only as long as the failed volume can be read: {}",
+        long.join(", ")
+    );
+    Verdict { kind: KIND, good: false, reason: "GopTooLong", message }
 }
 
 fn as_planned(channels: &[ChannelStatus]) -> Verdict {

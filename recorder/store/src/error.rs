@@ -158,3 +158,33 @@ pub enum HoldError {
         source: io::Error,
     },
 }
+
+/// Why a volume could not be drained, stopped or taken into use again.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// It is not open.
+    #[error("no volume {volume} is open here")]
+    Unknown {
+        /// Its UUID.
+        volume: uuid::Uuid,
+    },
+    /// It has failed: it must be stopped and started.
+    #[error("the volume {volume} has failed ({why}); stop it and start it again")]
+    Failed {
+        /// Its UUID.
+        volume: uuid::Uuid,
+        /// Why.
+        why: String,
+    },
+    /// Its disk does not answer.
+    #[error(
+        "the disk of volume {volume} hangs; no stream uses it any more, but it can be taken away or started again only when it answers"
+    )]
+    Hangs {
+        /// Its UUID.
+        volume: uuid::Uuid,
+    },
+    /// It cannot be opened again.
+    #[error(transparent)]
+    Open(OpenError),
+}

@@ -52,13 +52,17 @@
 //! ```
 #![deny(clippy::indexing_slicing)] // lengths and offsets in here come from disks and cameras
 
+mod backlog;
 mod catalogue;
 #[cfg(test)]
 mod catalogue_tests;
 pub mod env;
 mod error;
+#[cfg(test)]
+mod failing_tests;
 pub mod frames;
 mod identity;
+mod inner;
 mod manifest;
 mod manifest_log;
 mod names;
@@ -69,12 +73,17 @@ mod store;
 mod stream;
 #[doc(hidden)]
 pub mod synthetic;
+mod threads;
 mod types;
 mod volume;
 
+// The helpers of the integration tests are used by tests in here as well.
+#[cfg(test)]
+extern crate self as framekeeper_store;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub use error::{HoldError, OpenError, ReadError, StreamError};
+pub use error::{HoldError, OpenError, ReadError, StreamError, VolumeError};
 pub use framekeeper_media::boxes::index::{EntryKind, IndexEntry, SegmentIndex};
 pub use reader::{Lease, Reader, SegmentInit, StreamInfo};
 pub use stats::{DropReason, SYNC_BUCKETS_US, StreamStats, VolumeStats};

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLockReadGuard, TryLockError};
+use std::time::Duration;
 
 use framekeeper_media::WallTime;
 use framekeeper_media::aac::AacParameters;
@@ -12,7 +13,7 @@ use framekeeper_media::h264::H264Parameters;
 use framekeeper_media::init::InitSegment;
 use uuid::Uuid;
 
-use crate::catalogue::{CatalogueError, RunRow, merge_run};
+use crate::catalogue::{Catalogue, CatalogueError, RunRow, merge_run};
 use crate::env::{File, read_exact};
 use crate::error::ReadError;
 use crate::lock;
@@ -26,6 +27,9 @@ use crate::volume::keeper::{LEASE_US, read_index};
 const INDEXES: usize = 64;
 /// Files kept open.
 const FILES: usize = 256;
+/// How often, and how long each time, a catalogue is waited for that is being written: half a second.
+const CATALOGUE_LOOKS: u32 = 100;
+const CATALOGUE_LOOK: Duration = Duration::from_millis(5);
 /// Where the use nonce stands in the segment box.
 const NONCE_OFFSET: u64 = 32;
 
@@ -128,8 +132,36 @@ impl Reader {
         Self { inner, caches: Arc::default() }
     }
 
-    fn volume(&self, uuid: Uuid) -> Result<&Arc<Volume>, ReadError> {
-        self.inner.volumes.iter().find(|volume| volume.uuid == uuid).ok_or(ReadError::NoVolume(uuid))
+    fn volume(&self, uuid: Uuid) -> Result<Arc<Volume>, ReadError> {
+        self.inner.volumes().into_iter().find(|volume| volume.uuid == uuid).ok_or(ReadError::NoVolume(uuid))
+    }
+
+    /// The volumes that can be asked without waiting for a disk that hangs.
+    fn readable(&self) -> Vec<Arc<Volume>> {
+        self.inner.volumes().into_iter().filter(|volume| !volume.is_stalled()).collect()
+    }
+
+    /// The catalogue of a volume; `None` while it is being written and the disk takes long for that.
+    fn catalogue(volume: &Volume) -> Result<Option<RwLockReadGuard<'_, Catalogue>>, ReadError> {
+        for _ in 0..CATALOGUE_LOOKS {
+            match volume.catalogue.try_read() {
+                Ok(guard) => return Ok(Some(guard)),
+                Err(TryLockError::Poisoned(e)) => return Err(poisoned(e)),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(CATALOGUE_LOOK),
+            }
+        }
+        Ok(None)
+    }
+
+    /// What a volume says; nothing where it has failed and can't be read either, so that the others still answer.
+    fn as_far_as<T: Default>(volume: &Volume, found: Result<T, CatalogueError>) -> Result<T, ReadError> {
+        match found {
+            Err(error) if volume.has_failed() => {
+                tracing::warn!(volume = %volume.uuid, %error, "the catalogue of a failed volume cannot be read");
+                Ok(T::default())
+            }
+            other => other.map_err(catalogue),
+        }
     }
 
     /// All streams that there is footage of, by name.
@@ -138,9 +170,9 @@ impl Reader {
     /// When a catalogue fails.
     pub fn streams(&self) -> Result<Vec<StreamInfo>, ReadError> {
         let mut found: std::collections::BTreeMap<Uuid, StreamInfo> = std::collections::BTreeMap::new();
-        for volume in &self.inner.volumes {
-            let guard = volume.catalogue.read().map_err(poisoned)?;
-            for (uid, name) in guard.view().and_then(|view| view.streams()).map_err(catalogue)? {
+        for volume in &self.readable() {
+            let Some(guard) = Self::catalogue(volume)? else { continue };
+            for (uid, name) in Self::as_far_as(volume, guard.view().and_then(|view| view.streams()))? {
                 let (namespace, name) = name.split_once('/').unwrap_or(("", &name));
                 let ident = StreamIdent { uid, namespace: namespace.to_owned(), name: name.to_owned() };
                 found.insert(uid, StreamInfo { ident, active: false });
@@ -180,10 +212,10 @@ impl Reader {
 
     fn last_end(&self, stream: Uuid) -> Option<WallTime> {
         let last = |volume: &Arc<Volume>| {
-            let view = volume.catalogue.read().ok()?.view().ok()?;
+            let view = Self::catalogue(volume).ok()??.view().ok()?;
             view.last_segment(stream).ok()?.map(|s| s.end)
         };
-        self.inner.volumes.iter().filter_map(last).max()
+        self.readable().iter().filter_map(last).max()
     }
 
     /// Up to which wall time a stream is durable; `None` when it was not written since the store was opened.
@@ -199,10 +231,10 @@ impl Reader {
     /// When a catalogue fails.
     pub fn coverage(&self, stream: Uuid, from: WallTime, to: WallTime) -> Result<Vec<RunInfo>, ReadError> {
         let mut runs: Vec<RunInfo> = Vec::new();
-        for volume in &self.inner.volumes {
-            let guard = volume.catalogue.read().map_err(poisoned)?;
+        for volume in &self.readable() {
+            let Some(guard) = Self::catalogue(volume)? else { continue };
             let live = volume.live_of(stream);
-            let mut rows: Vec<RunRow> = guard.view().and_then(|v| v.runs(stream, from, to)).map_err(catalogue)?;
+            let mut rows: Vec<RunRow> = Self::as_far_as(volume, guard.view().and_then(|v| v.runs(stream, from, to)))?;
             drop(guard);
             let mut newest = None;
             for part in live.iter().flat_map(|segment| segment.run_parts()) {
@@ -225,10 +257,10 @@ impl Reader {
     /// When a catalogue fails.
     pub fn segments(&self, stream: Uuid, from: WallTime, to: WallTime) -> Result<Vec<SegmentInfo>, ReadError> {
         let mut segments = Vec::new();
-        for volume in &self.inner.volumes {
-            let guard = volume.catalogue.read().map_err(poisoned)?;
+        for volume in &self.readable() {
+            let Some(guard) = Self::catalogue(volume)? else { continue };
             let live = volume.live_of(stream);
-            let sealed = guard.view().and_then(|v| v.segments(stream, from, to)).map_err(catalogue)?;
+            let sealed = Self::as_far_as(volume, guard.view().and_then(|v| v.segments(stream, from, to)))?;
             drop(guard);
             segments.extend(sealed.iter().map(|segment| segment.info(volume.uuid)));
             let live = live.iter().filter_map(|segment| segment.info());
@@ -333,7 +365,7 @@ impl Reader {
     /// Whether the catalogues know all that is on the volumes; right after a start they may not yet.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.inner.volumes.iter().all(|v| v.catalogue_complete.load(std::sync::atomic::Ordering::Acquire))
+        self.inner.volumes().iter().all(|v| v.catalogue_complete.load(std::sync::atomic::Ordering::Acquire))
     }
 }
 

@@ -106,6 +106,8 @@ impl StreamCounters {
 pub struct StreamStats {
     /// The stream.
     pub stream: Uuid,
+    /// Its `namespace/name`.
+    pub name: String,
     /// The volume that it is written to, if any.
     pub volume: Option<Uuid>,
     /// Bytes written, boxes included.
@@ -122,6 +124,11 @@ pub struct StreamStats {
     pub runs: u64,
     /// Bytes of frames that wait for the disk.
     pub queue_bytes: u64,
+    /// Bytes of frames in memory: those that wait, those that are not durable yet, and the GOP that they belong to.
+    pub memory_bytes: u64,
+    /// The GOP that goes on is too long for the memory that is allowed: should the volume fail, what was not durable goes on elsewhere without
+    /// its key frame, and can be shown only as long as the failed volume can be read.
+    pub gop_too_long: bool,
     /// Video and audio frames that were not stored, by reason.
     pub dropped_frames: Vec<(DropReason, u64)>,
     /// Wall time of the newest durable video frame.
@@ -224,6 +231,10 @@ pub struct VolumeStats {
     pub sync_buckets: Vec<u64>,
     /// Age in microseconds of the oldest bytes that are not durable yet; 0 when all are.
     pub unsynced_us: u64,
+    /// The disk hangs: nothing is given to it until it answers.
+    pub stalled: bool,
+    /// No stream is recorded to it any more, because somebody said so.
+    pub draining: bool,
     /// Segments sealed.
     pub sealed: u64,
     /// Segments retired.
@@ -257,6 +268,8 @@ impl VolumeStats {
             last_sync_us: 0,
             sync_buckets: Vec::new(),
             unsynced_us: 0,
+            stalled: false,
+            draining: false,
             sealed: 0,
             retired: 0,
         }

@@ -1,89 +1,33 @@
 //! The store: volumes, streams, threads.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
-use std::thread::JoinHandle;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use framekeeper_media::WallTime;
 use uuid::Uuid;
 
 use crate::env::Env;
-use crate::error::{HoldError, OpenError, StreamError};
+use crate::error::{HoldError, OpenError, StreamError, VolumeError};
+pub(crate) use crate::inner::Inner;
 use crate::manifest::{Hold, Record};
 use crate::reader::Reader;
 use crate::stats::{StreamStats, VolumeStats};
-use crate::stream::{QueueBudget, QueueLimits, StreamState, StreamWriter};
-use crate::types::{Durable, PreviousRun, StoreConfig, StreamIdent};
+use crate::stream::{Destination, StreamState, StreamWriter};
+pub(crate) use crate::threads::Workers;
+use crate::threads::{END_AT_MOST, Threads};
+use crate::types::{Durable, PreviousRun, StoreConfig, StreamIdent, VolumeConfig};
 use crate::volume::Volume;
 use crate::volume::keeper::Keeper;
-use crate::volume::open::{Opened, open};
+use crate::volume::open::open;
 use crate::volume::sync::Syncer;
 use crate::volume::writer::Writer;
 use crate::{identity, lock, names};
 
-/// What all parts of an open store share.
-pub(crate) struct Inner {
-    pub(crate) volumes: Vec<Arc<Volume>>,
-    streams: RwLock<HashMap<Uuid, Arc<StreamState>>>,
-    pub(crate) budget: QueueBudget,
-    limits: QueueLimits,
-    closed: AtomicBool,
-}
-
-impl Inner {
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn queue_limits(&self) -> QueueLimits {
-        self.limits
-    }
-
-    pub(crate) fn flush_tick(&self) {
-        for volume in &self.volumes {
-            volume.wake_writer.notify();
-        }
-    }
-
-    pub(crate) fn stream(&self, uid: Uuid) -> Option<Arc<StreamState>> {
-        self.streams.read().ok()?.get(&uid).cloned()
-    }
-
-    pub(crate) fn streams(&self) -> Vec<Arc<StreamState>> {
-        self.streams.read().map(|streams| streams.values().cloned().collect()).unwrap_or_default()
-    }
-
-    /// Finds a volume for a stream that has none: the live one with the most files for each stream.
-    pub(crate) fn place(&self, stream: &Arc<StreamState>) -> Option<usize> {
-        let live = self.volumes.iter().filter(|volume| !volume.has_failed());
-        let roomiest = live.max_by_key(|volume| {
-            let (total, ..) = lock(&volume.pool).numbers();
-            let streams =
-                lock(&volume.streams).iter().filter(|s| s.is_taken() && s.volume() == Some(volume.at)).count();
-            // On equal terms the first one listed.
-            (total / (streams as u64 + 1), std::cmp::Reverse(volume.at))
-        })?;
-        let mut streams = lock(&roomiest.streams);
-        if !streams.iter().any(|s| Arc::ptr_eq(s, stream)) {
-            streams.push(stream.clone());
-        }
-        drop(streams);
-        roomiest.count_recording();
-        Some(roomiest.at)
-    }
-
-    /// All streams of a failed volume go on elsewhere, if they can.
-    pub(crate) fn volume_failed(&self, at: usize) {
-        let Some(volume) = self.volumes.get(at) else { return };
-        let streams = std::mem::take(&mut *lock(&volume.streams));
-        for stream in streams {
-            if stream.volume() == Some(at) {
-                stream.move_to(self.place(&stream), &self.budget);
-            }
-        }
-    }
-}
+/// How often, and how long each time, a volume's lock is waited for: two seconds.
+const LOCK_LOOKS: u32 = 40;
+const LOCK_LOOK: Duration = Duration::from_millis(50);
 
 /// An open store. Clones are the same store; when the last one is dropped without [`Self::close`], its threads end as if the process had
 /// been killed.
@@ -91,45 +35,11 @@ impl Inner {
 pub struct Store {
     inner: Arc<Inner>,
     threads: Arc<Threads>,
-    not_opened: Arc<Vec<(std::path::PathBuf, OpenError)>>,
+    config: Arc<StoreConfig>,
+    not_opened: Arc<Mutex<Vec<(PathBuf, OpenError)>>>,
+    /// Held while volumes come and go.
+    changing: Arc<Mutex<()>>,
     env: Env,
-}
-
-/// Three for each volume: writer, syncer, keeper.
-struct Threads {
-    inner: Arc<Inner>,
-    handles: Mutex<Vec<JoinHandle<()>>>,
-}
-
-impl Threads {
-    fn join(&self) {
-        for handle in std::mem::take(&mut *lock(&self.handles)) {
-            if handle.join().is_err() {
-                tracing::error!("a thread of the store panicked");
-            }
-        }
-        // Nobody writes any more: whoever waits need not.
-        for stream in self.inner.streams() {
-            stream.move_to(None, &self.inner.budget);
-        }
-        for volume in &self.inner.volumes {
-            for latch in std::mem::take(&mut lock(&volume.dirty).latches) {
-                latch.open();
-            }
-        }
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        self.inner.closed.store(true, Ordering::Release);
-        for volume in &self.inner.volumes {
-            for signal in [&volume.wake_writer, &volume.wake_sync, &volume.wake_keeper] {
-                signal.stop();
-            }
-        }
-        self.join();
-    }
 }
 
 impl Store {
@@ -139,6 +49,16 @@ impl Store {
     /// # Errors
     /// The first volume's error when none can be opened. Where at least one can, the others are in [`Self::volumes`] as failed.
     pub fn open(config: StoreConfig, env: Env) -> Result<Self, OpenError> {
+        let (store, workers) = Self::assemble(&config, env)?;
+        for workers in workers {
+            store.threads.start(workers);
+        }
+        store.threads.watch(&store.env);
+        Ok(store)
+    }
+
+    /// Opens the volumes. Nothing works before the workers run; a simulation drives them itself.
+    pub(crate) fn assemble(config: &StoreConfig, env: Env) -> Result<(Self, Vec<Workers>), OpenError> {
         if config.volumes.is_empty() {
             return Err(OpenError::Config {
                 field: "volumes",
@@ -146,68 +66,139 @@ impl Store {
                 expected: "expected at least one volume".to_owned(),
             });
         }
-        let mut opened: Vec<Opened> = Vec::new();
-        let mut not_opened = Vec::new();
+        let inner = Arc::new(Inner::new(config));
+        let store = Self {
+            threads: Arc::new(Threads::new(inner.clone())),
+            inner,
+            config: Arc::new(config.clone()),
+            not_opened: Arc::default(),
+            changing: Arc::default(),
+            env,
+        };
+        let mut workers = Vec::new();
         for volume in &config.volumes {
-            match open(opened.len(), &config, volume, &env) {
-                Ok(volume) => opened.push(volume),
+            match store.open_volume(volume) {
+                Ok(opened) => workers.push(opened),
                 Err(error) => {
                     tracing::error!(%error, dir = %volume.dir.display(), "a volume could not be opened");
-                    not_opened.push((volume.dir.clone(), error));
+                    lock(&store.not_opened).push((volume.dir.clone(), error));
                 }
             }
         }
-        if opened.is_empty() {
-            return match not_opened.into_iter().next() {
-                Some((_, error)) => Err(error),
-                None => Err(OpenError::Config {
-                    field: "volumes",
-                    value: "empty".to_owned(),
-                    expected: "expected at least one volume".to_owned(),
-                }),
-            };
+        if workers.is_empty()
+            && let Some((_, error)) = lock(&store.not_opened).pop()
+        {
+            return Err(error);
         }
-        Ok(Self::start(&config, env, opened, not_opened))
+        Ok((store, workers))
     }
 
-    fn start(
-        config: &StoreConfig,
-        env: Env,
-        mut opened: Vec<Opened>,
-        not_opened: Vec<(std::path::PathBuf, OpenError)>,
-    ) -> Self {
-        let mut streams: HashMap<Uuid, Arc<StreamState>> = HashMap::new();
-        for volume in &mut opened {
-            for (ident, previous) in std::mem::take(&mut volume.streams) {
-                let stream =
-                    streams.entry(ident.uid).or_insert_with(|| Arc::new(StreamState::new(ident.clone(), None))).clone();
-                // It goes on where its newest footage is.
-                if stream.previous().is_none_or(|p| previous.is_some_and(|n| n.end > p.end)) {
-                    stream.set_volume(Some(volume.volume.at));
-                }
-                if let Some(previous) = previous {
-                    stream.found_previous(previous);
-                }
-                lock(&volume.volume.streams).push(stream);
+    fn open_volume(&self, config: &VolumeConfig) -> Result<Workers, OpenError> {
+        let mut opened = open(self.inner.next_at(), &self.config, config, &self.env)?;
+        self.inner.add(&mut opened);
+        let volume = opened.volume;
+        let inner = &self.inner;
+        Ok(Workers {
+            writer: Writer::new(inner.clone(), volume.clone(), opened.slots, opened.batch),
+            syncer: Syncer::new(inner.clone(), volume.clone(), self.config.on_durable.clone()),
+            keeper: Keeper::new(volume.clone(), opened.later),
+            volume,
+        })
+    }
+
+    /// Opens one more volume, or one that was stopped, while the others go on. Streams that wait for a volume are recorded to it at once.
+    ///
+    /// # Errors
+    /// When it cannot be opened; nothing else changes then.
+    pub fn start_volume(&self, config: &VolumeConfig) -> Result<(), OpenError> {
+        let _changing = lock(&self.changing);
+        self.inner.coming.fetch_add(1, Ordering::AcqRel);
+        let mut opened = self.open_volume(config);
+        // Whoever read from the volume when it was stopped lets go of it at once.
+        for _ in 0..LOCK_LOOKS {
+            if !matches!(opened, Err(OpenError::InUse { .. })) {
+                break;
             }
+            std::thread::sleep(LOCK_LOOK);
+            opened = self.open_volume(config);
         }
-        let inner = Arc::new(Inner {
-            volumes: opened.iter().map(|o| o.volume.clone()).collect(),
-            streams: RwLock::new(streams),
-            budget: QueueBudget::default(),
-            limits: QueueLimits { stream_bytes: config.stream_queue_bytes, total_bytes: config.total_queue_bytes },
-            closed: AtomicBool::new(false),
-        });
-        let threads = Arc::new(Threads { inner: inner.clone(), handles: Mutex::default() });
-        for Opened { volume, slots, later, batch, .. } in opened {
-            let writer = Writer::new(inner.clone(), volume.clone(), slots, batch);
-            let syncer = Syncer::new(volume.clone(), config.sync_interval, config.on_durable.clone());
-            let keeper = Keeper::new(volume.clone(), later);
-            threads.spawn("writer", &volume, move || writer.run());
-            threads.spawn("sync", &volume, move || syncer.run());
-            threads.spawn("keeper", &volume, move || keeper.run());
+        self.inner.coming.fetch_sub(1, Ordering::AcqRel);
+        let mut not_opened = lock(&self.not_opened);
+        not_opened.retain(|(dir, _)| *dir != config.dir);
+        drop(not_opened);
+        self.threads.start(opened?);
+        Ok(())
+    }
+
+    /// No stream is recorded to a volume any more: those that are go on elsewhere, as soon as there is a volume that takes them. It stays
+    /// readable. Never blocks.
+    ///
+    /// # Errors
+    /// When there is no such volume.
+    pub fn drain_volume(&self, volume: Uuid) -> Result<(), VolumeError> {
+        let volume = self.volume(volume)?;
+        volume.set_draining(true);
+        self.inner.leave(&volume);
+        Ok(())
+    }
+
+    /// Takes a drained volume into use again.
+    ///
+    /// # Errors
+    /// When there is no such volume, or it has failed.
+    pub fn undrain_volume(&self, volume: Uuid) -> Result<(), VolumeError> {
+        let volume = self.volume(volume)?;
+        if let Some(why) = volume.failure() {
+            return Err(VolumeError::Failed { volume: volume.uuid, why });
         }
-        Self { inner, threads, not_opened: Arc::new(not_opened), env }
+        volume.set_draining(false);
+        self.inner.place_waiting();
+        Ok(())
+    }
+
+    /// Drains a volume and closes it: afterwards its folder may be taken away, or be opened again. Blocks until all that waits for it is
+    /// written and synced, for some seconds at most. Streams that no other volume takes have none from then on.
+    ///
+    /// # Errors
+    /// When there is no such volume, or its disk hangs: then its threads are left behind, and end when it wakes.
+    pub fn stop_volume(&self, volume: Uuid) -> Result<(), VolumeError> {
+        let _changing = lock(&self.changing);
+        self.take_out(volume, Destination::Nowhere)
+    }
+
+    /// Stops a volume and starts it again, set up as `config` says. Streams that no other volume takes meanwhile wait in memory.
+    ///
+    /// # Errors
+    /// As [`Self::stop_volume`] and [`Self::start_volume`].
+    pub fn restart_volume(&self, volume: Uuid, config: &VolumeConfig) -> Result<(), VolumeError> {
+        let changing = lock(&self.changing);
+        self.inner.coming.fetch_add(1, Ordering::AcqRel);
+        let stopped = self.take_out(volume, Destination::Wait);
+        drop(changing);
+        let started = stopped.and_then(|()| self.start_volume(config).map_err(VolumeError::Open));
+        self.inner.coming.fetch_sub(1, Ordering::AcqRel);
+        started
+    }
+
+    fn take_out(&self, volume: Uuid, streams: Destination) -> Result<(), VolumeError> {
+        let volume = self.volume(volume)?;
+        volume.set_draining(true);
+        self.inner.leave(&volume);
+        let ended = self.threads.finish(&volume, Instant::now() + patience(&volume));
+        for stream in self.inner.streams() {
+            stream.move_to(volume.at, streams, &self.inner.budget);
+        }
+        self.threads.release(&volume);
+        if ended {
+            close(&volume);
+        }
+        self.inner.remove(volume.at);
+        if ended { Ok(()) } else { Err(VolumeError::Hangs { volume: volume.uuid }) }
+    }
+
+    fn volume(&self, uuid: Uuid) -> Result<Arc<Volume>, VolumeError> {
+        let found = self.inner.volumes().into_iter().find(|volume| volume.uuid == uuid);
+        found.ok_or(VolumeError::Unknown { volume: uuid })
     }
 
     /// A handle to write a stream; one at a time for each. A stream that was recorded before goes on in its unfilled segment.
@@ -239,7 +230,7 @@ impl Store {
             return Err(StreamError::Taken(ident.uid));
         }
         drop(streams);
-        if let Some(volume) = stream.volume().and_then(|at| self.inner.volumes.get(at)) {
+        if let Some(volume) = stream.volume().and_then(|at| self.inner.volume(at)) {
             volume.count_recording();
         }
         Ok(StreamWriter::new(self.inner.clone(), stream))
@@ -290,7 +281,7 @@ impl Store {
     }
 
     fn on_each_manifest(&self, record: &Record, change: impl Fn(&Volume)) -> Result<(), HoldError> {
-        for volume in self.inner.volumes.iter().filter(|v| !v.has_failed()) {
+        for volume in self.inner.volumes().iter().filter(|v| !v.has_failed()) {
             // In memory first: from now on nothing that is held is retired.
             change(volume);
             let written = volume.record(record.clone(), None).and_then(|()| {
@@ -308,9 +299,9 @@ impl Store {
     /// Numbers of each volume, those that could not be opened included.
     #[must_use]
     pub fn volumes(&self) -> Vec<VolumeStats> {
-        let open = self.inner.volumes.iter().map(|volume| volume.stats());
-        let not = self.not_opened.iter().map(|(dir, error)| VolumeStats::not_opened(dir, error));
-        open.chain(not).collect()
+        let mut all: Vec<_> = self.inner.volumes().iter().map(|volume| volume.stats()).collect();
+        all.extend(lock(&self.not_opened).iter().map(|(dir, error)| VolumeStats::not_opened(dir, error)));
+        all
     }
 
     /// Numbers of each stream that was written since the store was opened.
@@ -327,40 +318,54 @@ impl Store {
 
     fn stats_of(&self, stream: &StreamState) -> StreamStats {
         let c = &stream.counters;
+        let (queue_bytes, memory_bytes, gop_too_long) = stream.memory();
         StreamStats {
             stream: stream.ident.uid,
-            volume: stream.volume().and_then(|at| self.inner.volumes.get(at)).map(|v| v.uuid),
+            name: names::full_name(&stream.ident),
+            volume: stream.volume().and_then(|at| self.inner.volume(at)).map(|v| v.uuid),
             bytes: c.bytes.get(),
             video_frames: c.video_frames.get(),
             audio_frames: c.audio_frames.get(),
             fragments: c.fragments.get(),
             segments: c.segments.get(),
             runs: c.runs.get(),
-            queue_bytes: stream.queue_bytes() as u64,
+            queue_bytes: queue_bytes as u64,
+            memory_bytes: memory_bytes as u64,
+            gop_too_long,
             dropped_frames: c.dropped_by_reason(),
             durable: stream.durable().map(|d| d.wall),
         }
     }
 
-    /// Writes and syncs everything, ends the threads, and leaves the mark of an orderly end. Blocks for as long as that takes. Handles of
-    /// streams may still be there; what they append is dropped and counted.
+    /// Writes and syncs everything, ends the threads, and leaves the mark of an orderly end. Blocks for as long as that takes, but not for a disk
+    /// that hangs. Handles of streams may still be there; what they append is dropped and counted.
     pub fn close(&self) {
         if self.inner.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        for volume in &self.inner.volumes {
+        // While the volumes can still stand in for one another.
+        let until = Instant::now() + END_AT_MOST;
+        let answers = |at| self.inner.volume(at).is_some_and(|volume| !volume.is_stalled());
+        let streams = self.inner.streams();
+        let latches: Vec<_> =
+            streams.iter().filter(|s| s.volume().is_some_and(answers)).filter_map(|s| s.push_finish()).collect();
+        self.inner.flush_tick();
+        latches.iter().for_each(|latch| latch.wait_until(until));
+        self.threads.stop_watching();
+        let volumes = self.inner.volumes();
+        for volume in &volumes {
             if volume.has_failed() {
                 volume.wake_sync.finish();
                 volume.wake_keeper.finish();
             }
             volume.wake_writer.finish();
         }
-        self.threads.join();
-        for volume in self.inner.volumes.iter().filter(|v| !v.has_failed()) {
-            let mut identity = lock(&volume.identity);
-            identity.closed = true;
-            if let Err(error) = identity::write(volume.folder.as_ref(), &identity) {
-                volume.fail("write framekeeper.json", &error);
+        let start = Instant::now();
+        for volume in &volumes {
+            let ended = self.threads.finish(volume, start + patience(volume));
+            self.threads.release(volume);
+            if ended {
+                close(volume);
             }
         }
     }
@@ -372,12 +377,20 @@ impl Store {
     }
 }
 
-impl Threads {
-    fn spawn(&self, what: &str, volume: &Volume, run: impl FnOnce() + Send + 'static) {
-        let name = format!("store-{what}-{}", volume.at);
-        match std::thread::Builder::new().name(name).spawn(run) {
-            Ok(handle) => lock(&self.handles).push(handle),
-            Err(error) => volume.fail("start a thread", &error),
-        }
+/// How long an orderly end waits for a volume.
+fn patience(volume: &Volume) -> Duration {
+    if volume.is_stalled() { Duration::ZERO } else { END_AT_MOST }
+}
+
+/// Leaves the mark of an orderly end on a volume that nobody writes to any more.
+fn close(volume: &Volume) {
+    if volume.has_failed() {
+        return;
+    }
+    let mut identity = lock(&volume.identity);
+    identity.closed = true;
+    if let Err(error) = identity::write(volume.folder.as_ref(), &identity) {
+        drop(identity);
+        volume.fail("write framekeeper.json", &error);
     }
 }

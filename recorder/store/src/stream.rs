@@ -2,26 +2,19 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
 
 use framekeeper_media::boxes::run::GapReason;
+use framekeeper_media::{MediaTime, WallTime};
 
+use crate::backlog::{Backlog, Handed};
 use crate::lock;
 use crate::stats::{DropReason, StreamCounters};
 use crate::store::Inner;
 use crate::types::{Durable, Fragment, PreviousRun, RunStart, StreamIdent};
 
-/// Something for the writer of a volume to do.
-pub(crate) enum Item {
-    /// A run begins.
-    Begin(Box<RunStart>),
-    /// Frames were lost on our side: what follows is a new run, like the one before.
-    Break(GapReason),
-    Fragment(Box<Fragment>),
-    /// All before this is to be written and synced.
-    Finish(Arc<Latch>),
-    /// The stream's segment is to be sealed.
-    Seal,
-}
+/// Bytes that a frame in memory takes beside its own.
+const FRAME_OVERHEAD_BYTES: usize = 128;
 
 /// Something that others wait for.
 #[derive(Default)]
@@ -34,6 +27,11 @@ impl Latch {
     pub(crate) fn open(&self) {
         *lock(&self.open) = true;
         self.opened.notify_all();
+    }
+
+    pub(crate) fn wait_until(&self, until: Instant) {
+        let longest = until.saturating_duration_since(Instant::now());
+        drop(self.opened.wait_timeout_while(lock(&self.open), longest, |open| !*open));
     }
 
     pub(crate) fn wait(&self) {
@@ -53,12 +51,41 @@ enum Gate {
 }
 
 struct Queue {
-    items: Vec<Item>,
-    bytes: usize,
+    backlog: Backlog,
     gate: Gate,
-    run: Option<Box<RunStart>>,
+    run: Option<RunStart>,
     /// Position of the volume in the store.
     volume: Option<usize>,
+}
+
+/// Where a stream goes whose volume takes no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Destination {
+    /// To that volume.
+    Volume(usize),
+    /// Nowhere yet: a volume may come.
+    Wait,
+    /// What is not durable is given up.
+    Nowhere,
+}
+
+/// How far a stream was written to a volume; true once that is synced.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    /// How often the stream had moved.
+    pub(crate) moves: u64,
+    /// Items below this number.
+    pub(crate) below: u64,
+    /// Wall time and presentation time of the newest video frame among them, if any.
+    pub(crate) newest: Option<(WallTime, MediaTime)>,
+}
+
+impl Mark {
+    /// This mark, set behind `earlier`.
+    pub(crate) fn behind(self, earlier: Option<Self>) -> Self {
+        let earlier = earlier.filter(|earlier| earlier.moves == self.moves);
+        Self { newest: self.newest.or(earlier.and_then(|earlier| earlier.newest)), ..self }
+    }
 }
 
 /// A stream, known to its handle, to the writer of its volume and to readers.
@@ -72,10 +99,20 @@ pub(crate) struct StreamState {
     taken: AtomicBool,
 }
 
-/// Bytes that wait, over all streams.
+/// Bytes of frames in memory, over all streams.
 #[derive(Default)]
 pub(crate) struct QueueBudget {
     used: AtomicUsize,
+}
+
+impl QueueBudget {
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn freed(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 impl StreamState {
@@ -83,8 +120,7 @@ impl StreamState {
         Self {
             ident,
             queue: Mutex::new(Queue {
-                items: Vec::new(),
-                bytes: 0,
+                backlog: Backlog::default(),
                 gate: Gate::AtRandomAccess,
                 run: None,
                 volume: None,
@@ -100,15 +136,40 @@ impl StreamState {
         *lock(&self.durable)
     }
 
-    pub(crate) fn set_durable(&self, durable: Durable) {
-        *lock(&self.durable) = Some(durable);
+    /// What `mark` says is durable; how far the stream is then, if that is news.
+    pub(crate) fn settle(&self, mark: Mark, budget: &QueueBudget) -> Option<Durable> {
+        let mut queue = lock(&self.queue);
+        let frames = queue.backlog.settled(mark.moves, mark.below)?;
+        budget.freed(queue.backlog.trim(self.is_taken()));
+        drop(queue);
+        let (wall, pts) = mark.newest?;
+        let mut durable = lock(&self.durable);
+        let frames = durable.map_or(0, |durable| durable.frames) + frames;
+        *durable = Some(Durable { wall, pts, frames });
+        *durable
+    }
+
+    /// The volume that it had moved to `moves` times holds its frames up to item `below`. `false` when it is elsewhere by now.
+    pub(crate) fn written(&self, moves: u64, below: u64, run_end: Option<PreviousRun>) -> bool {
+        let mut queue = lock(&self.queue);
+        let here = queue.backlog.written(moves, below);
+        if let Some(run_end) = run_end.filter(|_| here) {
+            self.set_previous(run_end);
+        }
+        here
+    }
+
+    /// No volume can store the fragment of that number.
+    pub(crate) fn dropped(&self, number: u64, reason: DropReason, frames: u64, budget: &QueueBudget) {
+        self.counters.dropped(reason, frames);
+        budget.freed(lock(&self.queue).backlog.dropped(number));
     }
 
     pub(crate) fn previous(&self) -> Option<PreviousRun> {
         *lock(&self.previous)
     }
 
-    pub(crate) fn set_previous(&self, previous: PreviousRun) {
+    fn set_previous(&self, previous: PreviousRun) {
         *lock(&self.previous) = Some(previous);
     }
 
@@ -129,8 +190,9 @@ impl StreamState {
         !self.taken.swap(true, Ordering::AcqRel)
     }
 
-    pub(crate) fn release(&self) {
+    pub(crate) fn release(&self, budget: &QueueBudget) {
         self.taken.store(false, Ordering::Release);
+        budget.freed(lock(&self.queue).backlog.trim(false));
     }
 
     pub(crate) fn volume(&self) -> Option<usize> {
@@ -141,24 +203,25 @@ impl StreamState {
         lock(&self.queue).volume = volume;
     }
 
-    pub(crate) fn queue_bytes(&self) -> usize {
-        lock(&self.queue).bytes
+    /// Bytes that wait for the disk; bytes in memory; whether the GOP that goes on is too long for the budget.
+    pub(crate) fn memory(&self) -> (usize, usize, bool) {
+        let queue = lock(&self.queue);
+        let backlog = &queue.backlog;
+        (backlog.waiting_bytes(), backlog.bytes(), self.is_taken() && backlog.is_cut())
     }
 
     /// All that waits, for the writer of that volume.
-    pub(crate) fn drain(&self, volume: usize, budget: &QueueBudget) -> Vec<Item> {
+    pub(crate) fn drain(&self, volume: usize) -> Option<Handed> {
         let mut queue = lock(&self.queue);
         if queue.volume != Some(volume) {
-            return Vec::new();
+            return None;
         }
-        budget.used.fetch_sub(queue.bytes, Ordering::Relaxed);
-        queue.bytes = 0;
-        std::mem::take(&mut queue.items)
+        Some(queue.backlog.drain()).filter(|handed| !handed.items.is_empty())
     }
 
     /// Asks the stream's volume to seal its segment.
     pub(crate) fn push_seal(&self) {
-        lock(&self.queue).items.push(Item::Seal);
+        lock(&self.queue).backlog.seal();
     }
 
     /// Asks for all to be written and synced; `None` when no volume has the stream.
@@ -166,29 +229,48 @@ impl StreamState {
         let mut queue = lock(&self.queue);
         queue.volume?;
         let latch = Arc::new(Latch::default());
-        queue.items.push(Item::Finish(latch.clone()));
+        queue.backlog.finish(latch.clone());
         Some(latch)
     }
 
-    /// The stream's volume failed: what waits is given up, and the stream goes on at its next GOP on another one, if any.
-    pub(crate) fn move_to(&self, volume: Option<usize>, budget: &QueueBudget) {
+    /// The stream's volume takes no more: it goes on on another one, from the key frame of the GOP that holds the first frame that is not
+    /// durable. Without another one, what is not durable is given up and counted. `false` when it is not on `from` any more.
+    pub(crate) fn move_to(&self, from: usize, to: Destination, budget: &QueueBudget) -> bool {
         let mut queue = lock(&self.queue);
-        budget.used.fetch_sub(queue.bytes, Ordering::Relaxed);
-        queue.bytes = 0;
-        for item in std::mem::take(&mut queue.items) {
-            match item {
-                Item::Fragment(fragment) => self.counters.dropped(DropReason::VolumeFailed, frames(&fragment)),
-                Item::Finish(latch) => latch.open(),
-                Item::Begin(_) | Item::Break(_) | Item::Seal => {}
+        if queue.volume != Some(from) {
+            return false;
+        }
+        queue.volume = None;
+        match to {
+            Destination::Volume(at) => {
+                queue.volume = Some(at);
+                queue.backlog.move_on();
+                return true;
             }
+            Destination::Wait => {
+                queue.backlog.move_on();
+                return true;
+            }
+            Destination::Nowhere => {}
         }
-        queue.volume = volume;
-        // Where the failed volume was in the middle of a run, the next one must be told of it.
-        if let Some(run) = queue.run.clone() {
-            queue.items.push(Item::Begin(run));
-        }
-        let reason = if volume.is_some() { DropReason::VolumeFailed } else { DropReason::NoVolume };
-        queue.gate = Gate::Broken(GapReason::VolumeFailed, reason);
+        self.counters.dropped(DropReason::VolumeFailed, queue.backlog.frames_at_risk());
+        let (freed, latches) = queue.backlog.give_up();
+        budget.freed(freed);
+        queue.gate = Gate::Broken(GapReason::VolumeFailed, DropReason::NoVolume);
+        drop(queue);
+        latches.iter().for_each(|latch| latch.open());
+        true
+    }
+
+    /// Whether it has frames and no volume.
+    pub(crate) fn is_waiting(&self) -> bool {
+        let queue = lock(&self.queue);
+        queue.volume.is_none() && queue.backlog.waiting_bytes() > 0
+    }
+
+    /// A volume has come for a stream that waits.
+    pub(crate) fn arrive(&self, at: usize) {
+        lock(&self.queue).volume.get_or_insert(at);
     }
 }
 
@@ -197,8 +279,9 @@ fn frames(fragment: &Fragment) -> u64 {
 }
 
 fn bytes(fragment: &Fragment) -> usize {
-    fragment.video.iter().map(|f| f.data.len()).sum::<usize>()
-        + fragment.audio.iter().map(|f| f.data.len()).sum::<usize>()
+    let data = fragment.video.iter().map(|f| f.data.len()).sum::<usize>()
+        + fragment.audio.iter().map(|f| f.data.len()).sum::<usize>();
+    data + FRAME_OVERHEAD_BYTES * (fragment.video.len() + fragment.audio.len())
 }
 
 /// What became of a fragment.
@@ -237,12 +320,12 @@ impl StreamWriter {
     /// point. The run that goes on already may be given again, with other codec parameters.
     pub fn begin_run(&mut self, start: RunStart) {
         let mut queue = lock(&self.stream.queue);
-        queue.run = Some(Box::new(start.clone()));
+        queue.run = Some(start.clone());
         // Times that jump in the middle of a GOP begin a run as well, and nothing is to be dropped for it.
         if queue.gate != Gate::Open {
             queue.gate = Gate::AtRandomAccess;
         }
-        queue.items.push(Item::Begin(Box::new(start)));
+        queue.backlog.begin(start, false);
     }
 
     /// Queues a fragment; never blocks. When too much waits already, or no volume can take it, the rest of the GOP is dropped and
@@ -274,28 +357,38 @@ impl StreamWriter {
         if queue.volume.is_none() {
             drop(queue);
             let volume = self.inner.place(&self.stream);
+            let may_come = volume.is_none() && self.inner.one_may_come();
             queue = lock(&self.stream.queue);
-            queue.volume = volume;
-            if queue.volume.is_none() {
+            queue.volume = queue.volume.or(volume);
+            if queue.volume.is_none() && !may_come {
                 queue.gate = Gate::Broken(GapReason::VolumeFailed, DropReason::NoVolume);
                 return drop_it(DropReason::NoVolume);
             }
         }
         let size = bytes(&fragment);
-        let limits = self.inner.queue_limits();
-        let total = self.inner.budget.used.load(Ordering::Relaxed);
-        if queue.bytes.saturating_add(size) > limits.stream_bytes || total.saturating_add(size) > limits.total_bytes {
+        if !self.make_room(&mut queue.backlog, size) {
             queue.gate = Gate::Broken(GapReason::Overload, DropReason::Overload);
             return drop_it(DropReason::Overload);
         }
-        if let Gate::Broken(gap, _) = queue.gate {
-            queue.items.push(Item::Break(gap));
+        if let (Gate::Broken(gap, _), Some(run)) = (queue.gate, queue.run.clone()) {
+            queue.backlog.begin(RunStart { gap: Some(gap), ..run }, true);
         }
         queue.gate = Gate::Open;
-        queue.bytes += size;
         self.inner.budget.used.fetch_add(size, Ordering::Relaxed);
-        queue.items.push(Item::Fragment(Box::new(fragment)));
+        queue.backlog.fragment(fragment, size);
         Appended::Queued
+    }
+
+    /// Whether so many more bytes may be kept. The beginning of the GOP that goes on gives way to them.
+    fn make_room(&self, backlog: &mut Backlog, size: usize) -> bool {
+        let QueueLimits { stream_bytes, total_bytes } = self.inner.queue_limits();
+        let total = || self.inner.budget.used().saturating_add(size);
+        let over = |backlog: &Backlog| backlog.bytes().saturating_add(size) > stream_bytes || total() > total_bytes;
+        // Before any stream has to drop frames, all let go of what only serves the failure of a volume.
+        if backlog.durable_bytes() > 0 && (over(backlog) || total() > total_bytes / 4 * 3) {
+            self.inner.budget.freed(backlog.cut());
+        }
+        !over(backlog)
     }
 
     /// Writes and syncs all that was appended, and lets go of the stream. Blocks for up to one sync.
@@ -309,7 +402,7 @@ impl StreamWriter {
 
 impl Drop for StreamWriter {
     fn drop(&mut self) {
-        self.stream.release();
+        self.stream.release(&self.inner.budget);
     }
 }
 

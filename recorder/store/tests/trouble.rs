@@ -38,7 +38,7 @@ fn failed(store: &Store) -> Vec<bool> {
 }
 
 #[test]
-fn a_failed_volume_is_left_at_once_and_its_streams_go_on_at_the_next_gop() {
+fn a_failed_volume_is_left_at_once_and_nothing_is_missing() {
     for fault in [
         Fault::next(Operation::Write, Trouble::Eio),
         Fault::next(Operation::Sync, Trouble::Eio),
@@ -58,25 +58,33 @@ fn a_failed_volume_is_left_at_once_and_its_streams_go_on_at_the_next_gop() {
         }
         let durable = store.durable(uid).map_or(0, |d| d.frames);
         faults[0].inject(fault.clone());
-        // Some of these get lost with the volume; then the stream goes on.
         let mut appended = 0;
         while failed(&store) != [true, false] {
-            writer.append(camera.fragment());
+            assert_eq!(writer.append(camera.fragment()), Appended::Queued);
             store.flush_tick();
             appended += 1;
-            eventually("it is taken", || store.stream_stats(uid).unwrap().queue_bytes == 0);
+            eventually("it is taken", || {
+                store.flush_tick();
+                store.stream_stats(uid).unwrap().queue_bytes == 0
+            });
             assert!(appended < 1000);
         }
-        camera.next_frame = camera.next_frame.next_multiple_of(camera.gop) + camera.gop;
-        let first = camera.next_frame;
-        record(&site, &store, &mut writer, &mut camera, 6);
+        for _ in 0..6 {
+            assert_eq!(writer.append(camera.fragment()), Appended::Queued);
+            store.flush_tick();
+        }
+        site.durables.wait(uid, camera.next_frame);
         assert_eq!(store.stream_stats(uid).unwrap().volume, Some(store.volumes()[1].volume));
         let reader = store.reader();
         let frames = frames_of(&reader, &camera);
-        assert!((0..durable).all(|n| frames.contains(&n)), "what was durable is there");
-        assert!((first..camera.next_frame).all(|n| frames.contains(&n)), "what came later is there");
-        let last = reader.coverage(uid, ALWAYS.0, ALWAYS.1).unwrap().pop().unwrap();
-        assert_eq!(last.gap, GapReason::VolumeFailed);
+        assert!((0..camera.next_frame).all(|n| frames.contains(&n)), "{fault:?}");
+        let run = reader.coverage(uid, ALWAYS.0, ALWAYS.1).unwrap().pop().unwrap();
+        let expected = if rename { GapReason::FirstRun } else { GapReason::NoGap };
+        assert_eq!((run.gap, run.epoch), (expected, 1));
+        assert!(run.from <= camera.wall_of(durable), "{run:?}");
+        let stats = store.stream_stats(uid).unwrap();
+        assert_eq!(stats.video_frames, camera.next_frame, "none is counted twice");
+        assert!(stats.dropped_frames.iter().all(|(_, frames)| *frames == 0), "{stats:?}");
         writer.finish();
         store.close();
         // Files of both are valid.
@@ -156,13 +164,13 @@ fn a_disk_that_hangs_costs_whole_gops_and_no_memory() {
             dropped += 1;
         }
         store.flush_tick();
-        assert!(store.stream_stats(uid).unwrap().queue_bytes <= 150_000);
+        assert!(store.stream_stats(uid).unwrap().memory_bytes <= 150_000);
     }
     assert!(dropped > 20);
     faults.release();
     eventually("the queue drains", || {
         store.flush_tick();
-        store.stream_stats(uid).unwrap().queue_bytes == 0
+        store.stream_stats(uid).unwrap().memory_bytes < 100_000
     });
     camera.next_frame = camera.next_frame.next_multiple_of(camera.gop);
     let first = camera.next_frame;
@@ -280,4 +288,200 @@ fn a_catalogue_that_cannot_grow_is_kept_in_memory() {
     let frames = frames_of(&reader, &camera);
     assert_eq!(frames, (frames[0]..camera.next_frame).collect::<Vec<_>>());
     assert!(store.volumes()[0].failed.is_none());
+}
+
+#[test]
+fn a_gop_too_long_for_memory_is_told_and_its_frames_go_on_all_the_same() {
+    let (_, faults, site) = two_volumes();
+    let site = Site { stream_queue_bytes: 200_000, ..site };
+    let store = site.open();
+    let mut camera = Camera { gop: 1000, ..Camera::new("door") };
+    let uid = camera.ident.uid;
+    let mut writer = store.stream(camera.ident.clone()).unwrap();
+    writer.begin_run(camera.run());
+    record(&site, &store, &mut writer, &mut camera, 1);
+    assert!(!store.stream_stats(uid).unwrap().gop_too_long);
+    for _ in 0..40 {
+        record(&site, &store, &mut writer, &mut camera, 1);
+        assert!(store.stream_stats(uid).unwrap().memory_bytes <= 200_000);
+    }
+    assert!(store.stream_stats(uid).unwrap().gop_too_long);
+    faults[0].inject(Fault::next(Operation::Sync, Trouble::Eio));
+    writer.append(camera.fragment());
+    store.flush_tick();
+    eventually("the volume has failed", || failed(&store) == [true, false]);
+    record(&site, &store, &mut writer, &mut camera, 3);
+    let frames = frames_of(&store.reader(), &camera);
+    assert!((0..camera.next_frame).all(|n| frames.contains(&n)));
+    // Told until a whole GOP has fitted.
+    camera.next_frame = 1000;
+    camera.gop = 25;
+    record(&site, &store, &mut writer, &mut camera, 1);
+    assert!(store.stream_stats(uid).unwrap().gop_too_long);
+    record(&site, &store, &mut writer, &mut camera, 8);
+    assert!(!store.stream_stats(uid).unwrap().gop_too_long);
+}
+
+fn go_on(store: &Store, writer: &mut StreamWriter, camera: &mut Camera) {
+    let start = std::time::Instant::now();
+    assert_eq!(writer.append(camera.fragment()), Appended::Queued);
+    store.flush_tick();
+    assert!(start.elapsed() < std::time::Duration::from_millis(200), "a disk is in the way");
+}
+
+fn all_there(store: &Store, camera: &Camera) {
+    let frames = frames_of(&store.reader(), camera);
+    let missing: Vec<u64> = (0..camera.next_frame).filter(|n| !frames.contains(n)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// Two cameras, the first on the first volume and the second on the second.
+fn two_cameras(site: &Site, store: &Store) -> [(StreamWriter, Camera); 2] {
+    ["door", "yard"].map(|name| {
+        let mut camera = Camera::new(name);
+        let mut writer = store.stream(camera.ident.clone()).unwrap();
+        writer.begin_run(camera.run());
+        record(site, store, &mut writer, &mut camera, 4);
+        (writer, camera)
+    })
+}
+
+fn volume_of(store: &Store, camera: &Camera) -> Option<usize> {
+    let volume = store.stream_stats(camera.ident.uid).unwrap().volume?;
+    store.volumes().iter().position(|v| v.volume == volume)
+}
+
+#[test]
+fn a_disk_that_hangs_is_left_and_used_again_when_it_answers() {
+    for operation in [Operation::Sync, Operation::Write] {
+        let (_, faults, site) = two_volumes();
+        let store = site.open();
+        let [(mut door_writer, mut door), (mut yard_writer, mut yard)] = two_cameras(&site, &store);
+        assert_eq!((volume_of(&store, &door), volume_of(&store, &yard)), (Some(0), Some(1)));
+        faults[0].inject(Fault::always(operation, Trouble::Hang));
+        let start = std::time::Instant::now();
+        while volume_of(&store, &door) == Some(0) {
+            go_on(&store, &mut door_writer, &mut door);
+            go_on(&store, &mut yard_writer, &mut yard);
+            site.durables.wait(yard.ident.uid, yard.next_frame);
+            assert!(start.elapsed() < std::time::Duration::from_secs(5), "its stream stays on the disk that hangs");
+            std::thread::park_timeout(std::time::Duration::from_millis(50));
+        }
+        let stats = store.volumes().swap_remove(0);
+        assert!(stats.stalled && stats.failed.is_none() && stats.unsynced_us > 3_000_000, "{stats:?}");
+        // All of it is on the other volume before the first one answers, and what can be read is answered at once.
+        site.durables.wait(door.ident.uid, door.next_frame);
+        let asked = std::time::Instant::now();
+        assert!(!store.reader().coverage(door.ident.uid, ALWAYS.0, ALWAYS.1).unwrap().is_empty());
+        assert!(asked.elapsed() < std::time::Duration::from_millis(500));
+        faults[0].release();
+        eventually("the volume is used again", || !store.volumes()[0].stalled);
+        let mut third = Camera::new("gate");
+        let mut writer = store.stream(third.ident.clone()).unwrap();
+        writer.begin_run(third.run());
+        record(&site, &store, &mut writer, &mut third, 3);
+        assert_eq!(volume_of(&store, &third), Some(0));
+        record(&site, &store, &mut door_writer, &mut door, 3);
+        for camera in [&door, &yard, &third] {
+            all_there(&store, camera);
+            let stats = store.stream_stats(camera.ident.uid).unwrap();
+            assert!(stats.dropped_frames.iter().all(|(_, frames)| *frames == 0), "{stats:?}");
+            assert_eq!(stats.video_frames, camera.next_frame);
+        }
+        store.close();
+    }
+}
+
+#[test]
+fn closing_does_not_wait_for_a_disk_that_hangs() {
+    let (disk, faults, site) = two_volumes();
+    let store = site.open();
+    let [(mut door_writer, mut door), (mut yard_writer, mut yard)] = two_cameras(&site, &store);
+    faults[0].inject(Fault::always(Operation::Sync, Trouble::Hang));
+    go_on(&store, &mut door_writer, &mut door);
+    go_on(&store, &mut yard_writer, &mut yard);
+    let start = std::time::Instant::now();
+    store.close();
+    assert!(start.elapsed() < std::time::Duration::from_secs(9), "{:?}", start.elapsed());
+    let closed = |volume: &str| {
+        let identity = disk.bytes(&Path::new(volume).join("framekeeper.json")).unwrap();
+        String::from_utf8(identity).unwrap().contains("\"closed\":true")
+    };
+    assert_eq!((closed("/v"), closed("/w")), (false, true));
+    all_there(&store, &yard);
+    faults[0].release();
+}
+
+#[test]
+fn volumes_come_and_go_while_the_others_record() {
+    let (_, _, site) = two_volumes();
+    let store = site.open();
+    let [(mut door_writer, mut door), (mut yard_writer, mut yard)] = two_cameras(&site, &store);
+    let first = store.volumes()[0].volume;
+    // Drained: its stream goes on elsewhere, its footage stays readable, and its segment is sealed.
+    store.drain_volume(first).unwrap();
+    record(&site, &store, &mut door_writer, &mut door, 4);
+    assert_eq!(volume_of(&store, &door), Some(1));
+    all_there(&store, &door);
+    let sealed = || store.reader().segments(door.ident.uid, ALWAYS.0, ALWAYS.1).unwrap().iter().any(|s| s.sealed);
+    eventually("what it leaves behind is sealed", || {
+        store.flush_tick();
+        sealed()
+    });
+    // Stopped: another store may have it. Started again: its footage is back.
+    store.stop_volume(first).unwrap();
+    assert!(matches!(store.stop_volume(first), Err(VolumeError::Unknown { .. })));
+    assert_eq!(store.volumes().len(), 1);
+    let config = site.config().volumes.swap_remove(0);
+    drop(Store::open(StoreConfig { volumes: vec![config.clone()], ..site.config() }, site.env.clone()).unwrap());
+    go_on(&store, &mut door_writer, &mut door);
+    store.start_volume(&config).unwrap();
+    go_on(&store, &mut yard_writer, &mut yard);
+    assert!(matches!(store.start_volume(&config), Err(OpenError::InUse { .. })));
+    // Both are drained: nobody takes the streams, so they stay where they are, and nothing is lost.
+    let volumes: Vec<_> = store.volumes().iter().map(|v| v.volume).collect();
+    volumes.iter().for_each(|volume| store.drain_volume(*volume).unwrap());
+    record(&site, &store, &mut door_writer, &mut door, 3);
+    store.undrain_volume(first).unwrap();
+    eventually("all go to the one that takes them", || {
+        let at = store.volumes().iter().position(|v| v.volume == first);
+        volume_of(&store, &door) == at && volume_of(&store, &yard) == at
+    });
+    record(&site, &store, &mut door_writer, &mut door, 3);
+    record(&site, &store, &mut yard_writer, &mut yard, 3);
+    eventually("the catalogue is complete", || store.reader().is_complete());
+    for camera in [&door, &yard] {
+        all_there(&store, camera);
+        assert!(
+            store.reader().coverage(camera.ident.uid, ALWAYS.0, ALWAYS.1).unwrap().iter().all(|run| run.epoch == 1)
+        );
+    }
+    store.close();
+}
+
+#[test]
+fn a_lone_volume_is_started_again_and_nothing_is_missing() {
+    let (_, site) = Site::mem(20);
+    let store = site.open();
+    let mut camera = Camera::new("door");
+    let mut writer = store.stream(camera.ident.clone()).unwrap();
+    writer.begin_run(camera.run());
+    record(&site, &store, &mut writer, &mut camera, 4);
+    let (volume, mut config) = (store.volumes()[0].volume, site.config().volumes.swap_remove(0));
+    config.budget_bytes += 4 * SEGMENT_BYTES;
+    let restarting = {
+        let store = store.clone();
+        std::thread::spawn(move || store.restart_volume(volume, &config))
+    };
+    while !restarting.is_finished() {
+        go_on(&store, &mut writer, &mut camera);
+        std::thread::park_timeout(std::time::Duration::from_millis(1));
+    }
+    restarting.join().unwrap().unwrap();
+    record(&site, &store, &mut writer, &mut camera, 4);
+    assert_eq!(store.volumes()[0].files_total, 24);
+    all_there(&store, &camera);
+    let stats = store.stream_stats(camera.ident.uid).unwrap();
+    assert!(stats.dropped_frames.iter().all(|(_, frames)| *frames == 0), "{stats:?}");
+    store.close();
 }

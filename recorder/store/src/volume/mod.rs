@@ -21,7 +21,7 @@ pub(crate) mod writer;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use uuid::Uuid;
@@ -34,8 +34,7 @@ use crate::manifest::{Hold, Record};
 use crate::manifest_log::{ManifestLog, Position};
 use crate::segment::live::LiveSegment;
 use crate::stats::{VolumeCounters, VolumeStats};
-use crate::stream::{Latch, StreamState};
-use crate::types::Durable;
+use crate::stream::{Latch, Mark, StreamState};
 use pool::Pool;
 use signal::Signal;
 
@@ -70,8 +69,15 @@ pub(crate) struct Volume {
     pub(crate) recording: AtomicUsize,
     pub(crate) counters: VolumeCounters,
     pub(crate) stuck: Mutex<Stuck>,
-    failed: Mutex<Option<String>>,
-    has_failed: AtomicBool,
+    /// From the start of one sync to the start of the next.
+    pub(crate) sync_interval_us: u64,
+    pub(crate) pending: Pending,
+    /// Streams that went elsewhere; their segments are to be sealed.
+    pub(crate) left: Mutex<Vec<Uuid>>,
+    pub(crate) draining: AtomicBool,
+    pub(crate) stalled: AtomicBool,
+    pub(crate) failed: Mutex<Option<String>>,
+    pub(crate) has_failed: AtomicBool,
     pub(crate) wake_writer: Signal,
     pub(crate) wake_sync: Signal,
     pub(crate) wake_keeper: Signal,
@@ -94,6 +100,34 @@ impl Stuck {
     }
 }
 
+/// A disk that takes longer than this for what is to be written and synced, beyond the sync interval, hangs.
+const STALLED_US: u64 = 3_000_000;
+/// A disk that hung is used again once nothing has been pending for longer than this, beyond the sync interval.
+const AWAKE_US: u64 = 500_000;
+
+/// Since when (monotonic µs) a write, and what a sync covers, have been under way; 0: none.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    write_us: AtomicU64,
+    sync_us: AtomicU64,
+}
+
+impl Pending {
+    pub(crate) fn write(&self, since_us: Option<u64>) {
+        self.write_us.store(since_us.map_or(0, |us| us.max(1)), Ordering::Release);
+    }
+
+    pub(crate) fn sync(&self, since_us: Option<u64>) {
+        self.sync_us.store(since_us.map_or(0, |us| us.max(1)), Ordering::Release);
+    }
+
+    /// The earlier of both.
+    fn since_us(&self) -> Option<u64> {
+        let set = |at: &AtomicU64| Some(at.load(Ordering::Acquire)).filter(|us| *us > 0);
+        [set(&self.write_us), set(&self.sync_us)].into_iter().flatten().min()
+    }
+}
+
 /// What was written and not synced.
 #[derive(Default)]
 pub(crate) struct Dirty {
@@ -101,7 +135,8 @@ pub(crate) struct Dirty {
     pub(crate) files: HashMap<u64, Arc<dyn File>>,
     pub(crate) folders: BTreeSet<PathBuf>,
     pub(crate) manifest: bool,
-    pub(crate) durable: HashMap<Uuid, (Arc<StreamState>, Durable)>,
+    /// How far streams were written, by their UIDs.
+    pub(crate) marks: HashMap<Uuid, (Arc<StreamState>, Mark)>,
     pub(crate) seals: Vec<Arc<LiveSegment>>,
     pub(crate) latches: Vec<Arc<Latch>>,
     /// Monotonic time of the oldest write in here.
@@ -109,8 +144,10 @@ pub(crate) struct Dirty {
 }
 
 impl Dirty {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.since_us.is_none()
+    /// A stream was written that far.
+    pub(crate) fn mark(&mut self, stream: &Arc<StreamState>, mark: Mark) {
+        let earlier = self.marks.get(&stream.ident.uid).map(|(_, mark)| *mark);
+        self.marks.insert(stream.ident.uid, (stream.clone(), mark.behind(earlier)));
     }
 }
 
@@ -138,6 +175,45 @@ impl Volume {
 
     pub(crate) fn has_failed(&self) -> bool {
         self.has_failed.load(Ordering::Acquire)
+    }
+
+    /// Whether streams may be recorded here.
+    pub(crate) fn takes_streams(&self) -> bool {
+        !self.has_failed() && !self.is_stalled() && !self.draining.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Ordering::Release);
+    }
+
+    /// Whether its disk hangs.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing on it may be given up.
+    pub(crate) fn is_stuck(&self) -> bool {
+        lock(&self.stuck).retirement.is_some()
+    }
+
+    /// Age of the oldest bytes that a loss of power would take, at `now_us`.
+    fn unsynced_us(&self, now_us: u64) -> u64 {
+        let dirty = lock(&self.dirty).since_us;
+        let since = self.pending.since_us().into_iter().chain(dirty).min();
+        since.map_or(0, |since| now_us.saturating_sub(since))
+    }
+
+    /// Notices that the disk hangs, or no longer does.
+    pub(crate) fn watch(&self, now_us: u64) {
+        let age_us = self.unsynced_us(now_us);
+        let stalled = self.is_stalled();
+        if !stalled && age_us > self.sync_interval_us.saturating_add(STALLED_US) {
+            self.stalled.store(true, Ordering::Release);
+            tracing::error!(volume = %self.uuid, dir = %self.dir.display(), age_ms = age_us / 1000, "the disk hangs; nothing is given to the volume until it answers");
+        } else if stalled && age_us < self.sync_interval_us.saturating_add(AWAKE_US) {
+            self.stalled.store(false, Ordering::Release);
+            tracing::info!(volume = %self.uuid, dir = %self.dir.display(), "the disk answers again");
+        }
     }
 
     pub(crate) fn failure(&self) -> Option<String> {
@@ -251,7 +327,6 @@ impl Volume {
     pub(crate) fn stats(&self) -> VolumeStats {
         let now = self.env.clock.monotonic_us();
         let (total, made, free, retired) = lock(&self.pool).numbers();
-        let since = lock(&self.dirty).since_us;
         let c = &self.counters;
         let (write_batches, write_us, last_write_us) = c.write_times();
         VolumeStats {
@@ -277,7 +352,9 @@ impl Volume {
             sync_us: c.sync_us.get(),
             last_sync_us: c.last_sync_us.get(),
             sync_buckets: c.buckets(),
-            unsynced_us: since.map_or(0, |since| now.saturating_sub(since)),
+            unsynced_us: self.unsynced_us(now),
+            stalled: self.is_stalled(),
+            draining: self.draining.load(Ordering::Acquire),
             sealed: c.sealed.get(),
             retired: c.retired.get(),
         }
@@ -305,9 +382,4 @@ fn sync_each(files: &[&Arc<dyn File>], at_once: usize) -> io::Result<()> {
 /// A folder and those above it, down from the volume's own.
 pub(crate) fn folder_and_above(folder: &Path) -> impl Iterator<Item = PathBuf> + '_ {
     folder.ancestors().map(Path::to_path_buf)
-}
-
-/// Failure marks of a new volume.
-pub(crate) fn not_failed() -> (Mutex<Option<String>>, AtomicBool) {
-    (Mutex::new(None), AtomicBool::new(false))
 }

@@ -13,7 +13,7 @@ use super::keeper::{day_folders, sealed_record};
 use super::signal::Signal;
 use super::unit::free_header;
 use super::writer::{Active, Slot};
-use super::{Dirty, Volume, not_failed, pool};
+use super::{Dirty, Pending, Volume, pool};
 use crate::catalogue::Catalogue;
 use crate::env::{Batch, Env, File, Folder, WritePath, WritesWanted, read_exact, write_all};
 use crate::error::OpenError;
@@ -169,7 +169,7 @@ pub(crate) fn open(at: usize, store: &StoreConfig, config: &VolumeConfig, env: &
             tracing::info!(dir = %dir.display(), reason, "segments are written through the page cache");
         }
     }
-    let (failed, has_failed) = not_failed();
+    let sync_interval_us = u64::try_from(store.sync_interval.as_micros()).unwrap_or(u64::MAX);
     let volume = Arc::new(Volume {
         at,
         uuid: identity.volume,
@@ -194,8 +194,13 @@ pub(crate) fn open(at: usize, store: &StoreConfig, config: &VolumeConfig, env: &
         recording: AtomicUsize::new(0),
         counters: VolumeCounters::default(),
         stuck: Mutex::default(),
-        failed,
-        has_failed,
+        sync_interval_us,
+        pending: Pending::default(),
+        left: Mutex::default(),
+        draining: AtomicBool::new(false),
+        stalled: AtomicBool::new(false),
+        failed: Mutex::default(),
+        has_failed: AtomicBool::new(false),
         wake_writer: Signal::default(),
         wake_sync: Signal::default(),
         wake_keeper: Signal::default(),

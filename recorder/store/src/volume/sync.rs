@@ -10,19 +10,21 @@ use super::{Dirty, Volume};
 use crate::env::write_all;
 use crate::manifest::Record;
 use crate::segment::live::LiveSegment;
+use crate::store::Inner;
 use crate::types::DurableObserver;
 
 /// The thread's state.
 pub(crate) struct Syncer {
+    inner: Arc<Inner>,
     volume: Arc<Volume>,
     interval_us: u64,
     observer: Option<DurableObserver>,
 }
 
 impl Syncer {
-    pub(crate) fn new(volume: Arc<Volume>, interval: Duration, observer: Option<DurableObserver>) -> Self {
-        let interval_us = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX);
-        Self { volume, interval_us, observer }
+    pub(crate) fn new(inner: Arc<Inner>, volume: Arc<Volume>, observer: Option<DurableObserver>) -> Self {
+        let interval_us = volume.sync_interval_us;
+        Self { inner, volume, interval_us, observer }
     }
 
     /// Runs until the store is closed.
@@ -51,20 +53,19 @@ impl Syncer {
     /// Syncs what was written so far; whether there was anything.
     pub(crate) fn once(&self) -> bool {
         let dirty = std::mem::take(&mut *crate::lock(&self.volume.dirty));
-        if dirty.is_empty() {
-            return false;
-        }
+        let Some(since_us) = dirty.since_us else { return false };
+        self.volume.pending.sync(Some(since_us));
         let result = if self.volume.has_failed() {
             Err(io::Error::other("the volume has failed before"))
         } else {
             self.sync(&dirty)
         };
-        if let Err(error) = result {
-            self.volume.fail("sync", &error);
+        match result {
+            Ok(()) => dirty.latches.iter().for_each(|latch| latch.open()),
+            // Who waits for these waits for the volume that the stream goes on to.
+            Err(error) => self.volume.fail("sync", &error),
         }
-        for latch in &dirty.latches {
-            latch.open();
-        }
+        self.volume.pending.sync(None);
         true
     }
 
@@ -73,10 +74,10 @@ impl Syncer {
         let start = clock.monotonic_us();
         self.volume.sync(dirty)?;
         self.volume.counters.synced(clock.monotonic_us().saturating_sub(start));
-        for (stream, durable) in dirty.durable.values() {
-            stream.set_durable(*durable);
-            if let Some(observer) = &self.observer {
-                observer.call(stream.ident.uid, *durable);
+        for (stream, mark) in dirty.marks.values() {
+            let durable = stream.settle(*mark, &self.inner.budget);
+            if let (Some(observer), Some(durable)) = (&self.observer, durable) {
+                observer.call(stream.ident.uid, durable);
             }
         }
         dirty.seals.iter().try_for_each(|live| self.seal(live))

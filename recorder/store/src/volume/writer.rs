@@ -14,6 +14,7 @@ use framekeeper_media::{FrameFlags, MediaTime, WallTime};
 
 use super::unit::{Head, Image, Seal, Tail, pad, write_heads};
 use super::{Volume, folder_and_above, pool};
+use crate::backlog::{Begin, Handed, Item};
 use crate::env::{Batch, File, Target};
 use crate::names;
 use crate::segment::index::{IndexBuilder, StoredFragment};
@@ -22,8 +23,8 @@ use crate::segment::place::{Placer, RunFacts, cost};
 use crate::segment::rollover::{GopCosts, Place, Room, place};
 use crate::stats::DropReason;
 use crate::store::Inner;
-use crate::stream::{Item, Latch, StreamState};
-use crate::types::{Durable, Fragment, PreviousRun, RunStart};
+use crate::stream::{Destination, Latch, Mark, StreamState};
+use crate::types::{Fragment, PreviousRun, RunStart};
 
 /// What is gathered before it is written, at most; a tick's worth is far less.
 const UNIT_BYTES_AT_MOST: u64 = 8 << 20;
@@ -45,6 +46,8 @@ pub(crate) struct Slot {
     costs: GopCosts,
     /// The GOP began in an earlier segment.
     inside_gop: bool,
+    /// There is no file for it, and it went elsewhere.
+    full: bool,
 }
 
 impl Slot {
@@ -90,12 +93,32 @@ impl Active {
 }
 
 struct CurrentRun {
+    /// As it was asked for; `start` has the name that it has here.
+    given: uuid::Uuid,
     start: RunStart,
     gap: GapReason,
     previous: Option<PreviousRun>,
     sender_report: Option<ReportedTime>,
     /// It has frames in an earlier segment.
     began: bool,
+}
+
+/// Where items of a stream come from.
+#[derive(Clone, Copy)]
+struct Origin {
+    /// How often the stream had moved.
+    moves: u64,
+    /// Items below were given to another volume before.
+    again_below: u64,
+    /// Frames of items below were counted before.
+    counted_below: u64,
+}
+
+/// Which item of a stream.
+#[derive(Clone, Copy)]
+struct At {
+    number: u64,
+    from: Origin,
 }
 
 /// Boxes that are written in one go.
@@ -106,7 +129,12 @@ struct Unit {
     bytes: u64,
     staged: Vec<Staged>,
     newest: Option<(WallTime, MediaTime)>,
+    /// How often the stream had moved.
+    moves: u64,
+    /// Items below are in here, or were written or dropped before.
+    below: u64,
     run_end: Option<PreviousRun>,
+    /// Those that were not written to another volume before.
     video_frames: u64,
     audio_frames: u64,
     fragments: u64,
@@ -141,13 +169,6 @@ struct Pending {
     first: bool,
 }
 
-/// Counts what will not be written because the volume failed.
-fn lost(pending: &[Pending]) {
-    for Pending { stream, unit, .. } in pending {
-        stream.counters.dropped(DropReason::VolumeFailed, unit.video_frames + unit.audio_frames);
-    }
-}
-
 /// The thread's state.
 pub(crate) struct Writer {
     inner: Arc<Inner>,
@@ -157,6 +178,8 @@ pub(crate) struct Writer {
     pending: Vec<Pending>,
     /// What the bodies took so far.
     sending_us: u64,
+    /// How far streams got, once the batch is written.
+    marks: Vec<(Arc<StreamState>, Mark)>,
     /// To be opened with the next sync.
     latches: Vec<Arc<Latch>>,
     batches: u64,
@@ -169,7 +192,17 @@ impl Writer {
         slots: HashMap<uuid::Uuid, Slot>,
         batch: Box<dyn Batch>,
     ) -> Self {
-        Self { inner, volume, slots, batch, pending: Vec::new(), sending_us: 0, latches: Vec::new(), batches: 0 }
+        Self {
+            inner,
+            volume,
+            slots,
+            batch,
+            pending: Vec::new(),
+            sending_us: 0,
+            marks: Vec::new(),
+            latches: Vec::new(),
+            batches: 0,
+        }
     }
 
     /// Runs until the store is closed.
@@ -189,16 +222,19 @@ impl Writer {
 
     /// Writes all that waits.
     pub(crate) fn tick(&mut self) {
+        self.volume.pending.write(Some(self.volume.env.clock.monotonic_us()));
+        self.write_all();
+        self.volume.pending.write(None);
+    }
+
+    fn write_all(&mut self) {
         let streams = crate::lock(&self.volume.streams).clone();
         for stream in streams {
             if self.volume.has_failed() {
                 break;
             }
-            let items = stream.drain(self.volume.at, &self.inner.budget);
-            if items.is_empty() {
-                continue;
-            }
-            if let Err(error) = self.items(&stream, items) {
+            let Some(handed) = stream.drain(self.volume.at) else { continue };
+            if let Err(error) = self.items(&stream, handed) {
                 self.volume.fail("write", &error);
             }
         }
@@ -208,96 +244,134 @@ impl Writer {
             self.volume.fail("write", &error);
         }
         if self.volume.has_failed() {
-            lost(&self.pending);
+            // The streams have all of it in memory, for another volume.
             self.pending.clear();
+            self.marks.clear();
+            self.latches.clear();
             let actives = self.slots.drain().filter_map(|(_, slot)| slot.active);
             actives.filter_map(|active| active.output).for_each(|output| self.batch.close(output.target));
-            self.inner.volume_failed(self.volume.at);
+            self.inner.leave(&self.volume);
+            return;
         }
-        let mut latches = std::mem::take(&mut self.latches);
-        if self.volume.has_failed() {
-            latches.iter().for_each(|latch| latch.open());
-        } else if !latches.is_empty() {
-            self.volume.wrote(|dirty| dirty.latches.append(&mut latches));
+        let (mut latches, marks) = (std::mem::take(&mut self.latches), std::mem::take(&mut self.marks));
+        let notify = !latches.is_empty();
+        if !marks.is_empty() {
+            self.volume.wrote(|dirty| {
+                marks.iter().for_each(|(stream, mark)| dirty.mark(stream, *mark));
+                dirty.latches.append(&mut latches);
+            });
+        }
+        if notify {
             self.volume.wake_sync.notify();
+        }
+        self.seal_what_left();
+    }
+
+    /// Seals the segments of streams that went elsewhere.
+    fn seal_what_left(&mut self) {
+        let left = std::mem::take(&mut *crate::lock(&self.volume.left));
+        for uid in left {
+            let Some(mut slot) = self.slots.remove(&uid) else { continue };
+            // It may come back: then its segments are numbered on.
+            let next_number = slot.next_number;
+            let elsewhere = |stream: &Arc<StreamState>| stream.volume() != Some(self.volume.at);
+            if let Some(stream) = self.inner.stream(uid).filter(elsewhere) {
+                if let Err(error) = self.seal(&stream, &mut slot) {
+                    self.volume.fail("write", &error);
+                }
+                slot = Slot { next_number, ..Slot::default() };
+            }
+            self.slots.insert(uid, slot);
         }
     }
 
-    fn items(&mut self, stream: &Arc<StreamState>, items: Vec<Item>) -> io::Result<()> {
+    /// Writes what a stream has handed over. After an error the stream still has all of it in memory, for another volume.
+    fn items(&mut self, stream: &Arc<StreamState>, handed: Handed) -> io::Result<()> {
         let mut slot = self.slots.remove(&stream.ident.uid).unwrap_or_default();
-        let mut result = Ok(());
-        for item in items {
-            if result.is_err() {
-                // The rest is lost with the volume.
-                match item {
-                    Item::Fragment(fragment) => self.drop_frames(stream, &fragment, DropReason::VolumeFailed),
-                    Item::Finish(latch) => self.latches.push(latch),
-                    Item::Begin(_) | Item::Break(_) | Item::Seal => {}
-                }
-                continue;
-            }
-            match item {
-                Item::Begin(start) => self.begin(stream, &mut slot, *start),
-                Item::Break(gap) => self.begin_anew(stream, &mut slot, gap),
-                Item::Fragment(fragment) => result = self.fragment(stream, &mut slot, &fragment),
-                Item::Seal => result = self.seal(stream, &mut slot),
-                Item::Finish(latch) => self.latches.push(latch),
-            }
-        }
-        if result.is_ok()
-            && let Some(active) = &mut slot.active
-        {
-            result = self.flush(stream, active);
-        }
+        let result = self.items_of(stream, &mut slot, handed);
         self.slots.insert(stream.ident.uid, slot);
         result
     }
 
-    fn drop_frames(&self, stream: &StreamState, fragment: &Fragment, reason: DropReason) {
-        stream.counters.dropped(reason, (fragment.video.len() + fragment.audio.len()) as u64);
+    fn items_of(&mut self, stream: &Arc<StreamState>, slot: &mut Slot, handed: Handed) -> io::Result<()> {
+        let mut below = 0;
+        let from = Origin { moves: handed.moves, again_below: handed.again_below, counted_below: handed.counted_below };
+        for (number, item) in handed.items {
+            let at = At { number, from };
+            match item {
+                Item::Begin(begin) => self.begin(stream, slot, &begin, at),
+                Item::Fragment(fragment) => {
+                    self.fragment(stream, slot, &fragment, at)?;
+                    if slot.full {
+                        // It has gone to another volume, from this fragment on at the latest.
+                        slot.full = false;
+                        break;
+                    }
+                }
+                Item::Seal => self.seal(stream, slot)?,
+                Item::Finish(latch) => self.latches.push(latch),
+                Item::Nothing => {}
+            }
+            below = number + 1;
+        }
+        if let Some(active) = &mut slot.active {
+            self.flush(stream, active)?;
+        }
+        self.marks.push((stream.clone(), Mark { moves: from.moves, below, newest: None }));
+        Ok(())
     }
 
-    fn begin(&self, stream: &StreamState, slot: &mut Slot, start: RunStart) {
+    fn begin(&self, stream: &StreamState, slot: &mut Slot, begin: &Begin, at: At) {
+        let start = &begin.start;
         if let Some(run) = &mut slot.run
-            && run.start.run == start.run
+            && run.given == start.run
+            && !begin.anew
         {
             // The same run with other codec parameters: what was before it stays.
             run.sender_report = start.sender_report.or(run.sender_report);
-            run.start = start;
+            run.start = RunStart { run: run.start.run, ..start.clone() };
             return;
         }
-        let previous = slot.active.as_ref().and_then(|a| a.unit.run_end).or_else(|| stream.previous());
-        let gap = start.gap.unwrap_or(match previous {
-            None => GapReason::FirstRun,
-            Some(previous) if previous.in_order => GapReason::RecorderStopped,
-            Some(_) => GapReason::RecorderCrashed,
+        let resolve = || {
+            let previous = slot.active.as_ref().and_then(|a| a.unit.run_end).or_else(|| stream.previous());
+            let gap = start.gap.unwrap_or(match previous {
+                None => GapReason::FirstRun,
+                Some(previous) if previous.in_order => GapReason::RecorderStopped,
+                Some(_) => GapReason::RecorderCrashed,
+            });
+            (gap, previous)
+        };
+        let (gap, previous) = *begin.resolved.get_or_init(resolve);
+        let sender_report = start.sender_report.or(match &slot.run {
+            Some(run) if run.given == start.run => run.sender_report,
+            _ => None,
         });
         slot.broken = None;
-        slot.run = Some(CurrentRun { sender_report: start.sender_report, gap, previous, began: false, start });
+        // Under its own name it may be on another volume already.
+        let renamed = begin.anew || at.number < at.from.again_below;
+        let run = if renamed { self.volume.env.random.uuid() } else { start.run };
+        let given = start.run;
+        let start = RunStart { run, ..start.clone() };
+        slot.run = Some(CurrentRun { given, sender_report, gap, previous, began: false, start });
     }
 
     /// The run goes on as a new one, behind a gap of our own making.
-    fn begin_anew(&self, stream: &StreamState, slot: &mut Slot, gap: GapReason) {
+    fn begin_anew(&self, stream: &StreamState, slot: &mut Slot, gap: GapReason, at: At) {
         let Some(run) = &slot.run else { return };
-        let start = RunStart {
-            run: self.volume.env.random.uuid(),
-            gap: Some(gap),
-            sender_report: run.sender_report,
-            ..run.start.clone()
-        };
-        self.begin(stream, slot, start);
+        let start = RunStart { run: run.given, gap: Some(gap), ..run.start.clone() };
+        self.begin(stream, slot, &Begin::new(start, true), at);
     }
 
-    fn fragment(&mut self, stream: &Arc<StreamState>, slot: &mut Slot, fragment: &Fragment) -> io::Result<()> {
+    fn fragment(&mut self, stream: &Arc<StreamState>, slot: &mut Slot, fragment: &Fragment, at: At) -> io::Result<()> {
         if let Some((gap, reason)) = slot.broken {
             if !fragment.begins_random_access {
-                self.drop_frames(stream, fragment, reason);
+                self.drop_frames(stream, fragment, reason, at);
                 return Ok(());
             }
-            self.begin_anew(stream, slot, gap);
+            self.begin_anew(stream, slot, gap, at);
         }
         let Some(run) = &mut slot.run else {
-            self.drop_frames(stream, fragment, DropReason::Malformed);
+            self.drop_frames(stream, fragment, DropReason::Malformed, at);
             return Ok(());
         };
         run.sender_report = fragment.sender_report.or(run.sender_report);
@@ -318,7 +392,11 @@ impl Writer {
         loop {
             let Some(active) = &slot.active else {
                 if !self.take(stream, slot, fragment)? {
-                    self.give_up(stream, slot, fragment, GapReason::Overload, DropReason::NoFreeFile);
+                    if self.moved_off(stream) {
+                        slot.full = true;
+                        return Ok(());
+                    }
+                    self.give_up(stream, slot, fragment, (GapReason::Overload, DropReason::NoFreeFile), at);
                     return Ok(());
                 }
                 continue;
@@ -338,17 +416,44 @@ impl Writer {
                     slot.inside_gop = !fragment.begins_random_access;
                 }
                 Place::Nowhere => {
-                    self.give_up(stream, slot, fragment, GapReason::Overload, DropReason::TooBig);
+                    self.give_up(stream, slot, fragment, (GapReason::Overload, DropReason::TooBig), at);
                     return Ok(());
                 }
             }
         }
-        self.put(stream, slot, fragment)
+        self.put(stream, slot, fragment, at)
     }
 
-    fn give_up(&self, stream: &StreamState, slot: &mut Slot, fragment: &Fragment, gap: GapReason, reason: DropReason) {
-        self.drop_frames(stream, fragment, reason);
-        slot.broken = Some((gap, reason));
+    /// There is no file for a stream: another volume may have one.
+    fn moved_off(&self, stream: &Arc<StreamState>) -> bool {
+        let at = self.volume.at;
+        let to = self.inner.place_off(stream, Some(at)).filter(|to| {
+            let free = self.inner.volume(*to).map(|volume| crate::lock(&volume.pool).numbers().2);
+            free.is_some_and(|free| free > 0)
+        });
+        let moved = to.is_some_and(|to| stream.move_to(at, Destination::Volume(to), &self.inner.budget));
+        if moved {
+            crate::lock(&self.volume.left).push(stream.ident.uid);
+            self.inner.flush_tick();
+        }
+        moved
+    }
+
+    fn give_up(
+        &self,
+        stream: &StreamState,
+        slot: &mut Slot,
+        fragment: &Fragment,
+        why: (GapReason, DropReason),
+        at: At,
+    ) {
+        self.drop_frames(stream, fragment, why.1, at);
+        slot.broken = Some(why);
+    }
+
+    fn drop_frames(&self, stream: &StreamState, fragment: &Fragment, reason: DropReason, at: At) {
+        let frames = (fragment.video.len() + fragment.audio.len()) as u64;
+        stream.dropped(at.number, reason, frames, &self.inner.budget);
     }
 
     /// Bytes that an empty file of this stream has for fragments.
@@ -359,10 +464,10 @@ impl Writer {
     }
 
     /// Puts a fragment into the unit of the active segment, with a run box before it where one is needed.
-    fn put(&mut self, stream: &Arc<StreamState>, slot: &mut Slot, fragment: &Fragment) -> io::Result<()> {
+    fn put(&mut self, stream: &Arc<StreamState>, slot: &mut Slot, fragment: &Fragment, at: At) -> io::Result<()> {
         let (Some(active), Some(run)) = (&mut slot.active, &mut slot.run) else { return Ok(()) };
         let mut placer = active.placer.clone();
-        let at = placer.position();
+        let offset = placer.position();
         let run_box = placer.needs_run_box(run.start.run, fragment).then(|| {
             let facts = RunFacts {
                 start: &run.start,
@@ -378,14 +483,14 @@ impl Writer {
             Ok(placed) => placed,
             Err(error) => {
                 tracing::warn!(stream = %names::full_name(&stream.ident), %error, "a fragment cannot be stored and is dropped");
-                self.give_up(stream, slot, fragment, GapReason::MalformedMedia, DropReason::Malformed);
+                self.give_up(stream, slot, fragment, (GapReason::MalformedMedia, DropReason::Malformed), at);
                 return Ok(());
             }
         };
         active.placer = placer;
         let unit = &mut active.unit;
         if unit.parts.is_empty() {
-            unit.offset = at;
+            unit.offset = offset;
         }
         if let Some(run_box) = run_box {
             unit.push(Bytes::copy_from_slice(&run_box.encode()));
@@ -405,7 +510,10 @@ impl Writer {
         unit.push(Bytes::from_static(&[0; 8]).slice(..placed.encoded.padding.min(8)));
         unit.fragments += 1;
         unit.audio_frames += placed.stored.audio.len() as u64;
-        unit.video_frames += fragment.video.len() as u64;
+        if at.number >= at.from.counted_below {
+            unit.video_frames += fragment.video.len() as u64;
+        }
+        (unit.moves, unit.below) = (at.from.moves, at.number + 1);
         if let Some(newest) = fragment.video.iter().max_by_key(|frame| frame.wall) {
             let end = crate::segment::index::ticks_to_us(newest.duration.into(), VIDEO_CLOCK_HZ);
             unit.newest = Some((newest.wall, newest.pts));
@@ -542,7 +650,7 @@ impl Writer {
         }
         let clock = self.volume.env.clock.clone();
         let start = clock.monotonic_us();
-        write_heads(self.batch.as_mut(), pending.iter().map(|p| &p.head)).inspect_err(|_| lost(&pending))?;
+        write_heads(self.batch.as_mut(), pending.iter().map(|p| &p.head))?;
         self.volume.counters.wrote(sending_us + clock.monotonic_us().saturating_sub(start));
         pending.into_iter().try_for_each(|pending| self.written(pending))
     }
@@ -568,18 +676,14 @@ impl Writer {
         stream.counters.bytes.add(unit.bytes);
         stream.counters.fragments.add(unit.fragments);
         stream.counters.audio_frames.add(unit.audio_frames);
-        stream.counters.video_frames.add(unit.video_frames);
-        let frames = stream.counters.video_frames.get();
-        self.count(bytes, 2, unit.fragments);
-        if let Some(run_end) = unit.run_end {
-            stream.set_previous(run_end);
+        if stream.written(unit.moves, unit.below, unit.run_end) {
+            stream.counters.video_frames.add(unit.video_frames);
         }
+        self.count(bytes, 2, unit.fragments);
         let (number, file) = (fixed.file_number, fixed.file.clone());
         self.volume.wrote(|dirty| {
             dirty.files.insert(number, file);
-            if let Some((wall, pts)) = unit.newest {
-                dirty.durable.insert(stream.ident.uid, (stream.clone(), Durable { wall, pts, frames }));
-            }
+            dirty.mark(&stream, Mark { moves: unit.moves, below: unit.below, newest: unit.newest });
         });
         Ok(())
     }

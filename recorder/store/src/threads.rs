@@ -1,0 +1,142 @@
+//! The threads of a store: three a volume, and one that watches them all.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::env::Env;
+use crate::inner::Inner;
+use crate::lock;
+use crate::stream::Destination;
+use crate::volume::Volume;
+use crate::volume::keeper::Keeper;
+use crate::volume::signal::Signal;
+use crate::volume::sync::Syncer;
+use crate::volume::writer::Writer;
+
+/// How often volumes are looked at.
+const WATCH: Duration = Duration::from_millis(250);
+/// How long an orderly end waits for a disk. A hung one is left behind, with its threads.
+pub(crate) const END_AT_MOST: Duration = Duration::from_secs(4);
+
+/// What works on a volume, each on a thread of its own.
+pub(crate) struct Workers {
+    pub(crate) volume: Arc<Volume>,
+    pub(crate) writer: Writer,
+    pub(crate) syncer: Syncer,
+    pub(crate) keeper: Keeper,
+}
+
+/// The threads. When this is dropped they end as if the process had been killed.
+pub(crate) struct Threads {
+    inner: Arc<Inner>,
+    /// By position of the volume.
+    of_volumes: Mutex<HashMap<usize, Vec<JoinHandle<()>>>>,
+    watch: Arc<Signal>,
+    watcher: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Threads {
+    pub(crate) fn new(inner: Arc<Inner>) -> Self {
+        Self { inner, of_volumes: Mutex::default(), watch: Arc::default(), watcher: Mutex::default() }
+    }
+
+    pub(crate) fn start(&self, workers: Workers) {
+        let Workers { volume, writer, syncer, keeper } = workers;
+        self.spawn("writer", &volume, move || writer.run());
+        self.spawn("sync", &volume, move || syncer.run());
+        self.spawn("keeper", &volume, move || keeper.run());
+    }
+
+    fn spawn(&self, what: &str, volume: &Volume, run: impl FnOnce() + Send + 'static) {
+        let name = format!("store-{what}-{}", volume.at);
+        match std::thread::Builder::new().name(name).spawn(run) {
+            Ok(handle) => lock(&self.of_volumes).entry(volume.at).or_default().push(handle),
+            Err(error) => volume.fail("start a thread", &error),
+        }
+    }
+
+    /// Begins to watch the volumes.
+    pub(crate) fn watch(&self, env: &Env) {
+        let (inner, signal, clock) = (Arc::downgrade(&self.inner), self.watch.clone(), env.clock.clone());
+        let run = move || {
+            while !signal.wait(Some(WATCH)).stop {
+                let Some(inner) = inner.upgrade() else { return };
+                inner.watch(clock.monotonic_us());
+            }
+        };
+        match std::thread::Builder::new().name("store-watch".to_owned()).spawn(run) {
+            Ok(handle) => *lock(&self.watcher) = Some(handle),
+            Err(error) => tracing::error!(%error, "volumes are not watched: a thread could not be started"),
+        }
+    }
+
+    /// Ends the threads of a volume in order: all that waits is written, synced and sealed. Whether they ended in time.
+    pub(crate) fn finish(&self, volume: &Volume, until: Instant) -> bool {
+        if volume.has_failed() {
+            volume.wake_sync.finish();
+            volume.wake_keeper.finish();
+        }
+        volume.wake_writer.finish();
+        self.join(volume, until)
+    }
+
+    fn join(&self, volume: &Volume, until: Instant) -> bool {
+        let mut handles = lock(&self.of_volumes).remove(&volume.at).unwrap_or_default();
+        while !handles.is_empty() && Instant::now() < until {
+            let (ended, going): (Vec<_>, Vec<_>) = handles.into_iter().partition(JoinHandle::is_finished);
+            for handle in ended {
+                if handle.join().is_err() {
+                    tracing::error!(volume = %volume.uuid, "a thread of the store panicked");
+                }
+            }
+            handles = going;
+            if !handles.is_empty() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        if !handles.is_empty() {
+            tracing::error!(volume = %volume.uuid, dir = %volume.dir.display(), "the disk hangs; its threads are left behind");
+        }
+        handles.is_empty()
+    }
+
+    /// Nobody writes to a volume any more: whoever waits need not.
+    pub(crate) fn release(&self, volume: &Volume) {
+        for stream in self.inner.streams() {
+            stream.move_to(volume.at, Destination::Nowhere, &self.inner.budget);
+        }
+        for latch in std::mem::take(&mut lock(&volume.dirty).latches) {
+            latch.open();
+        }
+    }
+
+    pub(crate) fn stop_watching(&self) {
+        self.watch.stop();
+        if let Some(watcher) = lock(&self.watcher).take()
+            && watcher.join().is_err()
+        {
+            tracing::error!("the thread that watches volumes panicked");
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.inner.closed.store(true, Ordering::Release);
+        self.stop_watching();
+        let volumes = self.inner.volumes();
+        for volume in &volumes {
+            for signal in [&volume.wake_writer, &volume.wake_sync, &volume.wake_keeper] {
+                signal.stop();
+            }
+        }
+        let until = Instant::now() + END_AT_MOST;
+        for volume in &volumes {
+            self.join(volume, until);
+            self.release(volume);
+        }
+    }
+}
