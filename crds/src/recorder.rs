@@ -237,6 +237,12 @@ pub enum VolumeState {
     Ready,
     /// A write or a sync failed; it is read from as far as that goes.
     Failed,
+    /// Its disk does not answer; streams are recorded elsewhere until it does.
+    Hanging,
+    /// No stream is to be recorded to it any more; its footage can be read.
+    Draining,
+    /// Closed because a person said so: it may be taken away.
+    Stopped,
     /// Not ours: another identity, another pool, or foreign files. It is not touched.
     Refused,
 }

@@ -9,13 +9,15 @@
 //! The number of threads does not depend on the number of streams.
 
 mod channels;
+pub mod control;
 mod origin;
 mod volumes;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
 
 use framekeeper_crds::RecorderPhase;
 use framekeeper_ingest::bucket::StartRate;
@@ -24,7 +26,7 @@ use framekeeper_store::Store;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
-use crate::assignment::{Assignment, FileWatch, Secrets, Version, write_copy};
+use crate::assignment::{Assignment, FileWatch, Secrets, Version};
 use crate::exit::Exit;
 use crate::http::{self, Sources};
 use crate::metrics::TickNumbers;
@@ -32,6 +34,7 @@ use crate::status::StatusFile;
 use crate::view::View;
 use crate::{clock, supervisor};
 use channels::Channels;
+use control::Question;
 use volumes::Volumes;
 
 /// How often the assignment, Secrets and transitions are looked at.
@@ -105,6 +108,8 @@ struct Worker {
     volumes: Volumes,
     store: Arc<Store>,
     channels: Channels,
+    /// What people at the machine ask; none where there can be no socket.
+    questions: Option<Receiver<Question>>,
     signals: Signals,
 }
 
@@ -185,9 +190,24 @@ impl Worker {
         });
         view.set_phase(RecorderPhase::Ready);
         info!(address = %http, "listening");
-        let mut worker =
-            Self { runtime, view, watch, assignment, secrets, status, http, volumes, store, channels, signals };
-        worker.keep_copies();
+        let questions = control::listen(&options.volumes)
+            .inspect_err(|error| warn!(%error, "`volume drain|stop|start` cannot reach this recorder"))
+            .ok();
+        volumes.keep_copies(&assignment.object);
+        let worker = Self {
+            runtime,
+            view,
+            watch,
+            assignment,
+            secrets,
+            status,
+            http,
+            volumes,
+            store,
+            channels,
+            questions,
+            signals,
+        };
         Ok(worker)
     }
 
@@ -225,12 +245,17 @@ impl Worker {
                 self.view.set_assignment_is_stale(true);
             }
         }
+        while let Some(question) = self.questions.as_ref().and_then(|questions| questions.try_recv().ok()) {
+            // Whoever asked may have gone.
+            let _ = question.reply.try_send(self.volumes.ask(question.verb, &question.volume, &self.store));
+        }
+        self.volumes.reconcile(&self.store, Instant::now());
         self.channels.look(&mut self.secrets);
         self.view.set_ticks(self.channels.ticks());
         self.volumes.publish(&self.store, &self.view);
         let long_gops = self.store.streams().into_iter().filter(|stream| stream.gop_too_long);
         self.view.set_long_gops(long_gops.map(|stream| stream.name).collect());
-        let usable = self.volumes.ready().next().is_some();
+        let usable = self.volumes.any_ready();
         self.view.set_phase(if usable { RecorderPhase::Ready } else { RecorderPhase::Failed });
         tell(&mut self.status, &self.assignment, &self.view, self.http);
     }
@@ -257,17 +282,10 @@ impl Worker {
         self.view.set_assignment_is_stale(false);
         info!(version = %assignment.version, channels = assignment.channels.len(), "a new assignment");
         self.channels.apply(&assignment, &mut self.secrets);
+        self.volumes.assign(&assignment);
         self.assignment = assignment;
         self.view.transition();
-        self.keep_copies();
-    }
-
-    fn keep_copies(&mut self) {
-        for folder in self.volumes.ready() {
-            if let Err(error) = write_copy(folder, &self.assignment.object) {
-                warn!("the assignment's copy could not be written: {error}");
-            }
-        }
+        self.volumes.keep_copies(&self.assignment.object);
     }
 
     /// Ends in order: sessions, then what they left, then the volumes.
@@ -296,9 +314,7 @@ fn tell(status: &mut StatusFile, assignment: &Assignment, view: &View, http: Soc
 
 /// What only a restart can change, if that changed.
 fn needs_restart(old: &Assignment, new: &Assignment) -> Option<&'static str> {
-    if old.volumes != new.volumes {
-        Some("spec.volumes")
-    } else if (old.segment_bytes, old.part, old.sync) != (new.segment_bytes, new.part, new.sync) {
+    if (old.segment_bytes, old.part, old.sync) != (new.segment_bytes, new.part, new.sync) {
         Some("spec.segment")
     } else if (&old.name, old.uid, &old.pool) != (&new.name, new.uid, &new.pool) {
         Some("the recorder's name, UID or pool")

@@ -1,26 +1,61 @@
-//! The volumes of an assignment: opened, and watched.
+//! The volumes of an assignment: opened, watched, and brought to where the assignment and people want them, one without the other.
+//!
+//! ```text
+//! assignment ─► plans ┐                         ┌─ a thread a change: opening or stopping a volume may take as long as its disk wants
+//! person ─► wishes    ├─ reconcile, each look ──┤
+//! store ─► stats      ┘                         └─ drain, undrain: at once
+//! ```
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use framekeeper_crds::VolumeState;
+use framekeeper_crds::{Recorder, VolumeState};
 use framekeeper_store::env::Env;
 use framekeeper_store::{SYNC_BUCKETS_US, Store, StoreConfig, VolumeConfig, VolumeStats};
+use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::assignment::{Assignment, VolumePlan};
+use super::control::{Reply, Verb};
+use crate::assignment::{Assignment, VolumePlan, write_copy};
 use crate::view::{View, VolumeNumbers, VolumeView};
+
+/// A volume that could not be opened is tried again after that long: a mount may have come.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// The volumes, by the names that the pool gives them.
 pub(super) struct Volumes {
+    parent: PathBuf,
+    segment_bytes: u64,
     known: Vec<Known>,
+    copies: HashMap<PathBuf, JoinHandle<()>>,
+}
+
+/// What a volume is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Run,
+    Drain,
+    Stop,
 }
 
 struct Known {
     plan: VolumePlan,
     folder: PathBuf,
-    /// Why it was not even given to the store.
-    refused: Option<String>,
+    wish: Wish,
+    /// The assignment has it no more.
+    gone: bool,
+    /// Somebody asked for it to be opened anew.
+    again: bool,
+    /// With how many bytes it was opened.
+    budget_bytes: u64,
+    /// Why it is not open.
+    problem: Option<String>,
+    retry: Option<Instant>,
+    change: Option<JoinHandle<Result<(), String>>>,
     ready: bool,
 }
 
@@ -41,95 +76,286 @@ impl fmt::Display for NoVolume {
 /// # Errors
 /// When none can.
 pub(super) fn open(folder: &Path, assignment: &Assignment) -> Result<(Volumes, Store), NoVolume> {
-    let mut known: Vec<Known> = assignment
-        .volumes
-        .iter()
-        .map(|plan| {
-            let folder = folder.join(&plan.name);
-            // Not made here: where a mount is missing, footage would fill the disk of the machine.
-            let refused = (!folder.is_dir()).then(|| {
-                format!(
-                    "{} is not there or not a folder; the volume's folder must be made or mounted first",
-                    folder.display()
-                )
-            });
-            Known { plan: plan.clone(), folder, refused, ready: false }
-        })
-        .collect();
-    let given: Vec<&Known> = known.iter().filter(|volume| volume.refused.is_none()).collect();
-    if given.is_empty() {
-        return Err(NoVolume {
-            views: known.iter().map(|volume| volume.refused_view(volume.refused.clone())).collect(),
-        });
+    let known = assignment.volumes.iter().map(|plan| Known::new(folder, plan.clone())).collect();
+    let segment_bytes = assignment.segment_bytes;
+    let mut volumes = Volumes { parent: folder.to_owned(), segment_bytes, known, copies: HashMap::new() };
+    for volume in &mut volumes.known {
+        volume.problem = volume.no_folder();
     }
-    let configs = given.iter().map(|volume| VolumeConfig {
-        dir: volume.folder.clone(),
-        uuid: Some(volume.plan.uuid),
-        segment_bytes: assignment.segment_bytes,
-        budget_bytes: volume.plan.budget_bytes,
-    });
-    let mut config = StoreConfig::new(&assignment.pool, &assignment.name, assignment.uid, configs.collect());
+    let given = volumes.known.iter().filter(|volume| volume.problem.is_none());
+    let configs: Vec<_> = given.map(|volume| volume.config(segment_bytes)).collect();
+    let none = |known: &[Known], why: Option<&str>| {
+        let why = |volume: &Known| volume.problem.clone().or(why.map(str::to_owned));
+        Err(NoVolume { views: known.iter().map(|volume| volume.view_as(VolumeState::Refused, "Refused", why(volume))).collect() })
+    };
+    if configs.is_empty() {
+        return none(&volumes.known, None);
+    }
+    let mut config = StoreConfig::new(&assignment.pool, &assignment.name, assignment.uid, configs);
     config.sync_interval = assignment.sync;
     match Store::open(config, Env::real()) {
-        Ok(store) => {
-            for volume in &mut known {
-                volume.ready = volume.refused.is_none();
-            }
-            Ok((Volumes { known }, store))
-        }
-        Err(error) => {
-            let message = error.to_string();
-            let why = |volume: &Known| volume.refused.clone().or_else(|| Some(message.clone()));
-            Err(NoVolume { views: known.iter().map(|volume| volume.refused_view(why(volume))).collect() })
-        }
+        Ok(store) => Ok((volumes, store)),
+        Err(error) => none(&volumes.known, Some(&error.to_string())),
     }
 }
 
 impl Volumes {
+    /// The assignment may have other volumes now.
+    pub(super) fn assign(&mut self, assignment: &Assignment) {
+        for volume in &mut self.known {
+            volume.gone = true;
+        }
+        for plan in &assignment.volumes {
+            match self.known.iter_mut().find(|volume| volume.plan.name == plan.name) {
+                Some(volume) => {
+                    volume.plan = plan.clone();
+                    volume.gone = false;
+                    volume.retry = None;
+                }
+                None => self.known.push(Known::new(&self.parent, plan.clone())),
+            }
+        }
+    }
+
+    /// Somebody at the machine wants a volume to be something else, or wants to know.
+    pub(super) fn ask(&mut self, verb: Verb, name: &str, store: &Arc<Store>) -> Reply {
+        let names = || self.known.iter().map(|volume| volume.plan.name.as_str()).collect::<Vec<_>>().join(", ");
+        let Some(at) = self.known.iter().position(|volume| volume.plan.name == name) else {
+            return Reply::Error(format!("this recorder has no volume {name:?}, only {}", names()));
+        };
+        let stats = store.volumes();
+        let Some(volume) = self.known.get_mut(at) else { return Reply::Error("no volume".to_owned()) };
+        let found = stats.iter().find(|stats| volume.is(stats));
+        match verb {
+            Verb::Drain => volume.wish = Wish::Drain,
+            Verb::Stop => volume.wish = Wish::Stop,
+            Verb::Start => {
+                volume.wish = Wish::Run;
+                volume.retry = None;
+                volume.again = found.is_some_and(|stats| stats.failed.is_some());
+            }
+            Verb::State => {}
+        }
+        if verb != Verb::State {
+            info!(volume = name, ?verb, "asked by a person at the machine");
+        }
+        let busy = volume.change.is_some();
+        let done = match volume.wish {
+            Wish::Run => found.is_some_and(|stats| stats.failed.is_none() && !stats.draining),
+            Wish::Drain => found.is_some_and(|stats| stats.draining && stats.streams == 0),
+            Wish::Stop => found.is_none(),
+        };
+        let state = volume.view(found);
+        Reply::State {
+            state: format!("{:?}", state.state),
+            done: done && !busy,
+            streams: found.map_or(0, |stats| stats.streams),
+            message: state.reason.map(|(_, sentence)| sentence),
+        }
+    }
+
+    /// Brings every volume nearer to what it is to be. Never waits for a disk.
+    pub(super) fn reconcile(&mut self, store: &Arc<Store>, now: Instant) {
+        let stats = store.volumes();
+        for volume in &mut self.known {
+            volume.poll(now);
+            if volume.change.is_none() {
+                let found = stats.iter().find(|stats| volume.is(stats));
+                volume.reconcile(found, store, self.segment_bytes, now);
+            }
+        }
+        self.known.retain(|volume| {
+            let open = stats.iter().any(|stats| volume.is(stats));
+            !volume.gone || open || volume.change.is_some()
+        });
+    }
+
     /// Tells the view how they are.
     pub(super) fn publish(&mut self, store: &Store, view: &View) {
         let stats = store.volumes();
         let mut views = Vec::with_capacity(self.known.len());
         for volume in &mut self.known {
-            let found = stats.iter().find(|stats| stats.dir == volume.folder);
-            let next = match found {
-                None => volume.refused_view(volume.refused.clone()),
-                Some(stats) => volume.open_view(stats),
-            };
+            if volume.problem.is_none() && volume.change.is_none() {
+                // It was among those that the store was opened with.
+                let dir = |stats: &&VolumeStats| stats.volume.is_nil() && stats.dir == volume.folder;
+                volume.problem = stats.iter().find(dir).and_then(|stats| stats.failed.clone());
+            }
+            let next = volume.view(stats.iter().find(|stats| volume.is(stats)));
             volume.ready = next.state == VolumeState::Ready;
             views.push(next);
         }
         view.set_volumes(views);
     }
 
-    /// Folders of those that can be written to.
-    pub(super) fn ready(&self) -> impl Iterator<Item = &Path> {
-        self.known.iter().filter(|volume| volume.ready).map(|volume| volume.folder.as_path())
+    /// Whether any can be written to.
+    pub(super) fn any_ready(&self) -> bool {
+        self.known.iter().any(|volume| volume.ready)
+    }
+
+    /// Writes the assignment's copy to each volume that can be written to, each on a thread of its own: a disk may hang.
+    pub(super) fn keep_copies(&mut self, object: &Recorder) {
+        self.copies.retain(|_, writing| !writing.is_finished());
+        for volume in self.known.iter().filter(|volume| volume.ready) {
+            let folder = volume.folder.clone();
+            if self.copies.contains_key(&folder) {
+                continue;
+            }
+            let (to, object) = (folder.clone(), object.clone());
+            let write = move || {
+                if let Err(error) = write_copy(&to, &object) {
+                    warn!("the assignment's copy could not be written: {error}");
+                }
+            };
+            match std::thread::Builder::new().name("assignment-copy".to_owned()).spawn(write) {
+                Ok(writing) => {
+                    self.copies.insert(folder, writing);
+                }
+                Err(error) => warn!(%error, "the assignment's copy could not be written"),
+            }
+        }
     }
 }
 
 impl Known {
-    fn refused_view(&self, why: Option<String>) -> VolumeView {
+    fn new(parent: &Path, plan: VolumePlan) -> Self {
+        Self {
+            folder: parent.join(&plan.name),
+            budget_bytes: plan.budget_bytes,
+            plan,
+            wish: Wish::Run,
+            gone: false,
+            again: false,
+            problem: None,
+            retry: None,
+            change: None,
+            ready: false,
+        }
+    }
+
+    fn config(&self, segment_bytes: u64) -> VolumeConfig {
+        VolumeConfig {
+            dir: self.folder.clone(),
+            uuid: Some(self.plan.uuid),
+            segment_bytes,
+            budget_bytes: self.plan.budget_bytes,
+        }
+    }
+
+    /// Not made here: where a mount is missing, footage would fill the disk of the machine.
+    fn no_folder(&self) -> Option<String> {
+        let why = "is not there or not a folder; the volume's folder must be made or mounted first";
+        (!self.folder.is_dir()).then(|| format!("{} {why}", self.folder.display()))
+    }
+
+    /// Whether these are the numbers of this volume, open.
+    fn is(&self, stats: &VolumeStats) -> bool {
+        !stats.volume.is_nil() && stats.dir == self.folder
+    }
+
+    /// Takes note of a change that has ended.
+    fn poll(&mut self, now: Instant) {
+        if !self.change.as_ref().is_some_and(JoinHandle::is_finished) {
+            return;
+        }
+        let Some(change) = self.change.take() else { return };
+        self.problem = match change.join() {
+            Ok(Ok(())) => None,
+            Ok(Err(message)) => Some(message),
+            Err(_) => Some("opening or stopping it ended in a panic".to_owned()),
+        };
+        if let Some(message) = &self.problem {
+            warn!(volume = self.plan.name, "{message}");
+            self.retry = now.checked_add(RETRY);
+        }
+    }
+
+    fn reconcile(&mut self, found: Option<&VolumeStats>, store: &Arc<Store>, segment_bytes: u64, now: Instant) {
+        let wish = if self.gone { Wish::Stop } else { self.wish };
+        match found {
+            Some(stats) if wish == Wish::Stop || stats.volume != self.plan.uuid => {
+                let volume = stats.volume;
+                self.begin("stop", store, move |store| store.stop_volume(volume).map_err(|error| error.to_string()));
+            }
+            Some(stats) if self.again || self.budget_bytes != self.plan.budget_bytes => {
+                let (volume, config) = (stats.volume, self.config(segment_bytes));
+                self.again = false;
+                self.budget_bytes = self.plan.budget_bytes;
+                self.begin("restart", store, move |store| {
+                    store.restart_volume(volume, &config).map_err(|error| error.to_string())
+                });
+            }
+            Some(stats) if stats.draining != (wish == Wish::Drain) && stats.failed.is_none() => {
+                let changed = match wish {
+                    Wish::Drain => store.drain_volume(stats.volume),
+                    _ => store.undrain_volume(stats.volume),
+                };
+                if let Err(error) = changed {
+                    warn!(volume = self.plan.name, "{error}");
+                }
+            }
+            Some(_) => {}
+            None if wish == Wish::Stop || self.retry.is_some_and(|at| now < at) => {}
+            None => {
+                self.problem = self.no_folder();
+                if self.problem.is_some() {
+                    self.retry = now.checked_add(RETRY);
+                    return;
+                }
+                let config = self.config(segment_bytes);
+                self.again = false;
+                self.budget_bytes = self.plan.budget_bytes;
+                self.begin("open", store, move |store| store.start_volume(&config).map_err(|error| error.to_string()));
+            }
+        }
+    }
+
+    fn begin(
+        &mut self,
+        what: &'static str,
+        store: &Arc<Store>,
+        change: impl FnOnce(&Store) -> Result<(), String> + Send + 'static,
+    ) {
+        info!(volume = self.plan.name, "{what} the volume");
+        let store = Arc::clone(store);
+        match std::thread::Builder::new().name("volume-change".to_owned()).spawn(move || change(&store)) {
+            Ok(handle) => self.change = Some(handle),
+            Err(error) => self.problem = Some(format!("a thread could not be started: {error}")),
+        }
+    }
+
+    fn view_as(&self, state: VolumeState, word: &'static str, why: Option<String>) -> VolumeView {
         VolumeView {
             name: self.plan.name.clone(),
             uuid: self.plan.uuid,
-            state: VolumeState::Refused,
-            reason: why.map(|message| ("Refused", message)),
+            state,
+            reason: why.map(|message| (word, message)),
             numbers: None,
         }
     }
 
-    fn open_view(&self, stats: &VolumeStats) -> VolumeView {
-        let (state, reason) = match (&stats.failed, &stats.stuck) {
-            // It was never open.
-            (Some(message), _) if stats.volume == Uuid::nil() => {
-                return self.refused_view(Some(message.clone()));
-            }
-            (Some(message), _) => (VolumeState::Failed, Some(("VolumeFailed", message.clone()))),
-            (None, Some(message)) => (VolumeState::Ready, Some(("NoFileToReuse", message.clone()))),
-            (None, None) => (VolumeState::Ready, None),
+    fn view(&self, found: Option<&VolumeStats>) -> VolumeView {
+        let Some(stats) = found else {
+            return match &self.problem {
+                _ if self.change.is_some() => self.view_as(VolumeState::Opening, "Opening", None),
+                _ if self.gone || self.wish == Wish::Stop => {
+                    self.view_as(VolumeState::Stopped, "Stopped", Some("stopped as asked".to_owned()))
+                }
+                Some(problem) => self.view_as(VolumeState::Refused, "Refused", Some(problem.clone())),
+                None => self.view_as(VolumeState::Opening, "Opening", None),
+            };
         };
-        VolumeView { name: self.plan.name.clone(), uuid: self.plan.uuid, state, reason, numbers: Some(numbers(stats)) }
+        let (state, reason) = if let Some(message) = &stats.failed {
+            (VolumeState::Failed, Some(("VolumeFailed", message.clone())))
+        } else if stats.stalled {
+            let message = "the disk does not answer; streams are recorded elsewhere where that is possible, until it does";
+            (VolumeState::Hanging, Some(("DiskHangs", message.to_owned())))
+        } else if stats.draining {
+            let message = "drained as asked: no stream is recorded here where another volume takes it";
+            (VolumeState::Draining, Some(("Drained", message.to_owned())))
+        } else {
+            (VolumeState::Ready, stats.stuck.clone().map(|message| ("NoFileToReuse", message)))
+        };
+        VolumeView { reason, numbers: Some(numbers(stats)), ..self.view_as(state, "", None) }
     }
 }
 

@@ -71,7 +71,8 @@ fn assignment(view: &View) -> Verdict {
 fn healthy(volumes: &[VolumeView]) -> Verdict {
     let bad: Vec<String> = volumes
         .iter()
-        .filter(|volume| volume.state != VolumeState::Ready)
+        // What somebody asked for is no trouble.
+        .filter(|volume| !matches!(volume.state, VolumeState::Ready | VolumeState::Draining | VolumeState::Stopped))
         .map(|volume| {
             let why = volume.reason.as_ref().map_or("it is being opened", |(_, sentence)| sentence);
             format!("{}: {why}", volume.name)
