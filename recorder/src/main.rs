@@ -1,11 +1,14 @@
 //! `framekeeper-recorder`: the command line.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use framekeeper_recorder::run::control::{Verb, command};
 use framekeeper_recorder::run::{RunOptions, run};
 use framekeeper_recorder::{Exit, LogFormat, start_logging, still, supervisor};
 
@@ -24,9 +27,35 @@ const EXIT_STATUS: &str = "Exit status: 0 stopped as asked, 64 wrong command lin
 enum Command {
     /// Record the channels of an assignment until SIGTERM.
     Run(Run),
+    /// Change what the running recorder does with one of its volumes.
+    #[command(subcommand)]
+    Volume(VolumeChange),
     /// Make a JPEG of the coded frames on standard input.
     #[command(hide = true)]
     DecodeStill,
+}
+
+#[derive(Subcommand)]
+enum VolumeChange {
+    /// Record no stream to the volume any more, where another one takes it; its footage stays readable.
+    Drain(VolumeNamed),
+    /// Drain the volume and close it: when this returns, its disk may be taken away.
+    Stop(VolumeNamed),
+    /// Use the volume again, opened anew where it had failed or was stopped.
+    Start(VolumeNamed),
+}
+
+#[derive(Args)]
+struct VolumeNamed {
+    /// Name of the volume in its pool.
+    #[arg(value_name = "NAME")]
+    volume: String,
+    /// Folder in which the running recorder's volumes are: its `--volumes`.
+    #[arg(long, value_name = "DIR")]
+    volumes: PathBuf,
+    /// How long to wait until it is done.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    wait: u64,
 }
 
 #[derive(Args)]
@@ -57,6 +86,7 @@ struct Run {
 fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(Cli { command: Command::Run(arguments) }) => start(arguments),
+        Ok(Cli { command: Command::Volume(change) }) => change_volume(change),
         Ok(Cli { command: Command::DecodeStill }) => still::main(),
         Err(error) => {
             // Help and version are asked for; everything else is a mistake.
@@ -66,6 +96,21 @@ fn main() -> ExitCode {
             exit.into()
         }
     }
+}
+
+fn change_volume(change: VolumeChange) -> ExitCode {
+    let (verb, VolumeNamed { volume, volumes, wait }) = match change {
+        VolumeChange::Drain(named) => (Verb::Drain, named),
+        VolumeChange::Stop(named) => (Verb::Stop, named),
+        VolumeChange::Start(named) => (Verb::Start, named),
+    };
+    let done = command(&volumes, verb, &volume, Duration::from_secs(wait));
+    // Nowhere to tell when even this fails.
+    let _ = match &done {
+        Ok(sentence) => writeln!(std::io::stdout(), "{sentence}"),
+        Err(sentence) => writeln!(std::io::stderr(), "{sentence}"),
+    };
+    ExitCode::from(u8::from(done.is_err()))
 }
 
 fn start(arguments: Run) -> ExitCode {

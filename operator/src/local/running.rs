@@ -155,7 +155,8 @@ impl Running {
     /// Volumes that do not work, each with the reason.
     pub fn bad_volumes(&self) -> Vec<String> {
         let volumes = self.status.iter().flat_map(|status| &status.volumes);
-        let bad = volumes.filter(|volume| matches!(volume.state, VolumeState::Failed | VolumeState::Hanging | VolumeState::Refused));
+        let bad = volumes
+            .filter(|volume| matches!(volume.state, VolumeState::Failed | VolumeState::Hanging | VolumeState::Refused));
         bad.map(|volume| {
             let why = volume.message.as_deref().or(volume.reason.as_deref()).unwrap_or("does not work");
             format!("volume {}: {why}", volume.name)

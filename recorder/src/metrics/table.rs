@@ -29,6 +29,16 @@ pub(super) enum Kind {
 const STREAM: &[&str] = &["namespace", "stream"];
 const STREAM_REASON: &[&str] = &["namespace", "stream", "reason"];
 const VOLUME: &[&str] = &["volume"];
+const VOLUME_STATE: &[&str] = &["volume", "state"];
+const VOLUME_STATES: [(VolumeState, &str); 7] = [
+    (VolumeState::Opening, "Opening"),
+    (VolumeState::Ready, "Ready"),
+    (VolumeState::Failed, "Failed"),
+    (VolumeState::Hanging, "Hanging"),
+    (VolumeState::Draining, "Draining"),
+    (VolumeState::Stopped, "Stopped"),
+    (VolumeState::Refused, "Refused"),
+];
 
 /// Every metric, in the order of the exposition.
 pub(super) const METRICS: &[Metric] = &[
@@ -179,6 +189,22 @@ pub(super) const METRICS: &[Metric] = &[
         samples: |scrape| {
             let value = |volume: &VolumeView| Value::Count(u64::from(volume.state == VolumeState::Ready));
             scrape.volumes.iter().map(|volume| volume_sample(volume, value(volume))).collect()
+        },
+    },
+    Metric {
+        name: "framekeeper_volume_state",
+        unit: None,
+        kind: Kind::Gauge,
+        labels: VOLUME_STATE,
+        help: "1 for the state that the volume is in, as in the status; 0 for the others.",
+        samples: |scrape| {
+            let all = scrape.volumes.iter().flat_map(|volume| {
+                VOLUME_STATES.iter().map(|&(state, word)| Sample {
+                    labels: vec![volume.name.clone(), word.to_owned()],
+                    value: Value::Count(u64::from(volume.state == state)),
+                })
+            });
+            all.collect()
         },
     },
     Metric {

@@ -17,7 +17,6 @@ use framekeeper_crds::{Recorder, VolumeState};
 use framekeeper_store::env::Env;
 use framekeeper_store::{SYNC_BUCKETS_US, Store, StoreConfig, VolumeConfig, VolumeStats};
 use tracing::{info, warn};
-use uuid::Uuid;
 
 use super::control::{Reply, Verb};
 use crate::assignment::{Assignment, VolumePlan, write_copy};
@@ -86,7 +85,9 @@ pub(super) fn open(folder: &Path, assignment: &Assignment) -> Result<(Volumes, S
     let configs: Vec<_> = given.map(|volume| volume.config(segment_bytes)).collect();
     let none = |known: &[Known], why: Option<&str>| {
         let why = |volume: &Known| volume.problem.clone().or(why.map(str::to_owned));
-        Err(NoVolume { views: known.iter().map(|volume| volume.view_as(VolumeState::Refused, "Refused", why(volume))).collect() })
+        Err(NoVolume {
+            views: known.iter().map(|volume| volume.view_as(VolumeState::Refused, "Refused", why(volume))).collect(),
+        })
     };
     if configs.is_empty() {
         return none(&volumes.known, None);
@@ -347,7 +348,8 @@ impl Known {
         let (state, reason) = if let Some(message) = &stats.failed {
             (VolumeState::Failed, Some(("VolumeFailed", message.clone())))
         } else if stats.stalled {
-            let message = "the disk does not answer; streams are recorded elsewhere where that is possible, until it does";
+            let message =
+                "the disk does not answer; streams are recorded elsewhere where that is possible, until it does";
             (VolumeState::Hanging, Some(("DiskHangs", message.to_owned())))
         } else if stats.draining {
             let message = "drained as asked: no stream is recorded here where another volume takes it";

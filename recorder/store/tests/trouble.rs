@@ -329,7 +329,9 @@ fn go_on(store: &Store, writer: &mut StreamWriter, camera: &mut Camera) {
     assert!(start.elapsed() < std::time::Duration::from_millis(200), "a disk is in the way");
 }
 
-fn all_there(store: &Store, camera: &Camera) {
+/// Waits until all is durable, and looks for it.
+fn all_there(site: &Site, store: &Store, camera: &Camera) {
+    site.durables.wait(camera.ident.uid, camera.next_frame);
     let frames = frames_of(&store.reader(), camera);
     let missing: Vec<u64> = (0..camera.next_frame).filter(|n| !frames.contains(n)).collect();
     assert!(missing.is_empty(), "{missing:?}");
@@ -383,7 +385,7 @@ fn a_disk_that_hangs_is_left_and_used_again_when_it_answers() {
         assert_eq!(volume_of(&store, &third), Some(0));
         record(&site, &store, &mut door_writer, &mut door, 3);
         for camera in [&door, &yard, &third] {
-            all_there(&store, camera);
+            all_there(&site, &store, camera);
             let stats = store.stream_stats(camera.ident.uid).unwrap();
             assert!(stats.dropped_frames.iter().all(|(_, frames)| *frames == 0), "{stats:?}");
             assert_eq!(stats.video_frames, camera.next_frame);
@@ -408,7 +410,7 @@ fn closing_does_not_wait_for_a_disk_that_hangs() {
         String::from_utf8(identity).unwrap().contains("\"closed\":true")
     };
     assert_eq!((closed("/v"), closed("/w")), (false, true));
-    all_there(&store, &yard);
+    all_there(&site, &store, &yard);
     faults[0].release();
 }
 
@@ -422,7 +424,7 @@ fn volumes_come_and_go_while_the_others_record() {
     store.drain_volume(first).unwrap();
     record(&site, &store, &mut door_writer, &mut door, 4);
     assert_eq!(volume_of(&store, &door), Some(1));
-    all_there(&store, &door);
+    all_there(&site, &store, &door);
     let sealed = || store.reader().segments(door.ident.uid, ALWAYS.0, ALWAYS.1).unwrap().iter().any(|s| s.sealed);
     eventually("what it leaves behind is sealed", || {
         store.flush_tick();
@@ -451,7 +453,7 @@ fn volumes_come_and_go_while_the_others_record() {
     record(&site, &store, &mut yard_writer, &mut yard, 3);
     eventually("the catalogue is complete", || store.reader().is_complete());
     for camera in [&door, &yard] {
-        all_there(&store, camera);
+        all_there(&site, &store, camera);
         assert!(
             store.reader().coverage(camera.ident.uid, ALWAYS.0, ALWAYS.1).unwrap().iter().all(|run| run.epoch == 1)
         );
@@ -480,7 +482,7 @@ fn a_lone_volume_is_started_again_and_nothing_is_missing() {
     restarting.join().unwrap().unwrap();
     record(&site, &store, &mut writer, &mut camera, 4);
     assert_eq!(store.volumes()[0].files_total, 24);
-    all_there(&store, &camera);
+    all_there(&site, &store, &camera);
     let stats = store.stream_stats(camera.ident.uid).unwrap();
     assert!(stats.dropped_frames.iter().all(|(_, frames)| *frames == 0), "{stats:?}");
     store.close();
