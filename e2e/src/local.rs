@@ -105,7 +105,17 @@ impl System {
     pub fn start_with_env(folder: &Path, plan: &PoolPlan, environment: &[(&str, String)]) -> Result<Self> {
         let manifest = folder.join("pool.yaml");
         fs::write(&manifest, plan.manifest())?;
-        Self::launch(folder, manifest, plan.recorders, environment)
+        Self::launch(folder, manifest, plan.recorders, environment, &[])
+    }
+
+    /// The same, started by another program: `wrapper` is its command line, to which the operator's is added.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn start_under(folder: &Path, plan: &PoolPlan, wrapper: &[&str]) -> Result<Self> {
+        let manifest = folder.join("pool.yaml");
+        fs::write(&manifest, plan.manifest())?;
+        Self::launch(folder, manifest, plan.recorders, &[], wrapper)
     }
 
     /// Starts the operator on a manifest that is there.
@@ -113,13 +123,27 @@ impl System {
     /// # Errors
     /// When it can't be started.
     pub fn start_on(folder: &Path, manifest: PathBuf, recorders: usize) -> Result<Self> {
-        Self::launch(folder, manifest, recorders, &[])
+        Self::launch(folder, manifest, recorders, &[], &[])
     }
 
-    fn launch(folder: &Path, manifest: PathBuf, recorders: usize, environment: &[(&str, String)]) -> Result<Self> {
+    fn launch(
+        folder: &Path,
+        manifest: PathBuf,
+        recorders: usize,
+        environment: &[(&str, String)],
+        wrapper: &[&str],
+    ) -> Result<Self> {
         let data = folder.join("data");
         let base_port = free_ports(recorders)?;
-        let mut command = Command::new(program("framekeeper-operator")?);
+        let operator = program("framekeeper-operator")?;
+        let mut command = match wrapper {
+            [] => Command::new(operator),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(operator);
+                command
+            }
+        };
         command.arg("local").arg(&manifest).arg("--data").arg(&data);
         command.arg("--http-base-port").arg(base_port.to_string());
         command.envs(environment.iter().map(|(name, value)| (name, value)));

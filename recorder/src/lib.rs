@@ -5,6 +5,7 @@
 //!                                     ├ assignment   what to record: a Recorder object, from a file or a volume's copy
 //!                                     ├ channel      one stream: state machine, wall clock, fragments
 //!                                     ├ status       what it says of itself
+//!                                     ├ limits       memory, descriptors: what playback may have
 //!                                     └ http         probes, metrics, channels; serve: the footage
 //! ```
 //! Below: `framekeeper-ingest` (cameras), `framekeeper-store` (disks), `framekeeper-media` (formats).
@@ -14,6 +15,7 @@ mod channel;
 mod clock;
 mod exit;
 mod http;
+mod limits;
 mod logging;
 pub mod metrics;
 pub mod run;

@@ -8,13 +8,15 @@
 //! | `GET /v1/channels` | what each channel does, as JSON |
 
 mod channels;
+pub(crate) mod server;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{RawQuery, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use framekeeper_crds::{RecorderPhase, VolumeState};
@@ -23,8 +25,10 @@ use serde::Serialize;
 use tracing::error;
 
 use crate::clock;
+use crate::limits::Guard;
 use crate::metrics::{ProcessNumbers, Scrape, expose};
 use crate::serve::ServeState;
+use crate::serve::problem::Problem;
 use crate::view::View;
 
 /// What answers are made from.
@@ -34,18 +38,32 @@ pub(crate) struct Sources {
     pub(crate) view: Arc<View>,
     /// What is on disk.
     pub(crate) store: Arc<Store>,
+    /// What may be used.
+    pub(crate) guard: Arc<Guard>,
 }
 
 /// All of it.
 pub(crate) fn router(sources: Sources) -> Router {
     let serve = ServeState::new(sources.store.reader(), PathBuf::from("/proc/self/exe"));
+    let footage = crate::serve::router(serve).layer(from_fn_with_state(Arc::clone(&sources.guard), shed));
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/v1/channels", get(channels::channels))
         .with_state(sources)
-        .merge(crate::serve::router(serve))
+        .merge(footage)
+}
+
+/// When memory may be there again; a guess.
+const RETRY_AFTER_S: u32 = 5;
+
+/// Lets requests for footage through while memory suffices.
+async fn shed(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    if guard.may_play() {
+        return next.run(request).await;
+    }
+    Problem::busy("memory runs short on this recorder, and recording comes first", RETRY_AFTER_S).into_response()
 }
 
 async fn livez(State(sources): State<Sources>) -> Response {
@@ -116,6 +134,7 @@ async fn metrics(State(sources): State<Sources>) -> Response {
         volumes: sources.view.volumes(),
         ticks: sources.view.ticks(),
         process: ProcessNumbers::now(),
+        limits: sources.guard.numbers(),
         restarts: sources.view.restarts,
     };
     match expose(scrape) {

@@ -17,6 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 pub(crate) use process::ProcessNumbers;
 use table::{Kind, METRICS};
 
+use crate::limits::LimitNumbers;
 use crate::view::{ChannelView, VolumeView};
 
 /// Everything that metrics are made from, copied at one moment.
@@ -27,6 +28,7 @@ pub(crate) struct Scrape {
     pub(crate) volumes: Vec<VolumeView>,
     pub(crate) ticks: TickNumbers,
     pub(crate) process: ProcessNumbers,
+    pub(crate) limits: LimitNumbers,
     pub(crate) restarts: u64,
 }
 
@@ -171,6 +173,7 @@ mod tests {
             volumes: Vec::new(),
             ticks: TickNumbers::default(),
             process: ProcessNumbers::default(),
+            limits: LimitNumbers::default(),
             restarts: 3,
         })
         .unwrap();

@@ -12,6 +12,13 @@ pub(crate) struct ProcessNumbers {
 }
 
 impl ProcessNumbers {
+    /// Memory of this process, bytes; cheap enough to ask all the time. 0 where the system does not say.
+    pub(crate) fn resident_bytes() -> u64 {
+        let pages = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        let resident = pages.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
+        resident.saturating_mul(rustix::param::page_size() as u64)
+    }
+
     /// As they are now; 0 where the system does not say.
     pub(crate) fn now() -> Self {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -381,6 +381,46 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Open file descriptors of the recorder's process.",
         samples: |scrape| one(Value::Count(scrape.process.open_fds)),
     },
+    Metric {
+        name: "framekeeper_memory_limit",
+        unit: Some("bytes"),
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Memory that the recorder's control group, or the machine, allows. From 70 % on playback is refused, so that recording goes on.",
+        samples: |scrape| one(Value::Count(scrape.limits.memory_limit_bytes)),
+    },
+    Metric {
+        name: "framekeeper_process_max_fds",
+        unit: None,
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "File descriptors that the recorder's process may open; a tenth is kept for recording.",
+        samples: |scrape| one(Value::Count(scrape.limits.descriptors)),
+    },
+    Metric {
+        name: "framekeeper_http_connections",
+        unit: None,
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Open HTTP connections.",
+        samples: |scrape| one(Value::Count(scrape.limits.open_connections)),
+    },
+    Metric {
+        name: "framekeeper_http_refused_connections",
+        unit: None,
+        kind: Kind::Counter,
+        labels: &[],
+        help: "HTTP connections refused because as many as recording leaves descriptors for were open.",
+        samples: |scrape| one(Value::Count(scrape.limits.refused_connections)),
+    },
+    Metric {
+        name: "framekeeper_playback_refused_requests",
+        unit: None,
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Requests for footage refused because memory ran short.",
+        samples: |scrape| one(Value::Count(scrape.limits.refused_requests)),
+    },
 ];
 
 const CHANNEL_STATES: [(ChannelState, &str); 5] = [

@@ -29,7 +29,8 @@ use tracing::{error, info, warn};
 use crate::assignment::{Assignment, FileWatch, Secrets, Version};
 use crate::exit::Exit;
 use crate::http::{self, Sources};
-use crate::metrics::TickNumbers;
+use crate::limits::{self, Guard};
+use crate::metrics::{ProcessNumbers, TickNumbers};
 use crate::status::StatusFile;
 use crate::view::View;
 use crate::{clock, supervisor};
@@ -100,6 +101,7 @@ pub fn run(options: &RunOptions) -> Exit {
 struct Worker {
     runtime: tokio::runtime::Runtime,
     view: Arc<View>,
+    guard: Arc<Guard>,
     watch: FileWatch,
     assignment: Assignment,
     secrets: Secrets,
@@ -177,17 +179,14 @@ impl Worker {
         let mut secrets = Secrets::new(options.secrets.as_deref());
         channels.apply(&assignment, &mut secrets);
 
-        let sources = Sources { view: Arc::clone(&view), store: Arc::clone(&store) };
+        let guard = Arc::new(guard(&assignment));
+        let sources = Sources { view: Arc::clone(&view), store: Arc::clone(&store), guard: Arc::clone(&guard) };
         let app = http::router(sources);
         let listener = {
             let _inside = runtime.enter();
             tokio::net::TcpListener::from_std(listener).map_err(listen)?
         };
-        runtime.spawn(async move {
-            if let Err(error) = axum::serve(listener, app).await {
-                error!(%error, "the HTTP server ended");
-            }
-        });
+        runtime.spawn(http::server::serve(listener, app, Arc::clone(&guard)));
         view.set_phase(RecorderPhase::Ready);
         info!(address = %http, "listening");
         let questions = control::listen(&options.volumes)
@@ -197,6 +196,7 @@ impl Worker {
         let worker = Self {
             runtime,
             view,
+            guard,
             watch,
             assignment,
             secrets,
@@ -250,6 +250,7 @@ impl Worker {
             let _ = question.reply.try_send(self.volumes.ask(question.verb, &question.volume, &self.store));
         }
         self.volumes.reconcile(&self.store, Instant::now());
+        self.guard.look(ProcessNumbers::resident_bytes());
         self.channels.look(&mut self.secrets);
         self.view.set_ticks(self.channels.ticks());
         self.volumes.publish(&self.store, &self.view);
@@ -301,6 +302,19 @@ impl Worker {
         self.runtime.shutdown_background();
         info!("stopped");
     }
+}
+
+/// The limits of this process, its descriptors raised as far as they go.
+fn guard(assignment: &Assignment) -> Guard {
+    let slots = &assignment.object.spec.slots;
+    let channels = slots.normal.saturating_add(slots.reserved) as usize;
+    let descriptors = limits::raise_descriptors().unwrap_or_else(|error| {
+        warn!(%error, "the limit of open files could not be raised");
+        0
+    });
+    let (memory_limit_bytes, connections) = (limits::memory_limit(), limits::connections(descriptors, channels));
+    info!(memory_limit_bytes, descriptors, connections, "limits");
+    Guard::new(memory_limit_bytes, descriptors, connections)
 }
 
 fn tell(status: &mut StatusFile, assignment: &Assignment, view: &View, http: SocketAddr) {
