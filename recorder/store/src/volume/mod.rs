@@ -32,6 +32,7 @@ use crate::identity::Identity;
 use crate::lock;
 use crate::manifest::{Hold, Record};
 use crate::manifest_log::{ManifestLog, Position};
+use crate::names;
 use crate::segment::live::LiveSegment;
 use crate::stats::{VolumeCounters, VolumeStats};
 use crate::stream::{Latch, Mark, StreamState};
@@ -81,6 +82,8 @@ pub(crate) struct Volume {
     pub(crate) wake_writer: Signal,
     pub(crate) wake_sync: Signal,
     pub(crate) wake_keeper: Signal,
+    /// What was noted as written by then (monotonic µs) is durable.
+    pub(crate) synced_us: AtomicU64,
     pub(crate) _lock: Box<dyn Lock>,
 }
 
@@ -137,7 +140,10 @@ pub(crate) struct Dirty {
     pub(crate) manifest: bool,
     /// How far streams were written, by their UIDs.
     pub(crate) marks: HashMap<Uuid, (Arc<StreamState>, Mark)>,
+    /// Their index is written.
     pub(crate) seals: Vec<Arc<LiveSegment>>,
+    /// They say themselves that they are sealed; the manifest says so once that is durable.
+    pub(crate) sealed: Vec<Arc<LiveSegment>>,
     pub(crate) latches: Vec<Arc<Latch>>,
     /// Monotonic time of the oldest write in here.
     pub(crate) since_us: Option<u64>,
@@ -237,6 +243,16 @@ impl Volume {
         self.wrote(|dirty| dirty.manifest = true);
         self.wake_keeper.notify();
         Ok(())
+    }
+
+    /// A file was moved into `retired/`: once that is durable, it may be emptied. Emptied before, a loss of power could leave an empty
+    /// file where the manifest, or the folder, still has a segment.
+    pub(crate) fn retired(&self, file_number: u64) {
+        self.wrote(|dirty| {
+            dirty.folders.insert(PathBuf::from(names::RETIRED));
+        });
+        // Behind all notes: a sync that began later covers them.
+        lock(&self.pool).retire(file_number, self.env.clock.monotonic_us());
     }
 
     /// Another file could be made, or there was no room for it.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use framekeeper_media::WallTime;
@@ -44,6 +44,9 @@ pub(crate) struct Later {
     pub(crate) replay_from: Position,
     pub(crate) replay_to: Position,
     pub(crate) scan: Option<Newest>,
+    /// Files with footage, as far as they could be counted so soon, and those of them that are not sealed.
+    pub(crate) counted: u64,
+    pub(crate) unsealed: u64,
 }
 
 /// Which files of each stream are looked at.
@@ -143,7 +146,9 @@ pub(crate) fn open(at: usize, store: &StoreConfig, config: &VolumeConfig, env: &
     let missing_bytes = total.saturating_sub(made).saturating_mul(config.segment_bytes);
     let needed_bytes = missing_bytes.saturating_add(total.saturating_mul(BOOKKEEPING_BYTES_A_FILE));
     let free_bytes = folder.space().map_err(io("ask for free space"))?.free_bytes;
-    if needed_bytes > free_bytes {
+    // After a crash the catalogue lacks the last minute's segments: files that are there would be taken for missing.
+    let counted_well = closed_in_order || !scanned;
+    if needed_bytes > free_bytes && counted_well {
         return Err(OpenError::NoSpace {
             dir: dir.clone(),
             have: made,
@@ -204,22 +209,25 @@ pub(crate) fn open(at: usize, store: &StoreConfig, config: &VolumeConfig, env: &
         wake_writer: Signal::default(),
         wake_sync: Signal::default(),
         wake_keeper: Signal::default(),
+        synced_us: AtomicU64::new(0),
         _lock: lock_guard,
     });
     for number in retired {
-        // Since long ago: nobody reads it.
-        lock(&volume.pool).retire(number, 0);
+        volume.retired(number);
     }
     let deadline_us =
         env.clock.monotonic_us().saturating_add(u64::try_from(store.recovery_budget.as_micros()).unwrap_or(u64::MAX));
     let (slots, streams) = recover(&volume, &newest, closed_in_order, deadline_us).map_err(io("recover segments"))?;
-    if scanned {
+    let unsealed = lock(&volume.live).values().map(|l| l.len() as u64).sum::<u64>();
+    let counted = if scanned {
         // Now it is known which of the newest files the catalogue lacks.
-        let unsealed = lock(&volume.live).values().map(|l| l.len() as u64).sum::<u64>();
         let mut pool = lock(&volume.pool);
         let (_, _, free, retired) = pool.numbers();
         pool.set_made(free + retired + sealed_files + unsealed);
-    }
+        sealed_files + unsealed
+    } else {
+        in_use
+    };
     first_files(&volume).map_err(io("make segment files"))?;
     let scan = if !scanned {
         Some(ALL)
@@ -228,7 +236,7 @@ pub(crate) fn open(at: usize, store: &StoreConfig, config: &VolumeConfig, env: &
     } else {
         Some(LATELY)
     };
-    Ok(Opened { volume, slots, streams, later: Later { replay_from, replay_to, scan }, batch })
+    Ok(Opened { volume, slots, streams, later: Later { replay_from, replay_to, scan, counted, unsealed }, batch })
 }
 
 /// What segment files are written with.
@@ -251,8 +259,15 @@ fn first_files(volume: &Volume) -> io::Result<()> {
     while lock(&volume.pool).numbers().2 < FIRST_FILES {
         let number = lock(&volume.pool).next_new();
         let Some(number) = number else { break };
-        pool::make(volume.folder.as_ref(), number, volume.segment_bytes)?;
-        lock(&volume.pool).give(number);
+        match pool::make(volume.folder.as_ref(), number, volume.segment_bytes) {
+            Ok(_) => lock(&volume.pool).give(number),
+            Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+                // The keeper counts better, and says so when there really is no room.
+                lock(&volume.pool).not_made();
+                break;
+            }
+            Err(e) => return Err(e),
+        }
     }
     volume.wrote(|dirty| {
         dirty.folders.insert(PathBuf::from(names::POOL));
@@ -390,7 +405,7 @@ pub(crate) fn recovered(
     let segment = &head.segment;
     if walked.found.first().is_none() {
         volume.folder.rename(path, &names::numbered(names::RETIRED, segment.file_number))?;
-        lock(&volume.pool).retire(segment.file_number, 0);
+        volume.retired(segment.file_number);
         return Ok(None);
     }
     let rest = segment.file_size.saturating_sub(walked.end);

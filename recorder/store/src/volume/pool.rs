@@ -67,9 +67,14 @@ impl Pool {
         self.full = full;
     }
 
-    /// There turned out to be more files, or fewer.
+    /// So many files exist.
     pub(crate) fn set_made(&mut self, made: u64) {
         self.made = made;
+    }
+
+    /// Where `counted` files were counted when the volume was opened, there were `really`.
+    pub(crate) fn recount(&mut self, counted: u64, really: u64) {
+        self.made = self.made.saturating_add(really).saturating_sub(counted);
     }
 
     pub(crate) fn give(&mut self, file_number: u64) {
@@ -92,6 +97,11 @@ impl Pool {
 
     pub(crate) fn retire(&mut self, file_number: u64, now_us: u64) {
         self.retired.push((file_number, now_us));
+    }
+
+    /// Something more belongs to the retirement of a file.
+    pub(crate) fn retired_again(&mut self, file_number: u64, now_us: u64) {
+        self.retired.iter_mut().filter(|(number, _)| *number == file_number).for_each(|(_, since)| *since = now_us);
     }
 
     pub(crate) fn retired(&self) -> Vec<(u64, u64)> {

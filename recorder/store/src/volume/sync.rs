@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use framekeeper_media::boxes::segment::{SEALED_PART_OFFSET, Sealed};
@@ -52,13 +53,14 @@ impl Syncer {
 
     /// Syncs what was written so far; whether there was anything.
     pub(crate) fn once(&self) -> bool {
+        let noted_us = self.volume.env.clock.monotonic_us();
         let dirty = std::mem::take(&mut *crate::lock(&self.volume.dirty));
         let Some(since_us) = dirty.since_us else { return false };
         self.volume.pending.sync(Some(since_us));
         let result = if self.volume.has_failed() {
             Err(io::Error::other("the volume has failed before"))
         } else {
-            self.sync(&dirty)
+            self.sync(&dirty, noted_us)
         };
         match result {
             Ok(()) => dirty.latches.iter().for_each(|latch| latch.open()),
@@ -69,7 +71,7 @@ impl Syncer {
         true
     }
 
-    fn sync(&self, dirty: &Dirty) -> io::Result<()> {
+    fn sync(&self, dirty: &Dirty, noted_us: u64) -> io::Result<()> {
         let clock = &self.volume.env.clock;
         let start = clock.monotonic_us();
         self.volume.sync(dirty)?;
@@ -80,7 +82,12 @@ impl Syncer {
                 observer.call(stream.ident.uid, durable);
             }
         }
-        dirty.seals.iter().try_for_each(|live| self.seal(live))
+        self.volume.synced_us.store(noted_us, Ordering::Release);
+        if crate::lock(&self.volume.pool).numbers().3 > 0 {
+            self.volume.wake_keeper.notify();
+        }
+        dirty.seals.iter().try_for_each(|live| self.seal(live))?;
+        dirty.sealed.iter().try_for_each(|live| self.record(live))
     }
 
     /// The index of a segment is durable: now the segment may say that it is sealed.
@@ -94,7 +101,17 @@ impl Syncer {
         self.volume.counters.sealed.add(1);
         self.volume.wrote(|dirty| {
             dirty.files.insert(fixed.file_number, fixed.file.clone());
+            dirty.sealed.push(live.clone());
         });
-        self.volume.record(Record::Sealed(record), Some(live.clone()))
+        Ok(())
+    }
+
+    /// That a segment is sealed is durable in itself: now the manifest may say so. Said before, a loss of power could leave a manifest
+    /// that names a seal which its file lacks.
+    fn record(&self, live: &Arc<LiveSegment>) -> io::Result<()> {
+        match live.record() {
+            Some(record) => self.volume.record(Record::Sealed(record), Some(live.clone())),
+            None => Ok(()),
+        }
     }
 }

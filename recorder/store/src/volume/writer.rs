@@ -767,8 +767,7 @@ impl Volume {
         let whole = self.folder.open(&path, false)?.size()? == self.segment_bytes;
         if whole {
             self.folder.rename(&path, &names::numbered(names::RETIRED, number))?;
-            crate::lock(&self.pool).retire(number, 0);
-            self.wake_keeper.notify();
+            self.retired(number);
         } else {
             self.folder.remove(&path)?;
             crate::lock(&self.pool).not_made();
