@@ -49,6 +49,7 @@ GAP_REASONS = {
     16: "handback",
     17: "codec parameters changed",
     18: "source changed by its owner",
+    19: "footage is damaged",
     255: "unknown",
 }
 
@@ -564,7 +565,7 @@ def read_manifest(path, problems):
 
 def read_record(p):
     kind, version = p[0], p[1]
-    if version != 1 or kind not in (1, 2, 3, 4):
+    if version != 1 or kind not in (1, 2, 3, 4, 5, 6):
         return {"kind": "unknown", "number": kind, "version": version}
     if kind == 2:
         return {"kind": "retired", "file": u64(p, 8), "nonce": u64(p, 16)}
@@ -572,6 +573,11 @@ def read_record(p):
         return {"kind": "hold", "hold": uid(p, 8), "stream": uid(p, 24), "from": i64(p, 40), "to": i64(p, 48)}
     if kind == 4:
         return {"kind": "hold released", "hold": uid(p, 8)}
+    if kind == 5:
+        return {"kind": "damaged", "file": u64(p, 8), "nonce": u64(p, 16), "stream": uid(p, 24), "run": uid(p, 40),
+                "begin": u64(p, 56), "end": u64(p, 64), "from": i64(p, 72), "to": i64(p, 80), "frames": u32(p, 88)}
+    if kind == 6:
+        return {"kind": "checked", "file": u64(p, 8), "nonce": u64(p, 16), "at": i64(p, 24), "blake3": p[32:64].hex()}
     record = {
         "kind": "sealed", "fragments": u32(p, 4), "file": u64(p, 8), "nonce": u64(p, 16), "stream": uid(p, 24), "segment": u64(p, 40),
         "init": u64(p, 48), "first_wall": i64(p, 56), "last_wall": i64(p, 64), "index": u64(p, 72),

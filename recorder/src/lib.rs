@@ -24,6 +24,7 @@ mod status;
 pub mod still;
 pub mod supervisor;
 mod view;
+pub mod volume_cmd;
 
 pub use exit::Exit;
 pub use logging::{LogFormat, start as start_logging};

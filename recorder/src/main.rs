@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use framekeeper_recorder::run::control::{Verb, command};
 use framekeeper_recorder::run::{RunOptions, run};
+use framekeeper_recorder::volume_cmd::{self, VolumeCommand};
 use framekeeper_recorder::{Exit, LogFormat, start_logging, still, supervisor};
 
 /// Records cameras to plain MP4 files, and serves what it recorded.
@@ -27,7 +28,7 @@ const EXIT_STATUS: &str = "Exit status: 0 stopped as asked, 64 wrong command lin
 enum Command {
     /// Record the channels of an assignment until SIGTERM.
     Run(Run),
-    /// Change what the running recorder does with one of its volumes.
+    /// Look at recorded footage, check, repair and export it, with no recorder; or change what a running recorder does with a volume.
     #[command(subcommand)]
     Volume(VolumeChange),
     /// Make a JPEG of the coded frames on standard input.
@@ -43,6 +44,8 @@ enum VolumeChange {
     Stop(VolumeNamed),
     /// Use the volume again, opened anew where it had failed or was stopped.
     Start(VolumeNamed),
+    #[command(flatten)]
+    Footage(VolumeCommand),
 }
 
 #[derive(Args)]
@@ -89,11 +92,14 @@ fn main() -> ExitCode {
         Ok(Cli { command: Command::Volume(change) }) => change_volume(change),
         Ok(Cli { command: Command::DecodeStill }) => still::main(),
         Err(error) => {
-            // Help and version are asked for; everything else is a mistake.
-            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
             // Nowhere to tell when even this fails.
             let _ = error.print();
-            exit.into()
+            // Help and version are asked for; everything else is a mistake.
+            if !error.use_stderr() {
+                return Exit::Ok.into();
+            }
+            let is_volume = std::env::args_os().nth(1).is_some_and(|word| word == "volume");
+            if is_volume { volume_cmd::CANNOT.into() } else { Exit::Usage.into() }
         }
     }
 }
@@ -103,6 +109,7 @@ fn change_volume(change: VolumeChange) -> ExitCode {
         VolumeChange::Drain(named) => (Verb::Drain, named),
         VolumeChange::Stop(named) => (Verb::Stop, named),
         VolumeChange::Start(named) => (Verb::Start, named),
+        VolumeChange::Footage(command) => return volume_cmd::run(&command),
     };
     let done = command(&volumes, verb, &volume, Duration::from_secs(wait));
     // Nowhere to tell when even this fails.

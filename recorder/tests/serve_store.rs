@@ -6,98 +6,22 @@
     reason = "tests fail by panicking, in their helpers too"
 )]
 
+#[path = "serve_footage/recorded.rs"]
+mod recorded;
 mod serve_footage;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use framekeeper_media::aac::AacParameters;
-use framekeeper_media::h264::H264Parameters;
-use framekeeper_media::init::InitSegment;
-use framekeeper_media::{FrameFlags, FrameIdentity, MediaTime, WallTime};
+use framekeeper_media::WallTime;
 use framekeeper_recorder::serve::clip::file::ClipFile;
 use framekeeper_recorder::serve::clip::layout::Layout;
 use framekeeper_recorder::serve::clip::plan::{Gaps, Request, plan};
 use framekeeper_recorder::serve::footage::Footage;
 use framekeeper_recorder::serve::stored::Stored;
-use framekeeper_store::env::Env;
-use framekeeper_store::{
-    AudioFrame, Fragment, GapReason, PlanVersion, RunStart, Store, StoreConfig, StreamIdent, VideoFrame, VolumeConfig,
-};
+use framekeeper_store::{GapReason, StreamIdent};
+use recorded::{open, record};
 use serve_footage::*;
 use uuid::Uuid;
-
-const AUDIO_ZERO: i64 = 55_000_000;
-const VIDEO_ZERO: i64 = 99_000_000_000;
-
-fn open(folder: &tempfile::TempDir) -> Store {
-    let volume =
-        VolumeConfig { dir: folder.path().to_owned(), uuid: None, segment_bytes: 1 << 20, budget_bytes: 32 << 20 };
-    let recorder = Uuid::from_u128(9);
-    Store::open(StoreConfig::new("default/main", "main-recorder-0", recorder, vec![volume]), Env::real()).unwrap()
-}
-
-fn init(source: &Source) -> Arc<InitSegment> {
-    let at = source.init.windows(4).position(|window| window == b"avcC").unwrap();
-    let length = u32::from_be_bytes(source.init[at - 4..at].try_into().unwrap()) as usize;
-    let video = H264Parameters::from_avcc(&source.init[at + 4..at - 4 + length]).unwrap();
-    // AAC-LC, 48 kHz, mono.
-    let audio = AacParameters::from_audio_specific_config(&[0x11, 0x88]).unwrap();
-    Arc::new(InitSegment::new(&video, Some(&audio)))
-}
-
-/// Records frames of a source as one run, a fragment of up to 12 frames at a time.
-fn record(store: &Store, ident: &StreamIdent, spec: &RunSpec<'_>) {
-    let source = spec.source;
-    let wall = |pts: i64| WallTime(spec.wall_us + (pts as i128 * 100).div_euclid(9) as i64);
-    let mut writer = store.stream(ident.clone()).unwrap();
-    writer.begin_run(RunStart {
-        run: Uuid::new_v4(),
-        epoch: 1,
-        rank: 0,
-        plan_version: PlanVersion { term: 1, sequence: 1 },
-        gap: Some(spec.gap),
-        init: init(source),
-        audio_timescale: 48_000,
-        sender_report: None,
-    });
-    let frames = &source.video[spec.frames.clone()];
-    let heard_at = |frame: &Coded| frame.pts * 90_000 / source.audio_rate;
-    let first_pts = frames.iter().map(|frame| frame.pts).min().unwrap();
-    let mut audio = source.audio.iter().filter(|frame| heard_at(frame) >= first_pts).peekable();
-    let mut rest = frames;
-    while !rest.is_empty() {
-        let next_key = rest[1..].iter().position(|frame| frame.key).map_or(rest.len(), |at| at + 1);
-        let (now, then) = rest.split_at(next_key.min(12));
-        rest = then;
-        let until = now.last().unwrap().dts - 9_000;
-        let mut fragment = Fragment {
-            begins_random_access: now[0].key,
-            av_sync: Some((MediaTime(AUDIO_ZERO), MediaTime(VIDEO_ZERO))),
-            ..Fragment::default()
-        };
-        fragment.video.extend(now.iter().map(|frame| VideoFrame {
-            data: Bytes::copy_from_slice(&frame.data),
-            pts: MediaTime(VIDEO_ZERO + frame.pts),
-            dts: MediaTime(VIDEO_ZERO + frame.dts),
-            duration: frame.duration as u32,
-            wall: wall(frame.pts),
-            identity: FrameIdentity(frame.data.len() as u64),
-            flags: FrameFlags(if frame.key { 3 } else { 0 }),
-        }));
-        while let Some(frame) = audio.next_if(|frame| heard_at(frame) < until) {
-            fragment.audio.push(AudioFrame {
-                data: Bytes::copy_from_slice(&frame.data),
-                pts: MediaTime(AUDIO_ZERO + frame.pts),
-                duration: frame.duration as u32,
-                wall: wall(heard_at(frame)),
-            });
-        }
-        let _ = writer.append(fragment);
-        store.flush_tick();
-    }
-    writer.finish();
-}
 
 /// The clip's frames, and how far each is from its time, in seconds, at most.
 fn clip(footage: &Arc<Stored>, stream: Uuid, from_us: i64, to_us: i64) -> (Vec<String>, Vec<f64>, Vec<f64>) {
@@ -144,7 +68,7 @@ fn footage_of_a_real_store() {
     };
     let second = RunSpec { frames: 300..500, wall_us: START + 7 * S, gap: GapReason::SessionEnded, ..first };
 
-    let store = open(&folder);
+    let store = open(folder.path());
     record(&store, &ident, &first);
     let footage = Arc::new(Stored::new(store.reader()));
     assert_eq!(footage.find("default", "door").unwrap(), Some(ident.uid));
@@ -157,7 +81,7 @@ fn footage_of_a_real_store() {
     store.close();
     drop(store);
 
-    let store = open(&folder);
+    let store = open(folder.path());
     record(&store, &ident, &second);
     let footage = Arc::new(Stored::new(store.reader()));
     let runs = footage.coverage(ident.uid, WallTime(0), WallTime(i64::MAX)).unwrap();

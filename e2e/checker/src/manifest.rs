@@ -33,6 +33,10 @@ pub enum Record {
     Retired(u64, u64),
     /// Footage is held, or released.
     Hold,
+    /// A damaged range; what it says is the recorder's to know.
+    Damaged,
+    /// A file that was read as a whole.
+    Checked,
 }
 
 /// The records, and what is wrong with the file.
@@ -87,6 +91,8 @@ fn read_payload(p: Bytes<'_>) -> Result<Record, Broken> {
         2 => (Record::Retired(p.u64(8)?, p.u64(16)?), 24),
         3 => (Record::Hold, 56),
         4 => (Record::Hold, 24),
+        5 => (Record::Damaged, 96),
+        6 => (Record::Checked, 64),
         _ => return Err(Broken::new(0, format!("record of kind {kind}"))),
     };
     if end != p.len() {

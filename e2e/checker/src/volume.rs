@@ -224,7 +224,7 @@ impl Volume {
                 Record::Retired(file, nonce) => {
                     gone.insert((file, nonce));
                 }
-                Record::Hold => {}
+                Record::Hold | Record::Damaged | Record::Checked => {}
             }
         }
         let mut wrong = Vec::new();

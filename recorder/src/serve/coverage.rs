@@ -1,10 +1,11 @@
 //! `coverage`: which runs of a stream are held here, and why there are gaps between them.
 
 use framekeeper_media::WallTime;
+use framekeeper_store::GapReason;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::footage::{Footage, FootageError, Run};
+use super::footage::{Footage, FootageError, Hole, Run};
 use super::problem::{Nearest, Span};
 use super::query::format_time;
 
@@ -14,27 +15,27 @@ pub struct Coverage {
     namespace: String,
     name: String,
     stream: Uuid,
-    runs: Vec<RunView>,
-    gaps: Vec<Gap>,
+    pub(crate) runs: Vec<RunView>,
+    pub(crate) gaps: Vec<Gap>,
 }
 
 #[derive(Debug, Serialize)]
-struct RunView {
-    run: Uuid,
+pub(crate) struct RunView {
+    pub(crate) run: Uuid,
     recorder: Uuid,
     epoch: u64,
     rank: u32,
-    from: String,
-    to: String,
-    frames: u64,
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) frames: u64,
     active: bool,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct Gap {
-    from: String,
-    to: String,
-    reason: &'static str,
+pub(crate) struct Gap {
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) reason: &'static str,
 }
 
 /// Gaps that are shorter are rounding, not missing footage: times are given in milliseconds.
@@ -52,7 +53,8 @@ pub fn coverage(
 ) -> Result<Coverage, FootageError> {
     let mut runs = footage.coverage(stream, from, to)?;
     runs.sort_by_key(|run| (run.from, run.epoch, run.rank));
-    let mut gaps = gaps(&runs);
+    let holes = footage.damage(stream)?;
+    let mut gaps = gaps(&runs, &holes);
     if runs.is_empty()
         && let Some(next) = footage.coverage(stream, to, WallTime(i64::MAX))?.first()
     {
@@ -81,14 +83,25 @@ fn view(run: &Run) -> RunView {
     }
 }
 
-/// The gaps between runs that are in order of their beginning, and the one before the first of them.
-fn gaps(runs: &[Run]) -> Vec<(WallTime, WallTime, &'static str)> {
+/// The gaps between runs that are in order of their beginning, the one before the first of them, and what is damaged.
+fn gaps(runs: &[Run], holes: &[Hole]) -> Vec<(WallTime, WallTime, &'static str)> {
     let mut covered_until = runs.first().and_then(|run| run.previous_end);
     let mut found = Vec::new();
     for run in runs {
-        found.extend(gap(run, covered_until));
+        // What is damaged has been recorded: the gap of another reason begins behind it.
+        let damaged = holes.iter().filter(|hole| Some(hole.from) <= covered_until && hole.to <= run.from);
+        covered_until = covered_until.max(covered_until.and(damaged.map(|hole| hole.to).max()));
+        if run.gap != GapReason::Damaged {
+            found.extend(gap(run, covered_until));
+        }
         covered_until = covered_until.max(Some(run.to));
     }
+    let damaged = holes.iter().filter(|hole| hole.to.0 - hole.from.0 >= SHORTEST_GAP_US);
+    // Another copy may have what is lost here.
+    let lost = damaged.filter(|hole| !runs.iter().any(|run| run.from <= hole.from && hole.to <= run.to));
+    found.extend(lost.map(|hole| (hole.from, hole.to, GapReason::Damaged.as_str())));
+    found.sort_by_key(|(from, to, _)| (*from, *to));
+    found.dedup();
     found
 }
 
@@ -111,8 +124,6 @@ pub fn nearest(footage: &dyn Footage, stream: Uuid, from: WallTime, to: WallTime
 
 #[cfg(test)]
 mod tests {
-    use framekeeper_store::GapReason;
-
     use super::*;
 
     fn run(from_s: i64, to_s: i64, gap: GapReason) -> Run {
@@ -139,21 +150,41 @@ mod tests {
             run(9, 12, GapReason::Takeover),
             run(20, 30, GapReason::Silence),
         ];
-        assert_eq!(gaps(&runs), [(WallTime(12_000_000), WallTime(20_000_000), "Silence")]);
+        assert_eq!(gaps(&runs, &[]), [(WallTime(12_000_000), WallTime(20_000_000), "Silence")]);
     }
 
     #[test]
     fn the_gap_before_the_first_run_counts_where_it_is_known() {
         let mut later = run(20, 30, GapReason::RecorderCrashed);
-        assert!(gaps(std::slice::from_ref(&later)).is_empty());
+        assert!(gaps(std::slice::from_ref(&later), &[]).is_empty());
         later.previous_end = Some(WallTime(12_000_000));
-        assert_eq!(gaps(&[later])[0].2, "RecorderCrashed");
+        assert_eq!(gaps(&[later], &[])[0].2, "RecorderCrashed");
+    }
+
+    #[test]
+    fn damage_is_a_gap_of_its_own() {
+        let hole = |from: i64, to: i64| Hole {
+            run: Uuid::nil(),
+            from: WallTime(from * 1_000_000),
+            to: WallTime(to * 1_000_000),
+            bytes: 0..1,
+            video_frames: 1,
+        };
+        let seconds = |runs: &[Run], holes: &[Hole]| -> Vec<(i64, i64, &str)> {
+            gaps(runs, holes).iter().map(|(from, to, why)| (from.0 / 1_000_000, to.0 / 1_000_000, *why)).collect()
+        };
+        let runs = [run(0, 10, GapReason::FirstRun), run(12, 20, GapReason::Damaged), run(30, 40, GapReason::Silence)];
+        let holes = [hole(10, 12), hole(20, 22), hole(39, 40)];
+        let expected = [(10, 12, "Damaged"), (20, 22, "Damaged"), (22, 30, "Silence")];
+        assert_eq!(seconds(&runs, &holes[..2]), expected);
+        // The end of the last run is lost.
+        assert_eq!(seconds(&runs[2..], &[hole(40, 45)]), [(40, 45, "Damaged")]);
     }
 
     #[test]
     fn rounding_is_no_gap() {
         let mut second = run(10, 20, GapReason::Unknown);
         second.from = WallTime(10_000_900);
-        assert!(gaps(&[run(0, 10, GapReason::FirstRun), second]).is_empty());
+        assert!(gaps(&[run(0, 10, GapReason::FirstRun), second], &[]).is_empty());
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use framekeeper_media::{FrameFlags, WallTime};
+pub use framekeeper_store::damage::Hole;
 pub use framekeeper_store::{RunInfo as Run, SegmentCounts as Counts, SegmentInfo as Segment};
 use uuid::Uuid;
 
@@ -152,6 +153,13 @@ pub trait Footage: Send + Sync + 'static {
     /// # Errors
     /// When it is gone or cannot be read; `buf` is worthless then.
     fn read_at(&self, segment: &Segment, offset: u64, buf: &mut [u8]) -> Result<(), FootageError>;
+    /// What of a stream is known to be damaged, and left out of everything else here.
+    ///
+    /// # Errors
+    /// When the catalogue cannot be read.
+    fn damage(&self, _stream: Uuid) -> Result<Vec<Hole>, FootageError> {
+        Ok(Vec::new())
+    }
     /// Asks that these segments stay as they are for up to a minute.
     fn lease(&self, segments: &[Segment]) -> Box<dyn Lease>;
     /// Of the run that is being recorded, frames before this wall time are safe on disk. `None`: all that there is is safe.

@@ -18,6 +18,7 @@ mod frame;
 pub mod problem;
 pub mod query;
 pub mod range;
+pub(crate) mod segment_frames;
 pub mod stored;
 mod stream;
 

@@ -94,7 +94,7 @@ impl Query {
 }
 
 /// An RFC 3339 time. A `+` of its offset that was not percent-encoded, and so arrived as a space, is understood.
-fn parse_time(text: &str) -> Option<WallTime> {
+pub(crate) fn parse_time(text: &str) -> Option<WallTime> {
     let timestamp: Timestamp = match text.parse() {
         Ok(timestamp) => timestamp,
         Err(_) => {

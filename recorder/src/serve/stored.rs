@@ -4,14 +4,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use framekeeper_media::WallTime;
-use framekeeper_media::boxes::index::{EntryKind, IndexEntry, SegmentIndex};
 use framekeeper_media::boxes::run::{RUN_BOX_LENGTH, RunBox};
 use framekeeper_store::{ReadError, Reader};
 use uuid::Uuid;
 
-use super::footage::{
-    AudioEntry, Footage, FootageError, Init, Lease, Run, RunPart, Segment, SegmentFrames, VideoEntry,
-};
+use super::footage::{Footage, FootageError, Init, Lease, Run, Segment, SegmentFrames};
+use super::segment_frames::frames;
 
 /// Frames of segments kept in memory, in bytes: an hour of a camera at 4 Mbit/s with audio takes about 10 MB.
 const CACHE_BYTES: usize = 48 << 20;
@@ -105,7 +103,7 @@ impl Footage for Stored {
                 .map_err(|error| FootageError::Broken(format!("{}: run box: {error}", segment.path.display())))
         });
         let run_boxes = run_boxes.collect::<Result<Vec<_>, _>>()?;
-        let frames = Arc::new(frames(&index, &run_boxes));
+        let frames = Arc::new(frames(&index, &run_boxes, &[], &[]));
         self.remember(key, &frames);
         Ok(frames)
     }
@@ -128,132 +126,5 @@ impl Footage for Stored {
     fn durable_until(&self, stream: Uuid) -> Option<WallTime> {
         // The store names the newest frame that is safe; this is the first instant behind it.
         self.reader.durable_until(stream).map(|newest| newest.saturating_add_us(1))
-    }
-}
-
-/// The frames of an index, run by run.
-fn frames(index: &SegmentIndex, run_boxes: &[RunBox]) -> SegmentFrames {
-    let mut frames = SegmentFrames {
-        video: Vec::with_capacity(index.totals.video_frames as usize),
-        audio: Vec::with_capacity(index.audio_sizes.len()),
-        ..SegmentFrames::default()
-    };
-    for (run, run_box) in index.runs.iter().zip(run_boxes) {
-        let (video, audio) = (frames.video.len() as u32, frames.audio.len() as u32);
-        let entries = run.first_entry as usize..(run.first_entry as usize).saturating_add(run.entries as usize);
-        for entry in index.entries.get(entries).unwrap_or_default() {
-            if entry.first_of_fragment {
-                close_fragment(&mut frames);
-            }
-            add(&mut frames, index, entry);
-        }
-        close_fragment(&mut frames);
-        frames.runs.push(RunPart {
-            run: run_box.run,
-            video_offset: run_box.video_offset,
-            video: video..frames.video.len() as u32,
-            audio: audio..frames.audio.len() as u32,
-            end: run.end_wall,
-        });
-    }
-    frames
-}
-
-fn close_fragment(frames: &mut SegmentFrames) {
-    let until = (frames.video.len() as u32, frames.audio.len() as u32);
-    if until != frames.fragments.last().copied().unwrap_or_default() {
-        frames.fragments.push(until);
-    }
-}
-
-fn add(frames: &mut SegmentFrames, index: &SegmentIndex, entry: &IndexEntry) {
-    // Decode times in a file count from 0 and stay far below 2^63.
-    let time = entry.decode_time.cast_signed();
-    match entry.kind {
-        EntryKind::Video { flags, composition_offset, identity } => frames.video.push(VideoEntry {
-            wall: entry.wall,
-            dts: time,
-            identity: identity.0,
-            offset: entry.data_offset,
-            len: entry.data_length,
-            composition_offset,
-            flags,
-        }),
-        EntryKind::Audio { frame_duration, .. } => {
-            let mut offset = entry.data_offset;
-            let mut time = time;
-            for size in index.sizes_of(entry) {
-                frames.audio.push(AudioEntry { time, duration: frame_duration, offset, len: u32::from(*size) });
-                offset = offset.saturating_add(u32::from(*size));
-                time += i64::from(frame_duration);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use framekeeper_media::boxes::index::IndexRun;
-    use framekeeper_media::{FrameFlags, FrameIdentity};
-
-    use super::*;
-
-    #[test]
-    fn an_index_becomes_runs_fragments_and_single_audio_frames() {
-        let video = |first_of_fragment, decode_time| IndexEntry {
-            first_of_fragment,
-            data_offset: 1000 + decode_time as u32,
-            data_length: 10,
-            decode_time,
-            wall: WallTime(decode_time as i64),
-            kind: EntryKind::Video { flags: FrameFlags(3), composition_offset: 5, identity: FrameIdentity(9) },
-        };
-        let audio = |frames, first_size| IndexEntry {
-            kind: EntryKind::Audio { frames, frame_duration: 1024, first_size },
-            first_of_fragment: false,
-            ..video(false, 7)
-        };
-        let run = |first_entry, entries| IndexRun {
-            offset: 0,
-            first_entry,
-            entries,
-            first_wall: WallTime(0),
-            end_wall: WallTime(99),
-        };
-        let index = SegmentIndex {
-            runs: vec![run(0, 3), run(3, 2)],
-            entries: vec![video(true, 0), video(false, 40), audio(2, 0), video(true, 80), audio(1, 2)],
-            audio_sizes: vec![4, 6, 8],
-            ..SegmentIndex::default()
-        };
-        let run_box = |video_offset| RunBox {
-            nonce: 1,
-            offset: 0,
-            continued: false,
-            run: Uuid::from_u128(video_offset as u128),
-            epoch: 1,
-            rank: 0,
-            gap_reason: framekeeper_store::GapReason::FirstRun,
-            plan: framekeeper_media::boxes::run::PlanVersion { term: 1, sequence: 1 },
-            recorder: Uuid::nil(),
-            previous_offset: 0,
-            anchor_wall: WallTime(0),
-            anchor_media: framekeeper_media::MediaTime(0),
-            video_offset,
-            audio_offset: 0,
-            sender_report: None,
-            previous_end: None,
-            previous_run: None,
-        };
-        let frames = frames(&index, &[run_box(500), run_box(600)]);
-        assert_eq!(frames.fragments, [(2, 2), (3, 3)]);
-        assert_eq!(
-            frames.runs.iter().map(|run| (run.video.clone(), run.audio.clone())).collect::<Vec<_>>(),
-            [(0..2, 0..2), (2..3, 2..3)]
-        );
-        assert_eq!(frames.runs.iter().map(|run| run.video_offset).collect::<Vec<_>>(), [500, 600]);
-        let audio: Vec<_> = frames.audio.iter().map(|audio| (audio.time, audio.offset, audio.len)).collect();
-        assert_eq!(audio, [(7, 1007, 4), (1031, 1011, 6), (7, 1007, 8)]);
-        assert_eq!(frames.video[1].pts(), 45);
     }
 }

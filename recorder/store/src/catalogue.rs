@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use framekeeper_media::WallTime;
 use framekeeper_media::boxes::{BoxWriter, Ended, Reader};
-use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{
+    Builder, Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend as _,
+    TableDefinition,
+};
 use uuid::Uuid;
 
 use crate::env::{File, Folder, read_exact, write_all};
-use crate::manifest::{Hold, Record, RunPart, SealedSegment};
+use crate::manifest::{Checked, Damage, Hold, Record, RunPart, SealedSegment};
 use crate::manifest_log::Position;
 
-const NAME: &str = "catalogue.redb";
+pub(crate) const NAME: &str = "catalogue.redb";
 /// Pages kept in memory; a lookup touches a handful of 4 KiB.
 const CACHE_BYTES: usize = 32 << 20;
 /// Segments and runs are in order of time but for steps of the clock: a search looks at this many more before the first that
@@ -36,6 +39,12 @@ const RUN_STARTS: Table = TableDefinition::new("run-starts");
 const STREAMS: Table = TableDefinition::new("streams");
 /// hold → manifest payload.
 const HOLDS: Table = TableDefinition::new("holds");
+/// (stream, beginning of the hole, file number, first byte) → manifest payload.
+const DAMAGE: Table = TableDefinition::new("damage");
+/// file number → manifest payload: when it was read as a whole, and its hash.
+const CHECKED: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("checked");
+/// All tables from bytes to bytes.
+const TABLES: [Table; 7] = [SEGMENTS, AGES, RUNS, RUN_STARTS, STREAMS, HOLDS, DAMAGE];
 
 /// The catalogue failed. It is only a cache: open it anew.
 #[derive(Debug, thiserror::Error)]
@@ -144,7 +153,8 @@ impl Catalogue {
         write.set_durability(Durability::None)?;
         write.open_table(META)?;
         write.open_table(FILES)?;
-        for table in [SEGMENTS, AGES, RUNS, RUN_STARTS, STREAMS, HOLDS] {
+        write.open_table(CHECKED)?;
+        for table in TABLES {
             write.open_table(table)?;
         }
         write.commit()?;
@@ -157,9 +167,11 @@ impl Catalogue {
         write.set_durability(Durability::None)?;
         write.delete_table(META)?;
         write.delete_table(FILES)?;
+        write.delete_table(CHECKED)?;
         write.open_table(META)?;
         write.open_table(FILES)?;
-        for table in [SEGMENTS, AGES, RUNS, RUN_STARTS, STREAMS, HOLDS] {
+        write.open_table(CHECKED)?;
+        for table in TABLES {
             write.delete_table(table)?;
             write.open_table(table)?;
         }
@@ -319,6 +331,28 @@ impl View {
         Ok(holds)
     }
 
+    /// What of a stream is damaged, in order of time.
+    pub(crate) fn damage(&self, stream: Uuid) -> Result<Vec<Damage>> {
+        let table = self.read.open_table(DAMAGE)?;
+        let (low, high) = (time_key(stream, WallTime(i64::MIN)), time_key(stream, WallTime(i64::MAX)));
+        let mut damage = Vec::new();
+        for row in table.range::<&[u8]>(low.as_slice()..high.as_slice())? {
+            if let Some(Record::Damaged(one)) = Record::decode(row?.1.value()).map_err(damaged)? {
+                damage.push(one);
+            }
+        }
+        Ok(damage)
+    }
+
+    /// When the segment in a file was read as a whole, if it was.
+    pub(crate) fn checked(&self, file_number: u64) -> Result<Option<Checked>> {
+        let Some(row) = self.read.open_table(CHECKED)?.get(file_number)? else { return Ok(None) };
+        match Record::decode(row.value()).map_err(damaged)? {
+            Some(Record::Checked(checked)) => Ok(Some(checked)),
+            _ => Ok(None),
+        }
+    }
+
     /// Sealed segments.
     pub(crate) fn count(&self) -> Result<u64> {
         Ok(self.read.open_table(FILES)?.len()?)
@@ -372,6 +406,13 @@ fn run_start_key(stream: Uuid, run: Uuid) -> Vec<u8> {
     key
 }
 
+fn damage_key(damage: &Damage) -> Vec<u8> {
+    let mut key = time_key(damage.stream, damage.hole.from);
+    key.extend_from_slice(&damage.file_number.to_be_bytes());
+    key.extend_from_slice(&damage.hole.bytes.start.to_be_bytes());
+    key
+}
+
 type Bytes<'t> = redb::Table<'t, &'static [u8], &'static [u8]>;
 
 struct Tables<'t> {
@@ -383,6 +424,8 @@ struct Tables<'t> {
     run_starts: Bytes<'t>,
     streams: Bytes<'t>,
     holds: Bytes<'t>,
+    damage: Bytes<'t>,
+    checked: redb::Table<'t, u64, &'static [u8]>,
 }
 
 impl<'t> Tables<'t> {
@@ -396,6 +439,8 @@ impl<'t> Tables<'t> {
             run_starts: write.open_table(RUN_STARTS)?,
             streams: write.open_table(STREAMS)?,
             holds: write.open_table(HOLDS)?,
+            damage: write.open_table(DAMAGE)?,
+            checked: write.open_table(CHECKED)?,
         })
     }
 
@@ -413,6 +458,20 @@ impl<'t> Tables<'t> {
             Record::HoldReleased { hold } => {
                 self.bury(2)?;
                 self.holds.remove(hold.as_bytes().as_slice())?;
+                Ok(())
+            }
+            Record::Damaged(damage) => {
+                // Of a segment that is gone, or not yet known because its record was lost: it is found again.
+                if self.by_file(damage.file_number)?.is_some_and(|s| s.nonce == damage.nonce) {
+                    self.damage.insert(damage_key(damage).as_slice(), record.payload().as_slice())?;
+                }
+                Ok(())
+            }
+            Record::Checked(checked) => {
+                if self.by_file(checked.file_number)?.is_some_and(|s| s.nonce == checked.nonce) {
+                    let again = self.checked.insert(checked.file_number, record.payload().as_slice())?.is_some();
+                    self.bury(u64::from(again))?;
+                }
                 Ok(())
             }
         }
@@ -486,6 +545,9 @@ impl<'t> Tables<'t> {
         self.segments.remove(segment_key(&old).as_slice())?;
         self.files.remove(file_number)?;
         self.ages.remove(age_key(&old).as_slice())?;
+        let checked = self.checked.remove(file_number)?.is_some();
+        self.bury(u64::from(checked))?;
+        self.forget_damage(&old)?;
         for part in &old.runs {
             self.remove_part(&old, part)?;
         }
@@ -494,6 +556,22 @@ impl<'t> Tables<'t> {
             self.streams.remove(old.stream.as_bytes().as_slice())?;
         }
         Ok(())
+    }
+
+    fn forget_damage(&mut self, gone: &SealedSegment) -> Result<()> {
+        let (low, high) = (time_key(gone.stream, WallTime(i64::MIN)), time_key(gone.stream, WallTime(i64::MAX)));
+        let mut keys = Vec::new();
+        for row in self.damage.range::<&[u8]>(low.as_slice()..high.as_slice())? {
+            let (key, row) = row?;
+            if matches!(Record::decode(row.value()), Ok(Some(Record::Damaged(d))) if d.file_number == gone.file_number)
+            {
+                keys.push(key.value().to_vec());
+            }
+        }
+        for key in &keys {
+            self.damage.remove(key.as_slice())?;
+        }
+        self.bury(keys.len() as u64)
     }
 
     fn remove_part(&mut self, from: &SealedSegment, part: &RunPart) -> Result<()> {
@@ -532,6 +610,26 @@ pub(crate) fn merge_run(row: Option<RunRow>, part: &RunPart, segments: u32) -> R
     row.frames += u64::from(part.video_frames);
     row.segments += segments;
     row
+}
+
+/// Whether the bytes of a catalogue check: the pages by their checksums, the rows by what they must be.
+///
+/// # Errors
+/// What is wrong with them.
+pub(crate) fn check(bytes: Vec<u8>) -> Result<()> {
+    let memory = redb::backends::InMemoryBackend::new();
+    let length = bytes.len() as u64;
+    memory.set_len(length).and_then(|()| memory.write(0, &bytes)).map_err(|e| CatalogueError(e.to_string()))?;
+    drop(bytes);
+    let mut db = Builder::new().create_with_backend(memory)?;
+    if !db.check_integrity()? {
+        return Err(CatalogueError("its pages do not check".to_owned()));
+    }
+    let read = db.begin_read()?;
+    for row in read.open_table(SEGMENTS)?.iter()? {
+        segment(row?.1.value())?;
+    }
+    Ok(())
 }
 
 /// redb on a file of ours.

@@ -11,10 +11,10 @@ use crate::env::{Folder, read_exact, write_all};
 use crate::error::OpenError;
 use crate::names;
 
-const NAME: &str = "framekeeper.json";
+pub(crate) const NAME: &str = "framekeeper.json";
 const NEW_NAME: &str = "framekeeper.new";
-const LOCK_NAME: &str = "lock";
-const FORMAT: u32 = 1;
+pub(crate) const LOCK_NAME: &str = "lock";
+pub(crate) const FORMAT: u32 = 1;
 /// Far more than it ever is.
 const BYTES_AT_MOST: u64 = 64 << 10;
 

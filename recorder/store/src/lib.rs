@@ -56,6 +56,7 @@ mod backlog;
 mod catalogue;
 #[cfg(test)]
 mod catalogue_tests;
+pub mod damage;
 pub mod env;
 mod error;
 #[cfg(test)]
@@ -63,6 +64,7 @@ mod failing_tests;
 pub mod frames;
 mod identity;
 mod inner;
+pub mod inspect;
 mod manifest;
 mod manifest_log;
 mod names;
@@ -85,7 +87,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use error::{HoldError, OpenError, ReadError, StreamError, VolumeError};
 pub use framekeeper_media::boxes::index::{EntryKind, IndexEntry, SegmentIndex};
-pub use reader::{Lease, Reader, SegmentInit, StreamInfo};
+pub use framekeeper_media::boxes::run::RunBox;
+pub use reader::{Lease, Reader, SegmentDamage, SegmentInit, StreamInfo};
 pub use stats::{DropReason, SYNC_BUCKETS_US, StreamStats, VolumeStats};
 pub use store::Store;
 pub use stream::{Appended, StreamWriter};

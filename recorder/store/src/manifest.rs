@@ -7,6 +7,7 @@ use framekeeper_media::boxes::run::GapReason;
 use framekeeper_media::boxes::{BoxWriter, Ended, Reader};
 use uuid::Uuid;
 
+use crate::segment::hole::Hole;
 use crate::types::{SegmentCounts, SegmentInfo};
 
 /// The first 8 bytes of the file.
@@ -20,6 +21,8 @@ const SEALED: u8 = 1;
 const RETIRED: u8 = 2;
 const HOLD: u8 = 3;
 const HOLD_RELEASED: u8 = 4;
+const DAMAGED: u8 = 5;
+const CHECKED: u8 = 6;
 const VERSION: u8 = 1;
 const CONTINUED: u32 = 1;
 
@@ -30,6 +33,28 @@ pub(crate) enum Record {
     Retired { file_number: u64, nonce: u64 },
     Hold(Hold),
     HoldReleased { hold: Uuid },
+    Damaged(Damage),
+    Checked(Checked),
+}
+
+/// A range of a segment that was found damaged. What of a run in it cannot be served has a record of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Damage {
+    pub(crate) file_number: u64,
+    pub(crate) nonce: u64,
+    pub(crate) stream: Uuid,
+    pub(crate) hole: Hole,
+}
+
+/// A sealed segment all of whose bytes were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Checked {
+    pub(crate) file_number: u64,
+    pub(crate) nonce: u64,
+    /// When it was read.
+    pub(crate) at: WallTime,
+    /// BLAKE3 of the whole file.
+    pub(crate) hash: [u8; 32],
 }
 
 /// A segment that is whole.
@@ -124,6 +149,8 @@ impl Record {
             Self::Retired { .. } => RETIRED,
             Self::Hold(_) => HOLD,
             Self::HoldReleased { .. } => HOLD_RELEASED,
+            Self::Damaged(_) => DAMAGED,
+            Self::Checked(_) => CHECKED,
         };
         w.u8(kind);
         w.u8(VERSION);
@@ -142,6 +169,13 @@ impl Record {
                 w.i64(hold.to.0);
             }
             Self::HoldReleased { hold } => w.bytes(hold.as_bytes()),
+            Self::Damaged(damage) => damage.write(&mut w),
+            Self::Checked(checked) => {
+                w.u64(checked.file_number);
+                w.u64(checked.nonce);
+                w.i64(checked.at.0);
+                w.bytes(&checked.hash);
+            }
         }
         w.into_vec()
     }
@@ -166,8 +200,38 @@ impl Record {
                 to: WallTime(r.i64()?),
             })),
             HOLD_RELEASED => Some(Self::HoldReleased { hold: Uuid::from_bytes(r.array()?) }),
+            DAMAGED => Some(Self::Damaged(Damage::read(&mut r)?)),
+            CHECKED => Some(Self::Checked(Checked {
+                file_number: r.u64()?,
+                nonce: r.u64()?,
+                at: WallTime(r.i64()?),
+                hash: r.array()?,
+            })),
             _ => None,
         })
+    }
+}
+
+impl Damage {
+    fn write(&self, w: &mut BoxWriter) {
+        w.u64(self.file_number);
+        w.u64(self.nonce);
+        w.bytes(self.stream.as_bytes());
+        w.bytes(self.hole.run.as_bytes());
+        w.u64(self.hole.bytes.start);
+        w.u64(self.hole.bytes.end);
+        w.i64(self.hole.from.0);
+        w.i64(self.hole.to.0);
+        w.u32(self.hole.video_frames);
+        w.zeros(4);
+    }
+
+    fn read(r: &mut Reader<'_>) -> Result<Self, Ended> {
+        let (file_number, nonce) = (r.u64()?, r.u64()?);
+        let (stream, run) = (Uuid::from_bytes(r.array()?), Uuid::from_bytes(r.array()?));
+        let bytes = r.u64()?..r.u64()?;
+        let (from, to) = (WallTime(r.i64()?), WallTime(r.i64()?));
+        Ok(Self { file_number, nonce, stream, hole: Hole { run, from, to, bytes, video_frames: r.u32()? } })
     }
 }
 

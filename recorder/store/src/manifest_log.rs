@@ -1,6 +1,7 @@
 //! The manifest as a file: read once, appended to, now and then written anew (`docs/format.md` §8).
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,9 +10,12 @@ use framekeeper_media::boxes::Reader;
 use crate::env::{File, Folder, read_exact, write_all};
 use crate::manifest::{HEADER_BYTES, MAGIC, PAYLOAD_BYTES_AT_MOST, Record};
 
-const NAME: &str = "manifest.log";
+pub(crate) const NAME: &str = "manifest.log";
 const NEW_NAME: &str = "manifest.new";
 const READ_BYTES: usize = 1 << 20;
+/// Records begin at multiples of this.
+const RECORD_ALIGNMENT: usize = 8;
+const RECORD_BYTES_AT_MOST: usize = PAYLOAD_BYTES_AT_MOST + 16;
 
 /// A place in a manifest: behind a record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,8 +32,9 @@ pub(crate) struct ManifestLog {
 }
 
 impl ManifestLog {
-    /// Opens the manifest, making it when there is none, and cuts it at the first record that does not check. Also tells from where
-    /// on its records are new to somebody who knows it up to `known`: from the first one, when that is no place in this manifest.
+    /// Opens the manifest, making it when there is none. What does not check at its end was never whole, and is cut off; where records behind
+    /// do check it is damaged, and written anew with those that are left. Also tells from where on its records are new to somebody who knows
+    /// it up to `known`: from the first one, when that is no place in this manifest.
     pub(crate) fn open(folder: Arc<dyn Folder>, known: Position, new_generation: u64) -> io::Result<(Self, Position)> {
         let file = folder.open_or_create(Path::new(NAME))?;
         let size = file.size()?;
@@ -47,12 +52,19 @@ impl ManifestLog {
         if known.generation == generation && (HEADER_BYTES..=size).contains(&known.offset) {
             from = known;
         }
-        let good = replay(file.as_ref(), from.offset, size, |_, _| {})?;
+        let Replayed { good, damage } = replay(file.as_ref(), from.offset, size, |_, _| {})?;
         if good < size {
             tracing::warn!(cut_at = good, size, "the manifest ends in a record that does not check; it is cut there");
             file.set_size(good)?;
         }
-        Ok((Self { folder, file, end: Position { generation, offset: good } }, from))
+        let mut this = Self { folder, file, end: Position { generation, offset: good } };
+        if let Some(first) = damage.first() {
+            let (ranges, at) = (damage.len(), first.start);
+            tracing::error!(ranges, at, "records of the manifest are damaged; it is written anew with the others");
+            this.compact(new_generation, |_| true)?;
+            from = Position { generation: new_generation, offset: HEADER_BYTES };
+        }
+        Ok((this, from))
     }
 
     /// Behind the last record.
@@ -107,7 +119,29 @@ impl ManifestLog {
     }
 }
 
-fn read_header(file: &dyn File, size: u64) -> io::Result<Option<u64>> {
+/// Writes a manifest of these records and puts it in the place of the old one, synced.
+pub(crate) fn write_anew(
+    folder: &dyn Folder,
+    generation: u64,
+    records: impl Iterator<Item = Record>,
+) -> io::Result<Position> {
+    let new = Path::new(NEW_NAME);
+    let file = folder.open_or_create(new)?;
+    file.set_size(0)?;
+    write_header(file.as_ref(), generation)?;
+    let mut offset = HEADER_BYTES;
+    for record in records {
+        let bytes = record.encode();
+        write_all(file.as_ref(), &bytes, offset)?;
+        offset += bytes.len() as u64;
+    }
+    file.sync()?;
+    folder.rename(new, Path::new(NAME))?;
+    folder.sync_folder(Path::new(""))?;
+    Ok(Position { generation, offset })
+}
+
+pub(crate) fn read_header(file: &dyn File, size: u64) -> io::Result<Option<u64>> {
     if size < HEADER_BYTES {
         return Ok(None);
     }
@@ -119,53 +153,68 @@ fn read_header(file: &dyn File, size: u64) -> io::Result<Option<u64>> {
         .and_then(|(_, rest)| Reader::new(rest).u64().ok()))
 }
 
-fn write_header(file: &dyn File, generation: u64) -> io::Result<()> {
+pub(crate) fn write_header(file: &dyn File, generation: u64) -> io::Result<()> {
     let mut header = MAGIC.to_vec();
     header.extend_from_slice(&generation.to_be_bytes());
     write_all(file, &header, 0)
 }
 
-/// Gives each record between `from` and `to` with the offset behind it; returns the offset behind the last good one.
-pub(crate) fn replay(file: &dyn File, from: u64, to: u64, mut apply: impl FnMut(Record, u64)) -> io::Result<u64> {
-    let mut good = from;
+/// What reading a manifest found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Replayed {
+    /// Behind the last record that checks.
+    pub(crate) good: u64,
+    /// Ranges before it that do not check: records were lost there.
+    pub(crate) damage: Vec<Range<u64>>,
+}
+
+/// Gives each record between `from` and `to` with the offset behind it. Behind one that does not check it goes on at the next that does:
+/// bits rot, and what was written later is as good as before.
+pub(crate) fn replay(file: &dyn File, from: u64, to: u64, mut apply: impl FnMut(Record, u64)) -> io::Result<Replayed> {
+    let mut replayed = Replayed { good: from, damage: Vec::new() };
     let mut buffer = Vec::new();
+    let mut start = from;
     loop {
-        let want = READ_BYTES + PAYLOAD_BYTES_AT_MOST + 16;
-        let available = usize::try_from(to - good).unwrap_or(usize::MAX).min(want);
-        if available == 0 {
-            return Ok(good);
-        }
-        buffer.resize(available, 0);
-        read_exact(file, &mut buffer, good)?;
-        let mut r = Reader::new(&buffer);
-        let start = good;
-        while let Some(payload) = next_payload(&mut r) {
-            let record = Record::decode(payload);
-            good = start + (buffer.len() - r.rest().len()) as u64;
-            match record {
-                Ok(Some(record)) => apply(record, good),
+        let left = usize::try_from(to.saturating_sub(start)).unwrap_or(usize::MAX);
+        buffer.resize(left.min(READ_BYTES + RECORD_BYTES_AT_MOST), 0);
+        read_exact(file, &mut buffer, start)?;
+        let is_last = left == buffer.len();
+        let mut at = 0;
+        while let Some(rest) = buffer.get(at..).filter(|rest| !rest.is_empty()) {
+            if !is_last && rest.len() < RECORD_BYTES_AT_MOST {
+                break;
+            }
+            let Some((payload, length)) = first_record(rest) else {
+                at += RECORD_ALIGNMENT;
+                continue;
+            };
+            let begin = start + at as u64;
+            if replayed.good < begin {
+                replayed.damage.push(replayed.good..begin);
+            }
+            at += length;
+            replayed.good = begin + length as u64;
+            match Record::decode(payload) {
+                Ok(Some(record)) => apply(record, replayed.good),
                 Ok(None) => {}
-                Err(_) => tracing::warn!(offset = good, "a record of the manifest ends early and is skipped"),
+                Err(_) => tracing::warn!(offset = begin, "a record of the manifest ends early and is skipped"),
             }
         }
-        if good == start {
-            return Ok(good);
+        if is_last {
+            return Ok(replayed);
         }
+        start += at as u64;
     }
 }
 
-/// The payload of the record that the reader stands before, if it is whole and checks.
-fn next_payload<'a>(r: &mut Reader<'a>) -> Option<&'a [u8]> {
-    let mut ahead = r.clone();
-    let length = usize::try_from(ahead.u32().ok()?).ok().filter(|l| (1..=PAYLOAD_BYTES_AT_MOST).contains(l))?;
-    let crc = ahead.u32().ok()?;
-    let payload = ahead.take(length).ok()?;
-    ahead.take(length.next_multiple_of(8) - length).ok()?;
-    if crc32c::crc32c(payload) != crc {
-        return None;
-    }
-    *r = ahead;
-    Some(payload)
+/// The payload of the record that begins here, if it is whole and checks, and the length of the record.
+fn first_record(bytes: &[u8]) -> Option<(&[u8], usize)> {
+    let mut r = Reader::new(bytes);
+    let length = usize::try_from(r.u32().ok()?).ok().filter(|l| (1..=PAYLOAD_BYTES_AT_MOST).contains(l))?;
+    let crc = r.u32().ok()?;
+    let payload = r.take(length).ok()?;
+    r.take(length.next_multiple_of(RECORD_ALIGNMENT) - length).ok()?;
+    (crc32c::crc32c(payload) == crc).then_some((payload, bytes.len() - r.rest().len()))
 }
 
 #[cfg(test)]
@@ -219,10 +268,33 @@ mod tests {
             log.append(&retired(9)).unwrap();
             assert_eq!(read(&disk, Position::default()).1, [retired(1), retired(9)]);
         }
-        let mut flipped = whole.clone();
-        flipped[usize::try_from(first.offset).unwrap() + 10] ^= 1;
-        disk.put(path, flipped);
-        assert_eq!(read(&disk, Position::default()).1, [retired(1)]);
+    }
+
+    #[test]
+    fn a_damaged_record_takes_none_of_the_others_with_it() {
+        let disk = MemDisk::new();
+        let (mut log, ..) = read(&disk, Position::default());
+        // Far more than is read at a time.
+        let count = 90_000;
+        let mut places = Vec::new();
+        for n in 0..count {
+            places.push(log.append(&retired(n)).unwrap());
+        }
+        let path = Path::new("/v/manifest.log");
+        let whole = disk.bytes(path).unwrap();
+        for number in [0_usize, 1, 40_000, 80_000, 89_998] {
+            for within in [0, 3, 5, 9, 30] {
+                let begin = number.checked_sub(1).map_or(HEADER_BYTES, |n| places[n].offset);
+                let mut flipped = whole.clone();
+                flipped[usize::try_from(begin).unwrap() + within] ^= 0x10;
+                disk.put(path, flipped);
+                let (mut log, records, _) = read(&disk, Position::default());
+                let expected: Vec<_> = (0..count).filter(|n| *n != number as u64).map(retired).collect();
+                assert!(records == expected, "record {number}, byte {within}: {} records", records.len());
+                log.append(&retired(7)).unwrap();
+                assert_eq!(read(&disk, Position::default()).1.len(), expected.len() + 1);
+            }
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use framekeeper_media::init::InitSegment;
 use uuid::Uuid;
 
 use crate::catalogue::{Catalogue, CatalogueError, RunRow, merge_run};
+use crate::damage::Hole;
 use crate::env::{File, read_exact};
 use crate::error::ReadError;
 use crate::lock;
@@ -40,6 +41,19 @@ pub struct StreamInfo {
     pub ident: StreamIdent,
     /// Whether it is being recorded now.
     pub active: bool,
+}
+
+/// A hole, and the segment that it is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentDamage {
+    /// Volume of the segment.
+    pub volume: Uuid,
+    /// Its file.
+    pub file_number: u64,
+    /// The use of the file.
+    pub nonce: u64,
+    /// What cannot be served.
+    pub hole: Hole,
 }
 
 /// The codec parameters of a segment.
@@ -251,6 +265,25 @@ impl Reader {
         Ok(runs)
     }
 
+    /// What of a stream is known to be damaged and is not served.
+    ///
+    /// # Errors
+    /// When a catalogue fails.
+    pub fn damage(&self, stream: Uuid) -> Result<Vec<SegmentDamage>, ReadError> {
+        let mut found = Vec::new();
+        for volume in &self.readable() {
+            let Some(guard) = Self::catalogue(volume)? else { continue };
+            let known = Self::as_far_as(volume, guard.view().and_then(|view| view.damage(stream)))?;
+            found.extend(known.into_iter().map(|damage| SegmentDamage {
+                volume: volume.uuid,
+                file_number: damage.file_number,
+                nonce: damage.nonce,
+                hole: damage.hole,
+            }));
+        }
+        Ok(found)
+    }
+
     /// The segments of a stream with footage between two wall times, in order of their first frame; the one being written included.
     ///
     /// # Errors
@@ -369,7 +402,7 @@ impl Reader {
     }
 }
 
-fn run_info(row: &RunRow, active: bool) -> RunInfo {
+pub(crate) fn run_info(row: &RunRow, active: bool) -> RunInfo {
     let part = &row.part;
     RunInfo {
         run: part.run,

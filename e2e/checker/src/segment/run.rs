@@ -58,6 +58,7 @@ pub fn gap_reason(code: u32) -> &'static str {
         16 => "handback",
         17 => "codec parameters changed",
         18 => "source changed by its owner",
+        19 => "footage is damaged",
         255 => "unknown",
         _ => "a reason that format.md does not list",
     }

@@ -53,11 +53,13 @@ pub enum GapReason {
     ParametersChanged,
     /// The stream's source or credentials were changed by its owner.
     SourceChanged,
+    /// The footage is there and damaged: bits rotted, or the disk does not give it.
+    Damaged,
     /// Not known, or a code of a newer version.
     Unknown,
 }
 
-const GAP_REASONS: [(u32, GapReason, &str); 20] = [
+const GAP_REASONS: [(u32, GapReason, &str); 21] = [
     (0, GapReason::NoGap, "NoGap"),
     (1, GapReason::FirstRun, "FirstRun"),
     (2, GapReason::SessionEnded, "SessionEnded"),
@@ -77,6 +79,7 @@ const GAP_REASONS: [(u32, GapReason, &str); 20] = [
     (16, GapReason::Handback, "Handback"),
     (17, GapReason::ParametersChanged, "ParametersChanged"),
     (18, GapReason::SourceChanged, "SourceChanged"),
+    (19, GapReason::Damaged, "Damaged"),
     (255, GapReason::Unknown, "Unknown"),
 ];
 

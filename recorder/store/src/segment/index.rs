@@ -142,6 +142,11 @@ impl IndexBuilder {
         (SegmentIndex { nonce, offset, ..self.index.clone() }, &self.random_access)
     }
 
+    /// Every run box, with its number of video frames.
+    pub(crate) fn run_box_list(&self) -> &[(RunBox, u32)] {
+        &self.run_boxes
+    }
+
     /// Run boxes in the file.
     pub(crate) fn run_boxes(&self) -> usize {
         self.run_boxes.len()

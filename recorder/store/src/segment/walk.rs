@@ -18,6 +18,8 @@ use crate::env::{File, read_exact};
 
 /// The head of a segment file is not longer: `ftyp`, `moov`, padding and the segment box.
 const HEAD_BYTES: usize = 64 << 10;
+/// Most are within this.
+const SHORT_HEAD_BYTES: usize = 4 << 10;
 /// Read at a time while checking.
 const READ_BYTES: usize = 1 << 20;
 
@@ -43,7 +45,15 @@ pub(crate) enum HeadError {
 
 /// Reads the head of a segment file.
 pub(crate) fn head(file: &dyn File) -> Result<Head, HeadError> {
-    let mut bytes = vec![0; HEAD_BYTES];
+    // Nearly all heads are short, and with very many segments it is this read that counts.
+    match parse_head(&first_bytes(file, SHORT_HEAD_BYTES)?) {
+        Err(HeadError::NotOurs(_)) => parse_head(&first_bytes(file, HEAD_BYTES)?),
+        other => other,
+    }
+}
+
+fn first_bytes(file: &dyn File, count: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; count];
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match file.read_at(rest, filled as u64)? {
@@ -52,9 +62,21 @@ pub(crate) fn head(file: &dyn File) -> Result<Head, HeadError> {
         }
     }
     bytes.truncate(filled);
+    Ok(bytes)
+}
+
+/// The segment box of a file whose `ftyp` or `moov` is damaged, if it checks.
+pub(crate) fn segment_box(file: &dyn File) -> io::Result<Option<SegmentBox>> {
+    let bytes = first_bytes(file, HEAD_BYTES)?;
+    let places = (0..bytes.len()).step_by(8);
+    let decoded = places.filter_map(|at| Some((at, SegmentBox::decode(bytes.get(at..)?).ok()?)));
+    Ok(decoded.filter(|(at, segment)| segment.offset == *at as u64).map(|(_, segment)| segment).next())
+}
+
+fn parse_head(bytes: &[u8]) -> Result<Head, HeadError> {
     let not_ours = |e: String| HeadError::NotOurs(e);
-    let (init, video, audio) = InitSegment::parse(&bytes).map_err(|e| not_ours(e.to_string()))?;
-    for header in boxes(&bytes) {
+    let (init, video, audio) = InitSegment::parse(bytes).map_err(|e| not_ours(e.to_string()))?;
+    for header in boxes(bytes) {
         // The last box here may reach past what was read; the segment box never does.
         let (header, _) = header.map_err(|_| not_ours("no segment box behind moov".to_owned()))?;
         if header.kind != *b"uuid" {
@@ -64,6 +86,13 @@ pub(crate) fn head(file: &dyn File) -> Result<Head, HeadError> {
         let segment = SegmentBox::decode(bytes.get(at..).unwrap_or_default()).map_err(|e| not_ours(e.to_string()))?;
         if segment.offset != header.offset {
             return Err(not_ours("the segment box names another offset".to_owned()));
+        }
+        if segment.init_hash != init.hash {
+            // What describes the codecs is not what was written: no frame could be trusted to decode.
+            return Err(not_ours(format!(
+                "ftyp and moov are damaged: their hash is {:016x}, the segment box says {:016x}",
+                init.hash, segment.init_hash
+            )));
         }
         return Ok(Head { init, video, audio, segment, end: header.offset + SEGMENT_BOX_LENGTH as u64 });
     }
@@ -85,13 +114,13 @@ pub(crate) fn fragments(file: &dyn File, head: &Head) -> io::Result<Walked> {
     let size = file.size()?.min(head.segment.file_size);
     let mut walked = Walked { found: IndexBuilder::default(), times: FileTimes::default(), sequence: 0, end: head.end };
     let mut at = head.end;
-    while let Some(step) = next_box(file, head, at, size)? {
+    while let Ok(step) = next_box(file, head, at, size)? {
         match step {
             Step::Run(run) => {
                 // A run box without a fragment behind it is written anew by whoever goes on.
                 let after = at + RUN_BOX_LENGTH as u64;
                 match next_box(file, head, after, size)? {
-                    Some(Step::Fragment(fragment)) => {
+                    Ok(Step::Fragment(fragment)) => {
                         walked.found.add_run(*run);
                         at = after;
                         at = add(&mut walked, &fragment, at, head.segment.audio_timescale);
@@ -124,44 +153,73 @@ fn add(walked: &mut Walked, head: &FragmentHead, at: u64, audio_timescale: u32) 
     walked.end
 }
 
-enum Step {
+/// What stands in a segment file, behind its head and before its index.
+pub(crate) enum Step {
     Run(Box<RunBox>),
     Fragment(Box<FragmentHead>),
 }
 
-/// The run box or fragment at `at`, if there is one of this use that checks.
-fn next_box(file: &dyn File, head: &Head, at: u64, size: u64) -> io::Result<Option<Step>> {
+/// Whether the first fragment goes on with a GOP of an earlier segment.
+pub(crate) fn first_continues_gop(file: &dyn File, head: &Head, size: u64) -> io::Result<bool> {
+    let mut at = head.end;
+    while let Ok(step) = next_box(file, head, at, size)? {
+        match step {
+            Step::Run(_) => at += RUN_BOX_LENGTH as u64,
+            Step::Fragment(fragment) => return Ok(fragment.continues_gop),
+        }
+    }
+    Ok(false)
+}
+
+/// The run box or fragment at `at`, or why there is none of this use that checks.
+pub(crate) fn next_box(file: &dyn File, head: &Head, at: u64, size: u64) -> io::Result<Result<Step, String>> {
     if size.saturating_sub(at) < 8 {
-        return Ok(None);
+        return Ok(Err("the file ends".to_owned()));
     }
     let mut start = [0; MAX_HEADER_LENGTH];
     let available = usize::try_from(size - at).unwrap_or(usize::MAX).min(MAX_HEADER_LENGTH);
     let start = start.get_mut(..available).unwrap_or_default();
     read_exact(file, start, at)?;
-    let Ok(header) = BoxHeader::parse(start, at, size) else { return Ok(None) };
+    let header = match BoxHeader::parse(start, at, size) {
+        Ok(header) => header,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
     match &header.kind {
         b"uuid" if header.length == RUN_BOX_LENGTH as u64 => {
             let mut bytes = [0; RUN_BOX_LENGTH];
             read_exact(file, &mut bytes, at)?;
-            let run = RunBox::decode(&bytes).ok();
-            Ok(run.filter(|r| r.nonce == head.segment.nonce && r.offset == at).map(|r| Step::Run(Box::new(r))))
+            Ok(match RunBox::decode(&bytes) {
+                Ok(run) if run.nonce != head.segment.nonce => Err("a run box of an earlier use of the file".to_owned()),
+                Ok(run) if run.offset != at => Err(format!("a run box that belongs at {}", run.offset)),
+                Ok(run) => Ok(Step::Run(Box::new(run))),
+                Err(error) => Err(error.to_string()),
+            })
         }
         b"moof" => fragment(file, head, start, at, size),
-        _ => Ok(None),
+        kind => Ok(Err(format!("a {:?} box, where a run box or a fragment should be", String::from_utf8_lossy(kind)))),
     }
 }
 
-fn fragment(file: &dyn File, head: &Head, start: &[u8], at: u64, size: u64) -> io::Result<Option<Step>> {
-    let Ok(length) = moof_length(start, at, size) else { return Ok(None) };
+fn fragment(file: &dyn File, head: &Head, start: &[u8], at: u64, size: u64) -> io::Result<Result<Step, String>> {
+    let length = match moof_length(start, at, size) {
+        Ok(length) => length,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
     let behind_moof = u64::from(length) + 8;
     if at + behind_moof > size {
-        return Ok(None);
+        return Ok(Err("a moof that reaches up to the end of the file".to_owned()));
     }
     let mut bytes = vec![0; usize::try_from(behind_moof).unwrap_or(0)];
     read_exact(file, &mut bytes, at)?;
-    let Ok(fragment) = decode(&bytes, at, size) else { return Ok(None) };
-    if fragment.nonce != head.segment.nonce || fragment.length % 8 != 0 {
-        return Ok(None);
+    let fragment = match decode(&bytes, at, size) {
+        Ok(fragment) => fragment,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    if fragment.nonce != head.segment.nonce {
+        return Ok(Err("a fragment of an earlier use of the file".to_owned()));
+    }
+    if fragment.length % 8 != 0 {
+        return Ok(Err(format!("a fragment of {} bytes, which is no multiple of 8", fragment.length)));
     }
     let mut verifier = fragment.verifier();
     verifier.update(&bytes);
@@ -173,5 +231,8 @@ fn fragment(file: &dyn File, head: &Head, start: &[u8], at: u64, size: u64) -> i
         verifier.update(&bytes);
         next += n as u64;
     }
-    Ok(verifier.finish().is_ok().then(|| Step::Fragment(Box::new(fragment))))
+    Ok(match verifier.finish() {
+        Ok(()) => Ok(Step::Fragment(Box::new(fragment))),
+        Err(error) => Err(error.to_string()),
+    })
 }

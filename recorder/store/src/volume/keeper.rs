@@ -328,6 +328,8 @@ impl Keeper {
         let position = manifest.compact(self.volume.env.random.u64(), |record| match record {
             Record::Sealed(s) => view.by_file(s.file_number).ok().flatten().is_some_and(|now| now.nonce == s.nonce),
             Record::Hold(hold) => holds.contains(hold),
+            Record::Damaged(d) => view.by_file(d.file_number).ok().flatten().is_some_and(|now| now.nonce == d.nonce),
+            Record::Checked(c) => view.checked(c.file_number).ok().flatten().is_some_and(|now| now == *c),
             Record::Retired { .. } | Record::HoldReleased { .. } => false,
         })?;
         drop(view);

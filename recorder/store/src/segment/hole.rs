@@ -1,0 +1,188 @@
+//! What damaged ranges of a file cost: which frames can still be served, and when the gaps are. Pure.
+//!
+//! Behind damage, decoding can begin at the next random access point and not before: the frames up to there refer to what is lost.
+//! They stay in the file, and are not served as if they were good.
+
+use std::ops::Range;
+
+use framekeeper_media::WallTime;
+use framekeeper_media::boxes::index::{IndexEntry, IndexRun, SegmentIndex};
+use uuid::Uuid;
+
+use crate::frames::{is_random_access, is_video};
+
+/// A stretch of a run that cannot be served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// The run.
+    pub run: Uuid,
+    /// When its first frame that is lost was shown, or, when nothing tells of it, the last one before.
+    pub from: WallTime,
+    /// The first frame behind it; the end of the run in this file when there is none.
+    pub to: WallTime,
+    /// From the first to the last damaged byte of the file.
+    pub bytes: Range<u64>,
+    /// Video frames that are known to be in it.
+    pub video_frames: u32,
+}
+
+/// What is left of a run in a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Whole {
+    /// Positions in the run's entries: each stretch follows the one before with something lost between.
+    pub stretches: Vec<Vec<usize>>,
+    /// Between them, before the first and behind the last. The run is not named.
+    pub holes: Vec<Hole>,
+}
+
+fn lies_in(entry: &IndexEntry, range: &Range<u64>) -> bool {
+    let from = u64::from(entry.data_offset);
+    from < range.end && from + u64::from(entry.data_length) > range.start
+}
+
+/// What of a run can be served when the ranges `damage` (in order of their offsets) of its file are lost. `entries` are the run's own;
+/// `until` is where the next run of the file begins.
+#[must_use]
+pub fn whole(entries: &[IndexEntry], place: &IndexRun, until: u64, damage: &[Range<u64>]) -> Whole {
+    let damage: Vec<&Range<u64>> = damage.iter().filter(|d| d.end > place.offset && d.start < until).collect();
+    if damage.is_empty() {
+        return Whole { stretches: vec![(0..entries.len()).collect()], holes: Vec::new() };
+    }
+    let mut whole = Whole::default();
+    let mut open: Option<Hole> = None;
+    let (mut passed, mut last_wall) = (0, place.first_wall);
+    for (at, entry) in entries.iter().enumerate() {
+        let hit = damage.iter().any(|range| lies_in(entry, range));
+        let behind = damage.partition_point(|range| range.start <= u64::from(entry.data_offset));
+        for range in damage.get(passed..behind).unwrap_or_default() {
+            widen(&mut open, range, if is_video(entry) { last_wall.min(entry.wall) } else { last_wall });
+        }
+        passed = behind.max(passed);
+        if let Some(hole) = open.as_mut().filter(|_| hit || !is_random_access(entry)) {
+            if is_video(entry) {
+                hole.from = if hole.video_frames == 0 { entry.wall } else { hole.from.min(entry.wall) };
+                hole.video_frames += 1;
+            }
+            continue;
+        }
+        match open.take() {
+            Some(hole) => {
+                whole.holes.push(Hole { to: entry.wall, ..hole });
+                whole.stretches.push(vec![at]);
+            }
+            None => match whole.stretches.last_mut() {
+                Some(last) => last.push(at),
+                None => whole.stretches.push(vec![at]),
+            },
+        }
+        if is_video(entry) {
+            last_wall = last_wall.max(entry.wall);
+        }
+    }
+    for range in damage.get(passed..).unwrap_or_default() {
+        widen(&mut open, range, place.end_wall);
+    }
+    whole.holes.extend(open.map(|hole| Hole { to: place.end_wall.max(hole.from), ..hole }));
+    whole
+}
+
+fn widen(open: &mut Option<Hole>, range: &Range<u64>, wall: WallTime) {
+    match open {
+        Some(hole) => hole.bytes.end = hole.bytes.end.max(range.end),
+        None => {
+            *open = Some(Hole { run: Uuid::nil(), from: wall, to: wall, bytes: range.clone(), video_frames: 0 });
+        }
+    }
+}
+
+/// Each run of a segment with its entries and where the next one begins.
+pub(crate) fn runs_of(index: &SegmentIndex) -> impl Iterator<Item = (&IndexRun, &[IndexEntry], u64)> {
+    index.runs.iter().enumerate().map(|(number, place)| {
+        let first = usize::try_from(place.first_entry).unwrap_or(usize::MAX);
+        let count = usize::try_from(place.entries).unwrap_or(usize::MAX);
+        let entries = index.entries.get(first..first.saturating_add(count)).unwrap_or_default();
+        (place, entries, index.runs.get(number + 1).map_or(u64::MAX, |next| next.offset))
+    })
+}
+
+/// The holes that damage makes in a segment. `all` knows every frame that was there, as far as that is known; `runs` names the run of each
+/// of its run boxes.
+pub(crate) fn holes(all: &SegmentIndex, runs: &[Uuid], damage: &[Range<u64>]) -> Vec<Hole> {
+    let mut holes = Vec::new();
+    for ((place, entries, until), run) in runs_of(all).zip(runs) {
+        let of_run = whole(entries, place, until, damage).holes;
+        holes.extend(of_run.into_iter().map(|hole| Hole { run: *run, ..hole }));
+    }
+    holes
+}
+
+#[cfg(test)]
+mod tests {
+    use framekeeper_media::boxes::index::EntryKind;
+    use framekeeper_media::{FrameFlags, FrameIdentity};
+
+    use super::*;
+
+    /// Frames of 100 bytes, 10 µs apart; every fourth one is a random access point.
+    fn entries(count: u32) -> Vec<IndexEntry> {
+        let entry = |n: u32| IndexEntry {
+            first_of_fragment: true,
+            data_offset: 1000 + 100 * n,
+            data_length: 100,
+            decode_time: 0,
+            wall: WallTime(i64::from(n) * 10),
+            kind: EntryKind::Video {
+                flags: FrameFlags(if n.is_multiple_of(4) { 3 } else { 0 }),
+                composition_offset: 0,
+                identity: FrameIdentity(0),
+            },
+        };
+        (0..count).map(entry).collect()
+    }
+
+    fn place(count: u32) -> IndexRun {
+        let end_wall = WallTime(i64::from(count) * 10);
+        IndexRun { offset: 700, first_entry: 0, entries: count, first_wall: WallTime(0), end_wall }
+    }
+
+    fn look(count: u32, damage: &[Range<u64>]) -> (Vec<(usize, usize)>, Vec<(i64, i64, u32)>) {
+        let whole = whole(&entries(count), &place(count), u64::MAX, damage);
+        let stretches = whole.stretches.iter().map(|s| (s[0], s[s.len() - 1])).collect();
+        (stretches, whole.holes.iter().map(|h| (h.from.0, h.to.0, h.video_frames)).collect())
+    }
+
+    #[test]
+    fn what_is_whole_is_one_stretch() {
+        assert_eq!(look(9, &[]), (vec![(0, 8)], vec![]));
+        // Damage of another run, or of what is behind.
+        assert_eq!(look(9, &[100..200]), (vec![(0, 8)], vec![]));
+    }
+
+    #[test]
+    fn behind_damage_decoding_begins_at_the_next_random_access_point() {
+        assert_eq!(look(12, &[1500..1600]), (vec![(0, 4), (8, 11)], vec![(50, 80, 3)]));
+        assert_eq!(look(12, &[1400..1450]), (vec![(0, 3), (8, 11)], vec![(40, 80, 4)]));
+        // The random access point behind the damage is damaged too.
+        assert_eq!(look(16, &[1500..1510, 1800..1900]), (vec![(0, 4), (12, 15)], vec![(50, 120, 7)]));
+    }
+
+    #[test]
+    fn damage_at_the_ends() {
+        assert_eq!(look(12, &[1000..1050]), (vec![(4, 11)], vec![(0, 40, 4)]));
+        assert_eq!(look(12, &[2150..2200]), (vec![(0, 10)], vec![(110, 120, 1)]));
+        assert_eq!(look(3, &[1000..1300]), (vec![], vec![(0, 30, 3)]));
+        // Behind the last frame that is known.
+        assert_eq!(look(4, &[1400..1800]), (vec![(0, 3)], vec![(40, 40, 0)]));
+    }
+
+    #[test]
+    fn frames_that_nothing_tells_of_are_a_hole_too() {
+        let mut known = entries(16);
+        known.drain(5..7);
+        let whole = whole(&known, &place(16), u64::MAX, &[1500..1700]);
+        assert_eq!(whole.stretches, [vec![0, 1, 2, 3, 4], (6..14).collect()]);
+        let hole = &whole.holes[0];
+        // Frame 7 is known and cannot be decoded; 5 and 6 nobody knows.
+        assert_eq!((hole.to, hole.video_frames), (WallTime(80), 1));
+    }
+}
