@@ -103,17 +103,18 @@ fn segments(
     to: WallTime,
 ) -> Result<(Vec<SeenSegment>, Vec<Finding>), Failure> {
     let mut bar = Bar::new("reading");
-    // From the beginning of the stream: the first GOP may have begun in an earlier segment.
-    let filter = Filter { stream: Some(stream.to_owned()), from: WallTime(i64::MIN), to };
+    // All of the stream: the first GOP may have begun in an earlier segment, and what is near is told where there is nothing.
+    let filter = Filter { stream: Some(stream.to_owned()), ..Filter::default() };
     let mut seen = place.look(Depth::Heads, &filter, &mut |done, total, path| bar.tell(done, total, path))?;
     seen.segments.sort_by_key(|segment| (segment.info.first, segment.info.number));
     let inside = seen.segments.iter().position(|segment| segment.info.end > from).unwrap_or(seen.segments.len());
     let begun = seen.segments.get(..=inside.min(seen.segments.len().saturating_sub(1))).unwrap_or_default();
     let needed = begun.iter().rposition(|segment| !segment.begins_inside_gop()).unwrap_or(0).min(inside);
     let mut findings = Vec::new();
-    let total = (seen.segments.len() - needed) as u64;
-    for (done, segment) in seen.segments.iter_mut().skip(needed).enumerate() {
-        bar.tell(done as u64, total, &segment.info.path);
+    let until = seen.segments.partition_point(|segment| segment.info.first < to);
+    let total = until.saturating_sub(needed);
+    for (done, segment) in seen.segments.iter_mut().skip(needed).take(total).enumerate() {
+        bar.tell(done as u64, total as u64, &segment.info.path);
         let (looked, found) = place.survey(segment)?;
         *segment = looked;
         findings.extend(found);

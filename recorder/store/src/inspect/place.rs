@@ -73,6 +73,8 @@ pub struct Place {
     pub(super) identity: Option<Result<Identity, String>>,
     /// It looks like a volume: an identity, a pool or a manifest.
     pub(super) is_volume: bool,
+    /// The volume's lock is ours.
+    pub(super) locked: bool,
 }
 
 impl Place {
@@ -91,7 +93,8 @@ impl Place {
             Err(e) => return Err(failed(e)),
         };
         let folder = env.disk.open(&dir).map_err(failed)?;
-        let mut this = Self { given: path.to_owned(), dir, folder, only, identity: None, is_volume: false };
+        let mut this =
+            Self { given: path.to_owned(), dir, folder, only, identity: None, is_volume: false, locked: false };
         if this.only.is_none() {
             let names = this.folder.list(Path::new("")).map_err(failed)?;
             let has = |name: &str, folder: bool| names.iter().any(|entry| entry.name == name && entry.folder == folder);
@@ -145,7 +148,7 @@ impl Place {
     /// Whether a recorder has the volume open. A copy is nobody's.
     #[must_use]
     pub fn in_use(&self) -> bool {
-        let lock = self.is_volume.then(|| std::fs::File::open(self.dir.join(identity::LOCK_NAME)));
+        let lock = (self.is_volume && !self.locked).then(|| std::fs::File::open(self.dir.join(identity::LOCK_NAME)));
         // Tried and given back at once: it must not keep a recorder from starting.
         let Some(Ok(lock)) = lock else { return false };
         matches!(rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared), Err(rustix::io::Errno::WOULDBLOCK))

@@ -14,14 +14,14 @@ use super::finding::{Finding, Kind, Severity};
 use super::look::{Depth, Filter, Progress, Seen, SeenSegment};
 use super::place::{Place, PlaceError};
 use crate::catalogue::{self, Catalogue};
-use crate::env::{Env, read_exact, write_all};
+use crate::env::{Env, File, read_exact, write_all};
 use crate::identity::{self, Identity};
 use crate::manifest::{Damage, Record};
 use crate::manifest_log;
 use crate::names;
 use crate::segment::walk::{self, Head};
 use crate::volume::keeper::sealed_record;
-use crate::volume::unit::{free_header, write_unit};
+use crate::volume::unit::free_header;
 
 /// Whose volume it is, for one that has lost its identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub fn repair(
     owner: Option<&Owner>,
     progress: &mut Progress<'_>,
 ) -> Result<Repaired, PlaceError> {
-    let place = Place::open(env, path)?;
+    let mut place = Place::open(env, path)?;
     let failed = |source| PlaceError::Io { path: path.to_owned(), source };
     let _lock = if place.is_volume {
         let lock = place.folder.lock(Path::new(identity::LOCK_NAME));
@@ -81,6 +81,7 @@ pub fn repair(
     } else {
         None
     };
+    place.locked = true;
     let mut seen = place.look(Depth::Everything, &Filter::default(), progress)?;
     let mut done = Repaired { files: seen.files, bytes: seen.bytes, ..Repaired::default() };
     let mut notes = Vec::new();
@@ -212,7 +213,7 @@ fn mend(place: &Place, segment: &SeenSegment, done: &mut Repaired) -> io::Result
         };
         let end_wall = sealed.map_or(index.totals.end_wall, |sealed| sealed.end_wall);
         let part = Sealed { index_offset: offset, index_length: bytes.len() as u64, end_wall };
-        write_unit(file.as_ref(), &[bytes, mfra], offset, rest)?;
+        write_boxes(file.as_ref(), &[&bytes, &mfra].map(|part| part.as_ref()).concat(), offset, rest)?;
         file.sync()?;
         let at = segment.head.segment.offset + SEALED_PART_OFFSET as u64;
         write_all(file.as_ref(), &part.encode(segment.info.nonce), at)?;
@@ -240,6 +241,16 @@ fn mend(place: &Place, segment: &SeenSegment, done: &mut Repaired) -> io::Result
     }
     file.sync()?;
     Ok(true)
+}
+
+/// Writes boxes so that the file is valid at every moment (`docs/format.md` §6): what is behind, the body, last the first header.
+fn write_boxes(file: &dyn File, boxes: &[u8], offset: u64, rest: u64) -> io::Result<()> {
+    if rest > 0 {
+        write_all(file, &free_header(rest), offset + boxes.len() as u64)?;
+    }
+    let (header, body) = boxes.split_at(boxes.len().min(8));
+    write_all(file, body, offset + 8)?;
+    write_all(file, header, offset)
 }
 
 /// Whether a player gets from the beginning of a damaged range to its end by the lengths of the boxes in it.
