@@ -53,7 +53,8 @@ pub fn whole(entries: &[IndexEntry], place: &IndexRun, until: u64, damage: &[Ran
     let (mut passed, mut last_wall) = (0, place.first_wall);
     for (at, entry) in entries.iter().enumerate() {
         let hit = damage.iter().any(|range| lies_in(entry, range));
-        let behind = damage.partition_point(|range| range.start <= u64::from(entry.data_offset));
+        let entry_end = u64::from(entry.data_offset) + u64::from(entry.data_length).max(1);
+        let behind = damage.partition_point(|range| range.start < entry_end);
         for range in damage.get(passed..behind).unwrap_or_default() {
             widen(&mut open, range, if is_video(entry) { last_wall.min(entry.wall) } else { last_wall });
         }
