@@ -1,6 +1,7 @@
 //! End-to-end tests, fault tests and benchmarks: the harness that starts cameras, recorders and judges.
 
 pub mod bench;
+pub mod disk;
 pub mod harness;
 pub mod judge;
 pub mod local;

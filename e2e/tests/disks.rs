@@ -1,0 +1,252 @@
+//! Disks that fail or hang under a running recorder: ext4 on loop devices. Needs root, and fails without.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use framekeeper_e2e::disk::LoopDisk;
+use framekeeper_e2e::harness::{Cameras, count, get, poll, program};
+use framekeeper_e2e::judge::{self, now_ns};
+use framekeeper_e2e::local::{PoolPlan, StreamPlan, System};
+use serde_json::Value;
+
+/// A stream must be durable again so soon after its disk failed or hung (`faults.md` rows 5 and 6).
+const BACK: Duration = Duration::from_secs(5);
+/// The API answers so fast, whatever a disk does.
+const ANSWER: Duration = Duration::from_millis(1_000);
+const VOLUMES: [&str; 2] = ["first", "second"];
+
+struct Site {
+    // Dropped in this order: nobody may use the disks when they are taken apart.
+    system: System,
+    cameras: Cameras,
+    disks: Vec<LoopDisk>,
+    names: Vec<String>,
+    volumes: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Site {
+    /// Four cameras, one recorder, two disks.
+    fn start() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let volumes = folder.path().join("data/volumes/main-recorder-0");
+        let disks = VOLUMES
+            .iter()
+            .map(|name| LoopDisk::new(folder.path(), name, 400 << 20, &volumes.join(name)))
+            .collect::<Result<Vec<_>>>()?;
+        let cameras = Cameras::start(
+            folder.path(),
+            0,
+            &["name=cam,count=4,kind=synthetic,width=640,height=360,fps=25,bitrate=1M,gop=50,audio=aac".to_owned()],
+        )?;
+        let names = framekeeper_e2e::bench::stamps::ledger_names(&cameras.ledgers)?;
+        let plan = PoolPlan {
+            recorders: 1,
+            max_channels: names.len(),
+            budget: "256Mi".to_owned(),
+            segment_bytes: "4Mi".to_owned(),
+            streams: names.iter().map(|name| StreamPlan::new(name, cameras.url(name))).collect(),
+        };
+        let manifest = folder.path().join("pool.yaml");
+        std::fs::write(&manifest, on_two_volumes(&plan.manifest())?)?;
+        let mut system = System::start_on(folder.path(), manifest, 1)?;
+        system.wait_recording(&names, Duration::from_secs(30))?;
+        Ok(Self { system, cameras, disks, names, volumes, folder })
+    }
+
+    /// Wall time, in nanoseconds, up to which each stream is durable.
+    fn durable(&self) -> Result<BTreeMap<String, i64>> {
+        let mut times = BTreeMap::new();
+        for channel in self.system.channels(0)?.unwrap_or_default() {
+            let text = |key: &str| channel.get(key).and_then(Value::as_str);
+            if let (Some(name), Some(durable)) = (text("name"), text("durable")) {
+                let time: jiff::Timestamp = durable.parse()?;
+                times.insert(name.to_owned(), i64::try_from(time.as_nanosecond())?);
+            }
+        }
+        Ok(times)
+    }
+
+    /// Waits until every stream is durable beyond `moment`.
+    fn wait_durable(&self, moment: i64, patience: Duration) -> Result<Duration> {
+        let start = Instant::now();
+        let back = poll(patience, Duration::from_millis(50), || {
+            let durable = self.durable()?;
+            Ok(self.names.iter().all(|name| durable.get(name).is_some_and(|time| *time > moment)).then_some(()))
+        })?;
+        ensure!(
+            back.is_some(),
+            "not durable {patience:?} after it: {:?}\n{}",
+            self.durable()?,
+            self.system.operator.log_tail()
+        );
+        Ok(start.elapsed())
+    }
+
+    /// What the recorder's status says of a volume: state and reason.
+    fn state(&self, volume: &str) -> Result<(String, String)> {
+        let metrics = get(self.system.http(0), "/metrics")?.text();
+        let line = format!("framekeeper_volume_state{{volume=\"{volume}\",state=\"");
+        let state = metrics.lines().find_map(|l| {
+            let (state, value) = l.strip_prefix(&line)?.split_once("\"} ")?;
+            (value.trim() == "1").then(|| state.to_owned())
+        });
+        Ok((state.with_context(|| format!("no state of {volume} in the metrics"))?, metrics))
+    }
+
+    fn wait_state(&self, volume: &str, wanted: &str, patience: Duration) -> Result<()> {
+        let seen = poll(patience, Duration::from_millis(50), || Ok((self.state(volume)?.0 == wanted).then_some(())))?;
+        ensure!(
+            seen.is_some(),
+            "{volume} is {}, not {wanted}: {}",
+            self.state(volume)?.0,
+            self.system.operator.log_tail()
+        );
+        Ok(())
+    }
+
+    /// `framekeeper-recorder volume …`, as a person at the machine.
+    fn volume(&self, verb: &str, volume: &str) -> Result<()> {
+        let output = Command::new(program("framekeeper-recorder")?)
+            .args(["volume", verb, volume, "--volumes"])
+            .arg(&self.volumes)
+            .output()?;
+        ensure!(output.status.success(), "volume {verb} {volume}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    /// Stops everything and has both volumes judged together: nothing is missing.
+    fn judge(mut self) -> Result<()> {
+        std::thread::sleep(Duration::from_secs(1));
+        let stop = now_ns()?;
+        std::thread::sleep(Duration::from_millis(500));
+        self.system.stop()?;
+        let volumes: Vec<PathBuf> = VOLUMES.iter().map(|name| self.volumes.join(name)).collect();
+        let mut arguments = judge::volumes(&self.cameras.ledgers, &volumes);
+        arguments.extend(["--union".to_owned(), "--stop".to_owned(), stop.to_string()]);
+        judge::check(&arguments)?;
+        for volume in &volumes {
+            judge::python_reader(volume)?;
+        }
+        Ok(())
+    }
+}
+
+/// The manifest of a pool with one volume, with two.
+fn on_two_volumes(manifest: &str) -> Result<String> {
+    let begin = manifest.find("    - name: footage\n").context("no volume in the manifest")?;
+    let end = manifest[begin..].find("---\n").map_or(manifest.len(), |at| begin + at);
+    let block = &manifest[begin..end];
+    let blocks: String = VOLUMES.iter().map(|name| block.replace("footage", name)).collect();
+    Ok(format!("{}{blocks}{}", &manifest[..begin], &manifest[end..]))
+}
+
+#[test]
+fn a_disk_that_fails_costs_no_frame() -> Result<()> {
+    let site = Site::start()?;
+    let mut slowest = Duration::ZERO;
+    for number in 0..count(3, 20) {
+        // Some writes and syncs later each time, so that another one is hit.
+        std::thread::sleep(Duration::from_millis(2_500 + 137 * number as u64));
+        let (name, disk) = (VOLUMES[number % 2], &site.disks[number % 2]);
+        disk.fail()?;
+        let moment = now_ns()?;
+        slowest = slowest.max(site.wait_durable(moment, BACK)?);
+        site.wait_state(name, "Failed", BACK)?;
+        // A person puts a good disk in its place while the other one records: that fails next.
+        site.volume("stop", name)?;
+        disk.repair()?;
+        site.volume("start", name)?;
+        site.wait_state(name, "Ready", BACK)?;
+    }
+    judge::result(&format!("failed disks: durable again after at most {slowest:?}"));
+    site.judge()
+}
+
+#[test]
+fn a_disk_that_hangs_is_in_nobodys_way() -> Result<()> {
+    let mut site = Site::start()?;
+    std::thread::sleep(Duration::from_secs(3));
+    let hang = Duration::from_secs(count(8, 30) as u64);
+    let (mut slowest, mut most_bytes, mut worst_lag) = (Duration::ZERO, 0.0_f64, 0);
+    let before = now_ns()?;
+    if let Some(disk) = site.disks.first_mut() {
+        disk.freeze()?;
+    }
+    let start = Instant::now();
+    while start.elapsed() < hang {
+        let asked = Instant::now();
+        let durable = site.durable()?;
+        for name in &site.names {
+            let answer = get(site.system.http(0), &format!("/v1/streams/default/{name}/coverage"))?;
+            ensure!(answer.status == 200, "coverage of {name}: {}", answer.text());
+        }
+        slowest = slowest.max(asked.elapsed());
+        let now = now_ns()?;
+        // At most half of the streams are on the disk that hangs; no other lags.
+        let mut lags: Vec<i64> =
+            site.names.iter().map(|name| now - durable.get(name).copied().unwrap_or(before)).collect();
+        lags.sort_unstable();
+        worst_lag = worst_lag.max(lags[lags.len() / 2 - 1]);
+        if start.elapsed() > BACK {
+            ensure!(lags.iter().all(|lag| *lag < 3_000_000_000), "still not durable: {lags:?}");
+        }
+        let (_, metrics) = site.state(VOLUMES[0])?;
+        let memory = metrics.lines().filter_map(|l| l.strip_prefix("framekeeper_stream_memory_bytes{"));
+        let bytes: f64 = memory.filter_map(|l| l.split_whitespace().last()?.parse::<f64>().ok()).sum();
+        most_bytes = most_bytes.max(bytes);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    ensure!(site.state(VOLUMES[0])?.0 == "Hanging", "{}", site.system.operator.log_tail());
+    if let Some(disk) = site.disks.first_mut() {
+        disk.thaw()?;
+    }
+    site.wait_state(VOLUMES[0], "Ready", BACK)?;
+    ensure!(worst_lag < 2_500_000_000, "streams of the other disk lagged by {worst_lag} ns");
+    ensure!(slowest < ANSWER, "the API took {slowest:?}");
+    // Four streams of 1 Mbit/s with a key frame every 2 s: some hundred KB each, and less than the hang's worth in any case.
+    ensure!(most_bytes < 16e6, "{most_bytes} bytes in memory");
+    judge::result(&format!(
+        "a hang of {hang:?}: five questions answered in at most {slowest:?}, at most {:.1} MB in memory, other streams durable within {:.1} s",
+        most_bytes / 1e6,
+        worst_lag as f64 / 1e9
+    ));
+    site.judge()
+}
+
+#[test]
+fn volumes_come_and_go_with_the_manifest() -> Result<()> {
+    let mut site = Site::start()?;
+    let manifest = site.folder.path().join("pool.yaml");
+    let both = std::fs::read_to_string(&manifest)?;
+    let begin = both.find("    - name: second\n").context("no second volume")?;
+    let end = both[begin..].find("---\n").map_or(both.len(), |at| begin + at);
+    std::thread::sleep(Duration::from_secs(2));
+    replace(&manifest, &format!("{}{}", &both[..begin], &both[end..]))?;
+    // It is drained and closed: nobody has it locked any more.
+    let gone =
+        poll(Duration::from_secs(15), Duration::from_millis(100), || Ok(site.state("second").is_err().then_some(())))?;
+    ensure!(gone.is_some(), "the second volume is still there: {}", site.system.operator.log_tail());
+    let identity = std::fs::read_to_string(site.volumes.join("second/framekeeper.json"))?;
+    ensure!(identity.contains("\"closed\":true"), "{identity}");
+    std::thread::sleep(Duration::from_secs(2));
+    replace(&manifest, &both)?;
+    let back = poll(Duration::from_secs(15), Duration::from_millis(100), || {
+        Ok(site.state("second").ok().filter(|(state, _)| state == "Ready").map(drop))
+    })?;
+    ensure!(back.is_some(), "the second volume does not come: {}", site.system.operator.log_tail());
+    site.volume("drain", "first")?;
+    std::thread::sleep(Duration::from_secs(3));
+    site.system.wait_recording(&site.names.clone(), Duration::from_secs(5))?;
+    site.judge()
+}
+
+fn replace(manifest: &Path, text: &str) -> Result<()> {
+    let new = manifest.with_extension("new");
+    std::fs::write(&new, text)?;
+    std::fs::rename(new, manifest)?;
+    Ok(())
+}
