@@ -36,7 +36,7 @@ pub use human_duration::{HumanDuration, ParseDurationError};
 pub use quantity::{ByteQuantity, ParseQuantityError};
 pub use recorder::{
     Addresses, Channel, ChannelState, ChannelStatus, Instance, Recorder, RecorderPhase, RecorderSegment, RecorderSlots,
-    RecorderSpec, RecorderStatus, RecorderVolume, Retired, Role, VolumeState, VolumeStatus,
+    RecorderSpec, RecorderStatus, RecorderVolume, Retired, Role, VolumeState, VolumeStatus, VolumeWrites,
 };
 pub use storage_pool::{
     ClaimRequests, ClaimResources, ClaimSpec, ClaimTemplate, PoolBytes, PoolSlots, PoolVolume, ReclaimPolicy,

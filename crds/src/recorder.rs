@@ -226,6 +226,12 @@ pub struct VolumeStatus {
     /// Wall-clock time of the oldest frame on it, as of the last transition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_footage: Option<MicroTime>,
+    /// How footage is written to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writes: Option<VolumeWrites>,
+    /// Why not past the page cache, where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writes_reason: Option<String>,
 }
 
 /// Whether a volume can be written to.
@@ -245,6 +251,15 @@ pub enum VolumeState {
     Stopped,
     /// Not ours: another identity, another pool, or foreign files. It is not touched.
     Refused,
+}
+
+/// How footage is written to a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+pub enum VolumeWrites {
+    /// Past the page cache: for half the CPU.
+    Direct,
+    /// Through the page cache.
+    Buffered,
 }
 
 /// A channel that is not as planned.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use framekeeper_recorder::run::control::{Verb, command};
-use framekeeper_recorder::run::{RunOptions, run};
+use framekeeper_recorder::run::{RunOptions, Writes, run};
 use framekeeper_recorder::volume_cmd::{self, VolumeCommand};
 use framekeeper_recorder::{Exit, LogFormat, start_logging, still, supervisor};
 
@@ -81,6 +81,9 @@ struct Run {
     /// How logs are written.
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
+    /// How footage is written: past the page cache (O_DIRECT through io_uring) or through it.
+    #[arg(long, value_enum, default_value_t, env = "FRAMEKEEPER_WRITES")]
+    writes: Writes,
     /// Record in this very process: nobody restarts it when it crashes.
     #[arg(long)]
     no_supervisor: bool,
@@ -141,6 +144,7 @@ fn start(arguments: Run) -> ExitCode {
         volumes: arguments.volumes,
         status: arguments.status,
         listen: arguments.listen,
+        writes: arguments.writes,
     };
     run(&options).into()
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use framekeeper_crds::{RecorderPhase, VolumeState};
+use framekeeper_crds::{RecorderPhase, VolumeState, VolumeWrites};
 use framekeeper_ingest::TickTime;
 use framekeeper_media::WallTime;
 use framekeeper_store::{DropReason, StreamIdent};
@@ -77,6 +77,8 @@ pub(crate) struct VolumeView {
     pub(crate) state: VolumeState,
     /// Why: one word, and a sentence.
     pub(crate) reason: Option<(&'static str, String)>,
+    /// How segments are written, as the status has it; `None` where it is not open.
+    pub(crate) writes: Option<(VolumeWrites, Option<String>)>,
     /// Numbers, where it is open.
     pub(crate) numbers: Option<VolumeNumbers>,
 }
@@ -89,6 +91,11 @@ pub(crate) struct VolumeNumbers {
     pub(crate) free_files: u64,
     pub(crate) written_bytes: u64,
     pub(crate) writes: u64,
+    /// Times that something was written, and how long these took together.
+    pub(crate) write_batches: u64,
+    pub(crate) write_seconds: f64,
+    /// Whether segments are written past the page cache.
+    pub(crate) writes_directly: bool,
     /// Age of the oldest bytes that are not durable yet, microseconds.
     pub(crate) unsynced_us: u64,
     pub(crate) sealed_segments: u64,

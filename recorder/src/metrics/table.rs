@@ -260,8 +260,36 @@ pub(super) const METRICS: &[Metric] = &[
         unit: None,
         kind: Kind::Counter,
         labels: VOLUME,
-        help: "Write system calls.",
+        help: "Writes handed to the system.",
         samples: |scrape| volumes(scrape, |numbers| numbers.writes),
+    },
+    Metric {
+        name: "framekeeper_volume_write_batches",
+        unit: None,
+        kind: Kind::Counter,
+        labels: VOLUME,
+        help: "Times that something was written: all streams' writes of a tick are one batch.",
+        samples: |scrape| volumes(scrape, |numbers| numbers.write_batches),
+    },
+    Metric {
+        name: "framekeeper_volume_write_time",
+        unit: Some("seconds"),
+        kind: Kind::Counter,
+        labels: VOLUME,
+        help: "How long these took together.",
+        samples: |scrape| {
+            let time = |numbers: &VolumeNumbers| Value::Number(numbers.write_seconds);
+            let sample = |volume: &VolumeView| Some(volume_sample(volume, time(volume.numbers.as_ref()?)));
+            scrape.volumes.iter().filter_map(sample).collect()
+        },
+    },
+    Metric {
+        name: "framekeeper_volume_writes_directly",
+        unit: None,
+        kind: Kind::Gauge,
+        labels: VOLUME,
+        help: "1 where segments are written past the page cache, 0 where through it.",
+        samples: |scrape| volumes(scrape, |numbers| numbers.writes_directly.into()),
     },
     Metric {
         name: "framekeeper_volume_unsynced_age",

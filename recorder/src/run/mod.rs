@@ -23,6 +23,7 @@ use framekeeper_crds::RecorderPhase;
 use framekeeper_ingest::bucket::StartRate;
 use framekeeper_ingest::{Ingest, IngestConfig};
 use framekeeper_store::Store;
+use framekeeper_store::env::WritesWanted;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -60,6 +61,30 @@ pub struct RunOptions {
     pub status: Option<PathBuf>,
     /// Address of the HTTP server.
     pub listen: SocketAddr,
+    /// How footage is written.
+    pub writes: Writes,
+}
+
+/// How footage is written to the volumes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Writes {
+    /// Past the page cache where the kernel, the sandbox and the file system allow it, else through it.
+    #[default]
+    Auto,
+    /// Past the page cache; a volume where that is refused is not used.
+    Direct,
+    /// Through the page cache.
+    Buffered,
+}
+
+impl From<Writes> for WritesWanted {
+    fn from(writes: Writes) -> Self {
+        match writes {
+            Writes::Auto => Self::Auto,
+            Writes::Direct => Self::Direct,
+            Writes::Buffered => Self::Buffered,
+        }
+    }
 }
 
 /// Why the worker cannot work; says how to end.
@@ -152,7 +177,7 @@ impl Worker {
         info!(recorder = assignment.name, version = %assignment.version, channels = assignment.channels.len(), volumes = assignment.volumes.len(), "the assignment");
 
         let mut status = StatusFile::new(options.status.as_deref());
-        let (mut volumes, store) = match volumes::open(&options.volumes, &assignment) {
+        let (mut volumes, store) = match volumes::open(&options.volumes, &assignment, options.writes.into()) {
             Ok(opened) => opened,
             Err(refused) => {
                 let message = refused.to_string();

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use framekeeper_crds::{Recorder, VolumeState};
-use framekeeper_store::env::Env;
+use framekeeper_crds::{Recorder, VolumeState, VolumeWrites};
+use framekeeper_store::env::{Env, WritePath, WritesWanted};
 use framekeeper_store::{SYNC_BUCKETS_US, Store, StoreConfig, VolumeConfig, VolumeStats};
 use tracing::{info, warn};
 
@@ -74,7 +74,7 @@ impl fmt::Display for NoVolume {
 ///
 /// # Errors
 /// When none can.
-pub(super) fn open(folder: &Path, assignment: &Assignment) -> Result<(Volumes, Store), NoVolume> {
+pub(super) fn open(folder: &Path, assignment: &Assignment, writes: WritesWanted) -> Result<(Volumes, Store), NoVolume> {
     let known = assignment.volumes.iter().map(|plan| Known::new(folder, plan.clone())).collect();
     let segment_bytes = assignment.segment_bytes;
     let mut volumes = Volumes { parent: folder.to_owned(), segment_bytes, known, copies: HashMap::new() };
@@ -94,6 +94,7 @@ pub(super) fn open(folder: &Path, assignment: &Assignment) -> Result<(Volumes, S
     }
     let mut config = StoreConfig::new(&assignment.pool, &assignment.name, assignment.uid, configs);
     config.sync_interval = assignment.sync;
+    config.writes = writes;
     match Store::open(config, Env::real()) {
         Ok(store) => Ok((volumes, store)),
         Err(error) => none(&volumes.known, Some(&error.to_string())),
@@ -330,6 +331,7 @@ impl Known {
             uuid: self.plan.uuid,
             state,
             reason: why.map(|message| (word, message)),
+            writes: None,
             numbers: None,
         }
     }
@@ -357,7 +359,11 @@ impl Known {
         } else {
             (VolumeState::Ready, stats.stuck.clone().map(|message| ("NoFileToReuse", message)))
         };
-        VolumeView { reason, numbers: Some(numbers(stats)), ..self.view_as(state, "", None) }
+        let writes = stats.write_path.as_ref().map(|path| match path {
+            WritePath::Direct => (VolumeWrites::Direct, None),
+            WritePath::Buffered { reason } => (VolumeWrites::Buffered, Some(reason.clone())),
+        });
+        VolumeView { reason, writes, numbers: Some(numbers(stats)), ..self.view_as(state, "", None) }
     }
 }
 
@@ -373,6 +379,9 @@ fn numbers(stats: &VolumeStats) -> VolumeNumbers {
         free_files: stats.files_free,
         written_bytes: stats.bytes,
         writes: stats.writes,
+        write_batches: stats.write_batches,
+        write_seconds: stats.write_us as f64 / 1e6,
+        writes_directly: stats.write_path == Some(WritePath::Direct),
         unsynced_us: stats.unsynced_us,
         sealed_segments: stats.sealed,
         retired_segments: stats.retired,

@@ -126,6 +126,8 @@ fn volume(view: &VolumeView) -> VolumeStatus {
         used_bytes: numbers.map_or(0, |numbers| numbers.used_bytes),
         free_segments: numbers.map_or(0, |numbers| numbers.free_files),
         oldest_footage: None,
+        writes: view.writes.as_ref().map(|(way, _)| *way),
+        writes_reason: view.writes.as_ref().and_then(|(_, reason)| reason.clone()),
     }
 }
 

@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use uuid::Uuid;
 
 use crate::catalogue::Catalogue;
-use crate::env::{Env, File, Folder, Lock, WritePath};
+use crate::env::{Env, File, Folder, Interrupt, Lock, WritePath};
 use crate::identity::Identity;
 use crate::lock;
 use crate::manifest::{Hold, Record};
@@ -49,6 +49,8 @@ pub(crate) struct Volume {
     pub(crate) env: Env,
     pub(crate) segment_bytes: u64,
     pub(crate) write_path: WritePath,
+    /// Ends the writer's waiting for the disk.
+    pub(crate) writing: Interrupt,
     pub(crate) recorder_uid: Uuid,
     pub(crate) identity: Mutex<Identity>,
     pub(crate) pool: Mutex<Pool>,
@@ -172,6 +174,7 @@ impl Volume {
             tracing::error!(dir = %self.dir.display(), volume = %self.uuid, what, %error, "the volume failed; nothing more is written to it");
             *failed = Some(format!("{what}: {error}"));
             self.has_failed.store(true, Ordering::Release);
+            self.writing.set();
         }
         drop(failed);
         for signal in [&self.wake_writer, &self.wake_sync, &self.wake_keeper] {

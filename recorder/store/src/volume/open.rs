@@ -183,6 +183,7 @@ pub(crate) fn open(at: usize, store: &StoreConfig, config: &VolumeConfig, env: &
         env: env.clone(),
         segment_bytes: config.segment_bytes,
         write_path,
+        writing: batch.interrupt(),
         recorder_uid: store.recorder_uid,
         pool: Mutex::new(pool::Pool::new(ready, made, total, highest + 1..identity.files + 1)),
         identity: Mutex::new(identity),
