@@ -7,12 +7,12 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// The folder of the socket, below the volumes' folder.
 const FOLDER: &str = ".control";
@@ -69,11 +69,32 @@ pub(super) struct Question {
     pub(super) reply: SyncSender<Reply>,
 }
 
-/// Listens below the volumes' folder, on a thread of its own. Questions are answered by whoever holds the receiver.
+/// Where questions come from. Its socket is removed when it is dropped.
+pub(super) struct Control {
+    questions: Receiver<Question>,
+    socket: PathBuf,
+}
+
+impl Control {
+    /// The next question that waits.
+    pub(super) fn next(&self) -> Option<Question> {
+        self.questions.try_recv().ok()
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.socket) {
+            debug!(%error, "the control socket could not be removed");
+        }
+    }
+}
+
+/// Listens below the volumes' folder, on a thread of its own. Questions are answered by whoever holds the result.
 ///
 /// # Errors
 /// When the socket cannot be made, for instance because the folder is read-only.
-pub(super) fn listen(volumes: &Path) -> io::Result<Receiver<Question>> {
+pub(super) fn listen(volumes: &Path) -> io::Result<Control> {
     let folder = volumes.join(FOLDER);
     match DirBuilder::new().mode(0o700).create(&folder) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -82,7 +103,8 @@ pub(super) fn listen(volumes: &Path) -> io::Result<Receiver<Question>> {
     // Through a descriptor: a socket's path is at most 107 bytes long.
     let handle = File::open(&folder)?;
     let path = format!("/proc/self/fd/{}/{SOCKET}", handle.as_raw_fd());
-    match std::fs::remove_file(folder.join(SOCKET)) {
+    let socket = folder.join(SOCKET);
+    match std::fs::remove_file(&socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
@@ -97,7 +119,7 @@ pub(super) fn listen(volumes: &Path) -> io::Result<Receiver<Question>> {
         }
     };
     std::thread::Builder::new().name("control".to_owned()).spawn(serve)?;
-    Ok(receiver)
+    Ok(Control { questions: receiver, socket })
 }
 
 fn answer(connection: &UnixStream, questions: &SyncSender<Question>) -> io::Result<()> {

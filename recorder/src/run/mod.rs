@@ -16,7 +16,6 @@ mod volumes;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use framekeeper_crds::RecorderPhase;
@@ -36,7 +35,7 @@ use crate::status::StatusFile;
 use crate::view::View;
 use crate::{clock, supervisor};
 use channels::Channels;
-use control::Question;
+use control::Control;
 use volumes::Volumes;
 
 /// How often the assignment, Secrets and transitions are looked at.
@@ -136,7 +135,7 @@ struct Worker {
     store: Arc<Store>,
     channels: Channels,
     /// What people at the machine ask; none where there can be no socket.
-    questions: Option<Receiver<Question>>,
+    control: Option<Control>,
     signals: Signals,
 }
 
@@ -214,7 +213,7 @@ impl Worker {
         runtime.spawn(http::server::serve(listener, app, Arc::clone(&guard)));
         view.set_phase(RecorderPhase::Ready);
         info!(address = %http, "listening");
-        let questions = control::listen(&options.volumes)
+        let control = control::listen(&options.volumes)
             .inspect_err(|error| warn!(%error, "`volume drain|stop|start` cannot reach this recorder"))
             .ok();
         volumes.keep_copies(&assignment.object);
@@ -230,7 +229,7 @@ impl Worker {
             volumes,
             store,
             channels,
-            questions,
+            control,
             signals,
         };
         Ok(worker)
@@ -270,7 +269,7 @@ impl Worker {
                 self.view.set_assignment_is_stale(true);
             }
         }
-        while let Some(question) = self.questions.as_ref().and_then(|questions| questions.try_recv().ok()) {
+        while let Some(question) = self.control.as_ref().and_then(Control::next) {
             // Whoever asked may have gone.
             let _ = question.reply.try_send(self.volumes.ask(question.verb, &question.volume, &self.store));
         }
