@@ -12,7 +12,7 @@ export CARGO_BUILD_JOBS ?= 2
 export RUST_BACKTRACE ?= 1
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-PROGRAMS := -p framekeeper-operator -p framekeeper-recorder -p framekeeper-e2e-camera -p framekeeper-e2e-checker -p framekeeper-e2e --bins
+PROGRAMS := -p framekeeper-operator -p framekeeper-recorder -p framekeeper-e2e-camera -p framekeeper-e2e-checker -p framekeeper-e2e-power -p framekeeper-e2e --bins
 
 help: ## What there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'

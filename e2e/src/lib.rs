@@ -5,3 +5,4 @@ pub mod disk;
 pub mod harness;
 pub mod judge;
 pub mod local;
+pub mod power;
