@@ -203,7 +203,7 @@ mod tests {
         let answering = std::thread::spawn(move || {
             let mut verbs = Vec::new();
             for _ in 0..3 {
-                let question = questions.recv().unwrap();
+                let question = questions.questions.recv().unwrap();
                 verbs.push(question.verb);
                 let done = verbs.len() == 2;
                 let state = Reply::State { state: "Stopped".to_owned(), done, streams: 0, message: None };
