@@ -191,6 +191,36 @@ fn a_run_whose_times_go_back_is_found_by_its_own_times() {
 }
 
 #[test]
+fn pictures_of_many_runs_in_one_file_are_whole_pictures_apart() {
+    let (_disk, site) = Site::mem(20);
+    let mut camera = Camera::new("sound").with_audio();
+    let store = site.open();
+    let mut writer = store.stream(camera.ident.clone()).unwrap();
+    for _ in 0..5 {
+        camera.start_wall += 1_000_000;
+        camera.next_frame = camera.next_frame.next_multiple_of(camera.gop);
+        writer.begin_run(camera.run());
+        record(&site, &store, &mut writer, &mut camera, 1);
+    }
+    writer.finish();
+    let reader = store.reader();
+    let segments = reader.segments(camera.ident.uid, ALWAYS.0, ALWAYS.1).unwrap();
+    assert_eq!((segments.len(), reader.coverage(camera.ident.uid, ALWAYS.0, ALWAYS.1).unwrap().len()), (1, 5));
+    let index = reader.index(&segments[0]).unwrap();
+    let times: Vec<u64> = index
+        .entries
+        .iter()
+        .filter(|entry| matches!(entry.kind, framekeeper_media::boxes::index::EntryKind::Video { .. }))
+        .map(|entry| entry.decode_time)
+        .collect();
+    assert!(times.len() > 10 && index.runs.len() == 5);
+    for pair in times.windows(2) {
+        assert_eq!((pair[1] - pair[0]) % 3_600, 0, "{times:?}");
+    }
+    store.close();
+}
+
+#[test]
 fn conformance_with_short_writes_and_delays() {
     use framekeeper_store::env::{Fault, Operation, Trouble};
     for disk in [MemDisk::new(), MemDisk::new().written_in_blocks(4096)] {

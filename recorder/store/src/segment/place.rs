@@ -197,7 +197,7 @@ impl Placer {
         run
     }
 
-    /// A run begins in this file: at 0, or where the last frame ended. The earlier of its first frames lies there.
+    /// A run begins in this file: at 0, or where the last frame ended and less than a picture later. The earlier of its first frames lies there.
     fn start_clock(&self, run: Uuid, fragment: &Fragment) -> FileClock {
         let base = self.video_end.max(scale_up(self.audio_end, self.audio_timescale, VIDEO_CLOCK_HZ));
         let audio = self.audio_as_video_time(fragment);
@@ -206,7 +206,17 @@ impl Placer {
             (Some(video), None) => video.dts.0,
             (None, audio) => audio.unwrap_or(0),
         };
+        let base = base.saturating_add(self.to_next_picture(base, start, fragment));
         FileClock { run, video_offset: start.saturating_sub(to_i64(base)), audio_offset: None }
+    }
+
+    /// How much later than `base` a run has to begin so that its first picture follows the last one by whole pictures. Sound rarely ends
+    /// with a picture; what players and ffmpeg take for the frame rate would be another one in files with many runs.
+    fn to_next_picture(&self, base: u64, start: i64, fragment: &Fragment) -> u64 {
+        let (Some(last), Some(first)) = (self.video_last, fragment.video.first()) else { return 0 };
+        let begins = base.saturating_add(u64::try_from(first.dts.0.saturating_sub(start)).unwrap_or(0));
+        let (apart, picture) = (begins.saturating_sub(last), u64::from(first.duration.max(1)));
+        apart.checked_next_multiple_of(picture).map_or(0, |whole| whole - apart)
     }
 
     /// Media time, on the video clock, of the first audio frame.
