@@ -200,7 +200,13 @@ fn pictures_of_many_runs_in_one_file_are_whole_pictures_apart() {
         camera.start_wall += 1_000_000;
         camera.next_frame = camera.next_frame.next_multiple_of(camera.gop);
         writer.begin_run(camera.run());
-        record(&site, &store, &mut writer, &mut camera, 1);
+        let mut fragment = camera.fragment();
+        // Sound that goes on behind the last picture.
+        let mut longer = fragment.audio.last().unwrap().clone();
+        longer.pts.0 += i64::from(longer.duration);
+        fragment.audio.push(longer);
+        assert_eq!(writer.append(fragment), Appended::Queued);
+        store.flush_tick();
     }
     writer.finish();
     let reader = store.reader();
