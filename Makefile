@@ -12,7 +12,9 @@ export CARGO_BUILD_JOBS ?= 2
 export RUST_BACKTRACE ?= 1
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-PROGRAMS := -p framekeeper-operator -p framekeeper-recorder -p framekeeper-e2e-camera -p framekeeper-e2e-checker -p framekeeper-e2e --bins
+# Programs and end-to-end tests are built with the same packages chosen, because Cargo chooses features by them: else half of it is built twice.
+PACKAGES := -p framekeeper-operator -p framekeeper-recorder -p framekeeper-e2e-camera -p framekeeper-e2e-checker -p framekeeper-e2e-power -p framekeeper-e2e
+E2E := FRAMEKEEPER_BIN=$(abspath $(TARGET))/release cargo test --release --locked $(PACKAGES) --test e2e --
 
 help: ## What there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -21,7 +23,7 @@ prerequisites:
 	@e2e/prerequisites
 
 build: prerequisites
-	cargo build --release --locked $(PROGRAMS)
+	cargo build --release --locked $(PACKAGES) --bins
 
 demo: build ## Record four test cameras (or CAMERA=rtsp://host/path) into ./demo-data
 	@exec e2e/demo $(TARGET)/release
@@ -32,14 +34,13 @@ check: prerequisites ## Formatting, lints and unit tests: quick, no root
 	cargo test --workspace --exclude framekeeper-e2e --locked
 
 test: check build ## Prove everything, with small counts
-	FRAMEKEEPER_BIN=$(abspath $(TARGET))/release cargo test --release --locked -p framekeeper-e2e -- --test-threads=1 --nocapture
+	$(E2E) --test-threads=1 --nocapture
 
 soak: build ## The same tests with the full counts; goes on where it stopped
 	FRAMEKEEPER_SOAK=1 FRAMEKEEPER_BIN=$(abspath $(TARGET))/release e2e/soak
 
 power: build ## Losses of power on a disk that logs its blocks (root); not part of `make test` yet, see docs/durability.md
-	cargo build --release --locked -p framekeeper-e2e-power --bins
-	FRAMEKEEPER_BIN=$(abspath $(TARGET))/release cargo test --release --locked -p framekeeper-e2e --test power -- --test-threads=1 --nocapture
+	$(E2E) power:: --ignored --test-threads=1 --nocapture
 
 bench: build ## Measure against peers and write docs/benchmarks.md
 	cargo build --release --locked -p framekeeper-store --example catalogue_bench -p framekeeper-recorder --example clip_latency

@@ -1,0 +1,13 @@
+//! The end-to-end tests: one program, because each one more costs a quarter of a minute of linking.
+
+mod bad_input;
+mod budgets;
+mod clips;
+mod clocks;
+mod demo;
+mod disks;
+mod edits;
+mod files;
+mod kill;
+mod power;
+mod recording;
