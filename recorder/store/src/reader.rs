@@ -18,11 +18,12 @@ use crate::damage::Hole;
 use crate::env::{File, read_exact};
 use crate::error::ReadError;
 use crate::lock;
+use crate::segment::sealed::read_index;
 use crate::segment::walk::{self, Head, HeadError};
 use crate::store::Inner;
 use crate::types::{RunInfo, SegmentInfo, StreamIdent};
 use crate::volume::Volume;
-use crate::volume::keeper::{LEASE_US, read_index};
+use crate::volume::keeper::LEASE_US;
 
 /// Indexes kept in memory; one of a busy segment takes 200 KB.
 const INDEXES: usize = 64;

@@ -17,10 +17,10 @@ use crate::env::{File, read_exact};
 use crate::manifest::RunPart;
 use crate::segment::hole::{Hole, holes, runs_of};
 use crate::segment::index::run_parts;
+use crate::segment::sealed::read_index;
 use crate::segment::survey::{DamagedBytes, Survey, survey};
 use crate::segment::walk::{self, Head, HeadError};
 use crate::types::{SegmentCounts, SegmentInfo, StreamIdent};
-use crate::volume::keeper::read_index;
 
 /// Where the use nonce stands in the segment box.
 const NONCE_OFFSET: u64 = 32;

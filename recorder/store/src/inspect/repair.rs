@@ -19,8 +19,8 @@ use crate::identity::{self, Identity};
 use crate::manifest::{Damage, Record};
 use crate::manifest_log;
 use crate::names;
+use crate::segment::sealed::sealed_record;
 use crate::segment::walk::{self, Head};
-use crate::volume::keeper::sealed_record;
 use crate::volume::unit::free_header;
 
 /// Whose volume it is, for one that has lost its identity.

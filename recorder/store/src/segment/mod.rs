@@ -6,5 +6,6 @@ pub(crate) mod index;
 pub(crate) mod live;
 pub(crate) mod place;
 pub(crate) mod rollover;
+pub(crate) mod sealed;
 pub(crate) mod survey;
 pub(crate) mod walk;

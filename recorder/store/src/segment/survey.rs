@@ -12,9 +12,9 @@ use framekeeper_media::boxes::run::RUN_BOX_LENGTH;
 use framekeeper_media::boxes::segment::{SEALED_PART_OFFSET, Sealed};
 
 use super::index::{IndexBuilder, StoredFragment};
+use super::sealed::read_index;
 use super::walk::{Head, Step, next_box};
 use crate::env::{File, read_exact};
-use crate::volume::keeper::read_index;
 use crate::volume::unit::free_header;
 
 /// Boxes begin at multiples of this.

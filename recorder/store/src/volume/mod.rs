@@ -7,7 +7,7 @@
 //!                         sync thread ─ sync, seals, manifest ──► durable times     (volume/sync.rs)
 //!                              │ jobs
 //!                              ▼
-//!                         keeper thread ─ catalogue, pool, retirement, late recovery  (volume/keeper.rs)
+//!                         keeper thread ─ catalogue, pool, retirement, late recovery  (volume/keeper/)
 //! ```
 
 pub(crate) mod keeper;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use framekeeper_media::WallTime;
 use uuid::Uuid;
 
-use super::keeper::{day_folders, sealed_record};
+use super::keeper::day_folders;
 use super::signal::Signal;
 use super::unit::free_header;
 use super::writer::{Active, Slot};
@@ -23,6 +23,7 @@ use crate::manifest_log::{ManifestLog, Position};
 use crate::names;
 use crate::segment::live::{Fixed, LiveSegment};
 use crate::segment::place::Placer;
+use crate::segment::sealed::sealed_record;
 use crate::segment::walk::{self, Head, HeadError};
 use crate::stats::VolumeCounters;
 use crate::types::{PreviousRun, StoreConfig, StreamIdent, VolumeConfig};

@@ -1,0 +1,63 @@
+//! Empty files: made as far as the budget goes, and made of retired ones that no reader needs any more.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use super::Keeper;
+use super::retire::LEASE_US;
+use crate::names;
+use crate::volume::pool;
+
+impl Keeper {
+    /// Makes empty files: the few that the next roll-overs need, or (`all`) as many as the budget allows, some a round.
+    pub(super) fn make_files(&mut self, all: bool) -> io::Result<()> {
+        const A_ROUND: usize = 64;
+        for _ in 0..if all { A_ROUND } else { 4 } {
+            let number = crate::lock(&self.volume.pool).next_new();
+            let Some(number) = number else { break };
+            match pool::make(self.volume.folder.as_ref(), number, self.volume.segment_bytes) {
+                Ok(_) => {
+                    crate::lock(&self.volume.pool).give(number);
+                    self.volume.note_room(None);
+                }
+                Err(e) => {
+                    crate::lock(&self.volume.pool).not_made();
+                    if e.kind() == io::ErrorKind::StorageFull {
+                        self.volume.note_room(Some(&e));
+                        return Ok(());
+                    }
+                    return Err(e);
+                }
+            }
+            self.volume.wrote(|dirty| {
+                dirty.folders.insert(PathBuf::from(names::POOL));
+            });
+            self.volume.wake_keeper.notify();
+        }
+        let surplus = crate::lock(&self.volume.pool).pop_surplus();
+        if let Some(number) = surplus {
+            self.volume.folder.remove(&names::numbered(names::POOL, number))?;
+        }
+        Ok(())
+    }
+
+    /// Empties the files that no reader needs any more.
+    pub(super) fn reclaim(&mut self) -> io::Result<()> {
+        let now = self.volume.env.clock.monotonic_us();
+        let synced = self.volume.synced_us.load(Ordering::Acquire);
+        let retired = crate::lock(&self.volume.pool).retired();
+        for (number, since) in retired {
+            let leased = now.saturating_sub(since) < LEASE_US && self.volume.is_leased(number, now);
+            if leased || since > synced {
+                continue;
+            }
+            pool::reclaim(self.volume.folder.as_ref(), number, self.volume.segment_bytes)?;
+            crate::lock(&self.volume.pool).reclaimed(number);
+            self.volume.wrote(|dirty| {
+                dirty.folders.extend([PathBuf::from(names::POOL), PathBuf::from(names::RETIRED)]);
+            });
+        }
+        Ok(())
+    }
+}
