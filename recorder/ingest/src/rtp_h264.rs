@@ -124,9 +124,8 @@ impl Depacketizer {
             self.lost = self.lost.max(1);
         } else {
             self.usual_bytes = (self.usual_bytes * 7 + data.len()) / 8;
-            if data.capacity() > data.len() * 2 + 1024 {
-                data.shrink_to_fit();
-            }
+            // Frames stay in memory for a GOP and longer, while the budget counts their bytes: no room that nobody uses stays with them.
+            data.shrink_to_fit();
             out.push(Unit { data: Bytes::from(data), pts: self.pts, lost: std::mem::take(&mut self.lost), sps, pps });
         }
         self.open = false;
@@ -373,6 +372,24 @@ mod tests {
             }
             assert_eq!(r.errors.len(), 1, "{payload:?}");
             assert_eq!(r.shapes(), [(1, 9, 0), (3, 9, 1), (4, 9, 0)], "{payload:?}");
+        }
+    }
+
+    /// The budget of memory counts frames' bytes, so there must not be more than these.
+    #[test]
+    fn pictures_take_no_more_memory_than_their_bytes() {
+        let mut r = Run::default();
+        for (pts, packets) in [1, 90, 2, 3, 700, 1, 40].into_iter().enumerate() {
+            let pts = i64::try_from(pts).unwrap();
+            for n in 0..packets {
+                let body = vec![0x80; 1400];
+                r.push(&fu(0x65, n == 0, n + 1 == packets, &body), pts, n + 1 == packets, 0);
+            }
+        }
+        assert_eq!(r.out.len(), 7);
+        for unit in r.out {
+            let memory = unit.data.try_into_mut().expect("nobody else has it");
+            assert_eq!(memory.capacity(), memory.len());
         }
     }
 

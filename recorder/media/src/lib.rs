@@ -14,6 +14,7 @@
 pub mod aac;
 mod bits;
 pub mod boxes;
+pub mod checksum;
 pub mod dts;
 pub mod fragment;
 pub mod h264;

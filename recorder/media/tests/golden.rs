@@ -11,6 +11,7 @@ use framekeeper_media::boxes::common::crc_without;
 use framekeeper_media::boxes::index::{EntryKind, IndexEntry, IndexRun, IndexTotals, SegmentIndex};
 use framekeeper_media::boxes::run::{GapReason, PlanVersion, ReportedTime, RunBox};
 use framekeeper_media::boxes::segment::{Sealed, SegmentBox};
+use framekeeper_media::checksum::crc32c;
 use framekeeper_media::fragment::{self, AudioSample, FragmentSpec, VideoSample};
 use framekeeper_media::identity::{frame_identity, inspect};
 use framekeeper_media::{FrameFlags, FrameIdentity, MediaTime, WallTime};
@@ -72,8 +73,8 @@ fn a_fragment_byte_by_byte() {
 #[test]
 fn the_check_value_of_crc32c() {
     // Of "123456789", with the four bytes at the place of the CRC taken as zero whatever they are.
-    assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
-    assert_eq!(crc_without(b"ab1234cd", 2), crc32c::crc32c(b"ab\0\0\0\0cd"));
+    assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+    assert_eq!(crc_without(b"ab1234cd", 2), crc32c(b"ab\0\0\0\0cd"));
 }
 
 /// Values of the reference implementation of XXH3.

@@ -91,7 +91,7 @@ pub fn write_copy(volume: &Path, recorder: &Recorder) -> Result<(), CopyError> {
 }
 
 fn checksum(text: &str) -> String {
-    format!("{:08x}", crc32c::crc32c(text.as_bytes()))
+    format!("{:08x}", framekeeper_media::checksum::crc32c(text.as_bytes()))
 }
 
 #[cfg(test)]

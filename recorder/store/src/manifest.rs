@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use framekeeper_media::WallTime;
 use framekeeper_media::boxes::run::GapReason;
 use framekeeper_media::boxes::{BoxWriter, Ended, Reader};
+use framekeeper_media::checksum::crc32c;
 use uuid::Uuid;
 
 use crate::segment::hole::Hole;
@@ -135,7 +136,7 @@ impl Record {
         let payload = self.payload();
         let mut w = BoxWriter::with_capacity(payload.len() + 16);
         w.u32(u32::try_from(payload.len()).unwrap_or(u32::MAX));
-        w.u32(crc32c::crc32c(&payload));
+        w.u32(crc32c(&payload));
         w.bytes(&payload);
         w.zeros(payload.len().next_multiple_of(8) - payload.len());
         w.into_vec()

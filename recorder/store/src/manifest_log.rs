@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use framekeeper_media::boxes::Reader;
+use framekeeper_media::checksum::crc32c;
 
 use crate::env::{File, Folder, read_exact, write_all};
 use crate::manifest::{HEADER_BYTES, MAGIC, PAYLOAD_BYTES_AT_MOST, Record};
@@ -214,7 +215,7 @@ fn first_record(bytes: &[u8]) -> Option<(&[u8], usize)> {
     let crc = r.u32().ok()?;
     let payload = r.take(length).ok()?;
     r.take(length.next_multiple_of(RECORD_ALIGNMENT) - length).ok()?;
-    (crc32c::crc32c(payload) == crc).then_some((payload, bytes.len() - r.rest().len()))
+    (crc32c(payload) == crc).then_some((payload, bytes.len() - r.rest().len()))
 }
 
 #[cfg(test)]

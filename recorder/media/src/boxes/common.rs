@@ -3,6 +3,7 @@
 use uuid::{Uuid, uuid};
 
 use super::{BoxWriter, Ended, Reader};
+use crate::checksum::Crc32c;
 
 /// Length of the common part, in bytes.
 pub const COMMON_LENGTH: usize = 48;
@@ -117,8 +118,9 @@ impl CommonPart {
 pub fn crc_without(bytes: &[u8], zeroed: usize) -> u32 {
     let before = bytes.get(..zeroed).unwrap_or(bytes);
     let behind = bytes.get(zeroed.saturating_add(4)..).unwrap_or_default();
-    let crc = crc32c::crc32c_append(crc32c::crc32c(before), &[0; 4]);
-    crc32c::crc32c_append(crc, behind)
+    let mut crc = Crc32c::default();
+    [before, &[0; 4], behind].into_iter().for_each(|part| crc.update(part));
+    crc.value()
 }
 
 /// Checks `stored` against the CRC of `bytes`.

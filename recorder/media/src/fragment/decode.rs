@@ -7,6 +7,7 @@ use super::{
 use crate::boxes::common::{CRC_OFFSET, CommonPart, FRAMES};
 use crate::boxes::walk::{BoxHeader, boxes};
 use crate::boxes::{BoxError, Ended, Reader};
+use crate::checksum::Crc32c;
 use crate::init::{AUDIO_TRACK, VIDEO_TRACK};
 use crate::unit::{FrameFlags, FrameIdentity, WallTime};
 
@@ -287,7 +288,7 @@ fn traf(body: &[u8]) -> Result<Track, FragmentError> {
 /// Checks a fragment's CRC32C over bytes that come in pieces.
 #[derive(Clone, Debug)]
 pub struct Verifier {
-    crc: u32,
+    crc: Crc32c,
     stored: u32,
     position: u64,
     crc_offset: u64,
@@ -298,7 +299,13 @@ impl FragmentHead {
     /// Begins a check of the whole fragment.
     #[must_use]
     pub fn verifier(&self) -> Verifier {
-        Verifier { crc: 0, stored: self.crc, position: 0, crc_offset: self.crc_offset, length: self.length }
+        Verifier {
+            crc: Crc32c::default(),
+            stored: self.crc,
+            position: 0,
+            crc_offset: self.crc_offset,
+            length: self.length,
+        }
     }
 
     /// Checks the whole fragment's bytes, from the first of `moof` to the last of `mdat`.
@@ -323,9 +330,9 @@ impl Verifier {
         let (crc_begin, crc_end) = (to(self.crc_offset), to(self.crc_offset + 4));
         let before = piece.get(..crc_begin).unwrap_or_default();
         let behind = piece.get(crc_end..).unwrap_or_default();
-        self.crc = crc32c::crc32c_append(self.crc, before);
-        self.crc = crc32c::crc32c_append(self.crc, [0; 4].get(..crc_end - crc_begin).unwrap_or_default());
-        self.crc = crc32c::crc32c_append(self.crc, behind);
+        self.crc.update(before);
+        self.crc.update([0; 4].get(..crc_end - crc_begin).unwrap_or_default());
+        self.crc.update(behind);
         self.position += piece.len() as u64;
     }
 
@@ -337,10 +344,7 @@ impl Verifier {
         if self.position != self.length {
             return Err(malformed("fewer or more bytes than the fragment has"));
         }
-        if self.crc == self.stored {
-            Ok(())
-        } else {
-            Err(FragmentError::Crc { computed: self.crc, stored: self.stored })
-        }
+        let computed = self.crc.value();
+        if computed == self.stored { Ok(()) } else { Err(FragmentError::Crc { computed, stored: self.stored }) }
     }
 }

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::boxes::BoxWriter;
 use crate::boxes::common::{CRC_OFFSET, CommonPart, FRAMES};
+use crate::checksum::Crc32c;
 use crate::init::{AUDIO_TRACK, VIDEO_TRACK};
 use crate::unit::{FrameFlags, WallTime};
 
@@ -150,14 +151,13 @@ pub fn encode(spec: &FragmentSpec<'_>) -> Result<EncodedFragment, FragmentError>
     w.u32(mdat_length);
     w.bytes(b"mdat");
 
-    let mut crc = crc32c::crc32c(w.as_slice());
-    for data in video.iter().map(|sample| &sample.data).chain(audio.iter().map(|sample| &sample.data)) {
-        crc = crc32c::crc32c_append(crc, data);
-    }
-    crc = crc32c::crc32c_append(crc, [0; 8].get(..padding).unwrap_or_default());
+    let mut crc = Crc32c::default();
+    crc.update(w.as_slice());
+    video.iter().map(|sample| &sample.data).chain(audio.iter().map(|sample| &sample.data)).for_each(|d| crc.update(d));
+    crc.update([0; 8].get(..padding).unwrap_or_default());
     // The frames box is the last in the moof, so its place is known from the end.
     let frames_length = FRAMES_FIXED_LENGTH + video.len() * FRAME_LENGTH;
-    w.patch_u32(shape.moof - frames_length + CRC_OFFSET, crc);
+    w.patch_u32(shape.moof - frames_length + CRC_OFFSET, crc.value());
 
     let head = w.finish();
     let video_offset = spec.offset + head.len() as u64;
