@@ -42,8 +42,11 @@ soak: build ## The same tests with the full counts; goes on where it stopped
 power: build ## Losses of power on a disk that logs its blocks (root); not part of `make test` yet, see docs/durability.md
 	$(E2E) power:: --ignored --test-threads=1 --nocapture
 
+# The programs that stand beside what they measure; each is run by framekeeper-bench.
+BENCHES := -p framekeeper-store --example catalogue_bench --example write_bench -p framekeeper-ingest --example receive -p framekeeper-recorder --example clip_latency
+
 bench: build ## Measure against peers and write docs/benchmarks.md
-	cargo build --release --locked -p framekeeper-store --example catalogue_bench -p framekeeper-recorder --example clip_latency
+	cargo build --release --locked $(BENCHES)
 	$(TARGET)/release/framekeeper-bench --write docs/benchmarks.md
 
 generate: ## Write the generated files again (CRDs, metric list)

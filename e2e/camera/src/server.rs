@@ -238,12 +238,13 @@ impl State {
         })
     }
 
-    /// Their first frames are spread evenly over a frame interval.
+    /// Their first frames are spread evenly over a frame interval, or over a GOP.
     fn add_cameras(&mut self, sources: Vec<Source>, log_dir: &std::path::Path) -> anyhow::Result<()> {
         let count = sources.len() as u64;
         let (base_ns, base_wall_ns) = (self.now_ns(), wall_ns());
         for (at, Source { spec, video, sound }) in sources.into_iter().enumerate() {
-            let phase_ns = 1_000_000_000 / u64::from(spec.fps) * at as u64 / count;
+            let frames = if spec.spread { spec.gop.into() } else { 1 };
+            let phase_ns = frames * 1_000_000_000 / u64::from(spec.fps) * at as u64 / count;
             let wall_ns = base_wall_ns + phase_ns as i64;
             self.cameras.push(Camera::new(spec, video, sound, log_dir, base_ns + phase_ns, wall_ns)?);
         }

@@ -122,6 +122,9 @@ pub struct CameraSpec {
     pub seed: u64,
     /// Make so many cameras of it, named `<name>-000` and on; 0: one, of this name.
     pub count: u32,
+    /// Spread the key frames of the cameras that `count` makes over a GOP, as those of cameras that know nothing of each other are; their first
+    /// frames come up to a GOP late.
+    pub spread: bool,
 }
 
 impl Default for CameraSpec {
@@ -155,6 +158,7 @@ impl Default for CameraSpec {
             apart: false,
             seed: 0,
             count: 0,
+            spread: false,
         }
     }
 }

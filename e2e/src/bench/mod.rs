@@ -1,5 +1,9 @@
 //! Benchmarks against peers and floors, measured side by side in one run, by CPU time.
 
 pub mod floor;
+pub mod page;
 pub mod process;
+pub mod programs;
+pub mod recording;
+pub mod room;
 pub mod stamps;

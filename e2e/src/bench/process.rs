@@ -1,6 +1,6 @@
 //! What processes cost, read from /proc: CPU time, memory, threads, bytes and calls written.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 
 /// A reading of one or several processes together, at one moment.
@@ -57,6 +57,30 @@ pub fn read(pids: &[u32]) -> Reading {
     sum
 }
 
+/// CPU time in seconds so far of the threads that live, by their names: those that differ in a number at the end are one kind.
+#[must_use]
+pub fn threads(pids: &[u32]) -> BTreeMap<String, f64> {
+    let mut found = BTreeMap::new();
+    for pid in pids {
+        for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            let read = |name: &str| fs::read_to_string(task.path().join(name)).ok();
+            // Nanoseconds on a processor come first.
+            let on_cpu = read("schedstat").and_then(|text| text.split_whitespace().next()?.parse::<f64>().ok());
+            if let (Some(name), Some(ns)) = (read("comm"), on_cpu) {
+                *found.entry(kind_of_thread(name.trim())).or_default() += ns / 1e9;
+            }
+        }
+    }
+    found
+}
+
+fn kind_of_thread(name: &str) -> String {
+    if name.starts_with("iou-") {
+        return "io_uring's own".to_owned();
+    }
+    name.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('-').to_owned()
+}
+
 /// The fields of /proc/PID/stat behind the command's name, so that the first is field 3 of proc(5).
 fn stat_fields(pid: u32) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -71,4 +95,27 @@ fn labelled(pid: u32, file: &str, label: &str) -> u64 {
             text.lines().find_map(|line| line.strip_prefix(label)?.split_whitespace().next()?.parse().ok())
         })
         .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_of_one_kind_are_one() {
+        for (name, kind) in [
+            ("store-writer-0", "store-writer"),
+            ("store-writer-12", "store-writer"),
+            ("http", "http"),
+            ("iou-wrk-8123", "io_uring's own"),
+        ] {
+            assert_eq!(kind_of_thread(name), kind);
+        }
+    }
+
+    #[test]
+    fn this_process_has_a_thread_that_has_run() {
+        let run: f64 = threads(&[std::process::id()]).values().sum();
+        assert!(run > 0.0, "{run}");
+    }
 }
