@@ -15,6 +15,9 @@ const MAX_PARAMETER_SET_BYTES: usize = 4096;
 /// PPSs kept of one picture; more than any encoder uses.
 const MAX_PARAMETER_SETS: usize = 32;
 
+/// Room for a picture in progress that is kept for the next one; key frames need more for a moment.
+const KEPT_ROOM_BYTES: usize = 64 << 10;
+
 /// One RTP packet, as far as it matters here.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Packet<'a> {
@@ -48,6 +51,7 @@ pub(crate) struct Malformed(&'static str);
 /// Puts access units together.
 #[derive(Debug, Default)]
 pub(crate) struct Depacketizer {
+    /// The picture in progress; its memory is used again for the next one.
     data: Vec<u8>,
     sps: Vec<Bytes>,
     pps: Vec<Bytes>,
@@ -62,8 +66,6 @@ pub(crate) struct Depacketizer {
     doubtful: bool,
     lost: u64,
     damaged_units: u64,
-    /// Moving average of access units' sizes, for the next allocation.
-    usual_bytes: usize,
 }
 
 impl Depacketizer {
@@ -116,18 +118,21 @@ impl Depacketizer {
     }
 
     fn finish(&mut self, out: &mut Vec<Unit>) {
-        let mut data = std::mem::take(&mut self.data);
         let (sps, pps) = (std::mem::take(&mut self.sps), std::mem::take(&mut self.pps));
         if self.damaged {
             self.damaged_units += 1;
             // The next picture says that something is missing, also when nothing was by sequence number.
             self.lost = self.lost.max(1);
         } else {
-            self.usual_bytes = (self.usual_bytes * 7 + data.len()) / 8;
-            // Frames stay in memory for a GOP and longer, while the budget counts their bytes: no room that nobody uses stays with them.
-            data.shrink_to_fit();
-            out.push(Unit { data: Bytes::from(data), pts: self.pts, lost: std::mem::take(&mut self.lost), sps, pps });
+            // Pictures stay in memory for a GOP and longer, and the budget counts their bytes: each gets just these. To grow a buffer and to give
+            // back the rest of it left holes between the pictures that were of no use to others; this copy is one within the cache.
+            let data = Bytes::copy_from_slice(&self.data);
+            out.push(Unit { data, pts: self.pts, lost: std::mem::take(&mut self.lost), sps, pps });
         }
+        if self.data.capacity() > KEPT_ROOM_BYTES {
+            self.data = Vec::new();
+        }
+        self.data.clear();
         self.open = false;
         self.has_slice = false;
         self.damaged = false;
@@ -196,9 +201,6 @@ impl Depacketizer {
     /// Makes room for a NAL unit's length; returns where.
     fn begin(&mut self) -> usize {
         let at = self.data.len();
-        if self.data.capacity() == 0 {
-            self.data.reserve(self.usual_bytes + self.usual_bytes / 4 + 2048);
-        }
         self.data.extend_from_slice(&[0; 4]);
         at
     }
@@ -382,6 +384,7 @@ mod tests {
         for (pts, packets) in [1, 90, 2, 3, 700, 1, 40].into_iter().enumerate() {
             let pts = i64::try_from(pts).unwrap();
             for n in 0..packets {
+                assert!(r.d.data.capacity() <= KEPT_ROOM_BYTES || n > 0);
                 let body = vec![0x80; 1400];
                 r.push(&fu(0x65, n == 0, n + 1 == packets, &body), pts, n + 1 == packets, 0);
             }

@@ -97,9 +97,12 @@ impl Connection {
             self.kept.clear();
             let Some(mut rest) = buffer.0.get(..kept + read) else { break };
             loop {
-                let (channels, trust) = expected(owner);
-                let Some((piece, used)) = self.wire.next(rest, channels, trust).map_err(ReadError::Wire)? else {
-                    break;
+                let (piece, used) = if let Some((channel, data, used)) = self.wire.packet(rest) {
+                    (Piece::Frame { channel, data }, used)
+                } else {
+                    let (channels, trust) = expected(owner);
+                    let Some(next) = self.wire.next(rest, channels, trust).map_err(ReadError::Wire)? else { break };
+                    next
                 };
                 rest = rest.get(used..).unwrap_or_default();
                 if on(owner, piece).is_break() {

@@ -19,6 +19,8 @@ const REPORT_INTERVAL_US: u64 = 5_000_000;
 
 /// See the module.
 pub(super) struct Tracks {
+    /// All that packets come on.
+    channels: Channels,
     video: VideoTrack,
     audio: Option<AudioReceiver>,
     own_ssrc: u32,
@@ -70,17 +72,17 @@ impl Tracks {
             depacketizer: rtp_aac::Depacketizer::new(parameters.frame_length),
             frames: Vec::new(),
         });
-        Self { video, audio, own_ssrc, next_report_us: None }
+        let mut channels = Channels::default();
+        for (rtp, rtcp) in std::iter::once(video.channels).chain(audio.as_ref().map(|audio| audio.channels)) {
+            channels.insert(rtp);
+            channels.insert(rtcp);
+        }
+        Self { channels, video, audio, own_ssrc, next_report_us: None }
     }
 
     /// The channels that packets come on.
     pub(super) fn channels(&self) -> Channels {
-        let mut channels = Channels::default();
-        for (rtp, rtcp) in std::iter::once(self.video.channels).chain(self.audio.as_ref().map(|a| a.channels)) {
-            channels.insert(rtp);
-            channels.insert(rtcp);
-        }
-        channels
+        self.channels
     }
 
     /// The first item of a session.
@@ -180,11 +182,12 @@ impl VideoTrack {
             tracing::debug!(%error, "video packet that is not used");
         }
         traffic.damaged_frames = self.depacketizer.damaged_units();
-        let mut units = std::mem::take(&mut self.units);
-        for unit in units.drain(..) {
-            self.unit(unit, out);
+        // Most packets end no picture.
+        if !self.units.is_empty() {
+            let mut units = std::mem::take(&mut self.units);
+            units.drain(..).for_each(|unit| self.unit(unit, out));
+            self.units = units;
         }
-        self.units = units;
         good
     }
 
