@@ -18,7 +18,7 @@ const DEPTH: u32 = 256;
 const LANES: usize = 4;
 /// Memory to begin with, and at most; it grows to what is written in one go. Multiples of every block size that there is.
 const BYTES_AT_LEAST: usize = 2 << 20;
-const BYTES_AT_MOST: usize = 16 << 20;
+const BYTES_AT_MOST: usize = 4 << 20;
 /// One write is not longer, so that the disk has something to do while the next one is being copied.
 pub(super) const PIECE_BYTES: usize = 512 << 10;
 /// How often somebody who waits for a disk that does not answer looks whether he still should.
