@@ -5,6 +5,8 @@
 //! CPU is user and system time of the process, and of its threads by name; the frames are slices of one buffer, so making them costs
 //! little. Block bytes are what the process had the block layer write (`write_bytes` of proc(5)). `raw` writes the same bytes with blocking
 //! `pwrite`s to preallocated files, one a stream, and syncs each of them as often; `raw-direct` with `O_DIRECT`.
+//!
+//! With `--flat-out` a gigabyte for each of the seconds is written as fast as it goes, and the rate is that of making all of it durable.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::indexing_slicing, reason = "a measuring tool, run by hand")]
 
 use std::collections::BTreeMap;
@@ -27,6 +29,10 @@ const SPS: &[u8] = &[
 const PPS: &[u8] = &[0x68, 0xeb, 0xe3, 0xcb, 0x20];
 const TICK: Duration = Duration::from_millis(100);
 const SEGMENT_BYTES: u64 = 64 << 20;
+/// What is not measured at a steady rate: the beginning, when all streams take their files.
+const WARM: Duration = Duration::from_secs(3);
+/// Rounds over all streams that wait for the writer when it goes as fast as it goes: it never has nothing to do.
+const ROUNDS_AHEAD: u64 = 3;
 
 #[derive(Clone)]
 struct Load {
@@ -43,9 +49,26 @@ impl Load {
         self.kbit * 1000 / 8 / 2
     }
 
+    /// Of each stream, in all.
+    fn stream_bytes(&self) -> u64 {
+        if self.flat_out {
+            self.seconds * 1_000_000_000 / self.streams as u64
+        } else {
+            self.fragment_bytes() * 2 * (self.seconds + WARM.as_secs() + 1)
+        }
+    }
+
     fn files(&self) -> u64 {
-        let each = self.fragment_bytes() * 2 * (self.seconds + 4) * if self.flat_out { 4 } else { 1 };
-        self.streams as u64 * (each / (SEGMENT_BYTES - (1 << 20)) + 2)
+        self.streams as u64 * (self.stream_bytes() / (SEGMENT_BYTES - (1 << 20)) + 2)
+    }
+
+    /// Whether it is over, `elapsed` after the beginning, with so many rounds over all streams.
+    fn is_over(&self, warm: Duration, elapsed: Duration, rounds: u64) -> bool {
+        if self.flat_out {
+            rounds * self.fragment_bytes() >= self.stream_bytes()
+        } else {
+            elapsed >= warm + Duration::from_secs(self.seconds)
+        }
     }
 }
 
@@ -187,6 +210,10 @@ fn framekeeper(load: &Load, source: &Bytes, writes: WritesWanted) -> Found {
     let mut config = StoreConfig::new("default/bench", "bench-recorder-0", Uuid::new_v4(), vec![volume]);
     config.sync_interval = load.sync;
     config.writes = writes;
+    if load.flat_out {
+        // Frames are slices of one buffer: what waits takes no memory.
+        (config.stream_queue_bytes, config.total_queue_bytes) = (1 << 40, 1 << 40);
+    }
     let store = Store::open(config, Env::real()).unwrap();
     while store.volumes()[0].files_made < store.volumes()[0].files_total {
         std::thread::sleep(Duration::from_millis(20));
@@ -223,9 +250,9 @@ fn framekeeper(load: &Load, source: &Bytes, writes: WritesWanted) -> Found {
         let mut meter = None;
         let mut before = 0;
         let start = Instant::now();
-        let warm = Duration::from_secs(3);
+        let warm = if load.flat_out { Duration::ZERO } else { WARM };
         let mut tick = 0_u32;
-        while start.elapsed() < warm + Duration::from_secs(load.seconds) {
+        while !load.is_over(warm, start.elapsed(), tick.into()) {
             if meter.is_none() && start.elapsed() >= warm {
                 *times.lock().unwrap() = (Vec::new(), Vec::new());
                 before = store.volumes()[0].bytes;
@@ -243,9 +270,9 @@ fn framekeeper(load: &Load, source: &Bytes, writes: WritesWanted) -> Found {
             store.flush_tick();
             tick += 1;
             if load.flat_out {
-                // As fast as it goes, with a little in the queues.
-                while store.streams().iter().any(|s| s.queue_bytes > 0) {
-                    std::thread::sleep(Duration::from_micros(200));
+                let round = load.fragment_bytes() * load.streams as u64;
+                while received > store.volumes()[0].bytes - before + ROUNDS_AHEAD * round {
+                    std::thread::sleep(Duration::from_millis(1));
                 }
             } else {
                 std::thread::sleep((TICK * tick).saturating_sub(start.elapsed()));
@@ -253,6 +280,10 @@ fn framekeeper(load: &Load, source: &Bytes, writes: WritesWanted) -> Found {
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         found.received = received;
+        if load.flat_out {
+            // Each waits for a sync that covers what it wrote.
+            std::thread::scope(|all| writers.drain(..).for_each(|writer| drop(all.spawn(move || writer.finish()))));
+        }
         meter.unwrap().end(&mut found);
         found.written = store.volumes()[0].bytes - before;
     });
@@ -299,7 +330,7 @@ fn raw(load: &Load, source: &Bytes, direct: bool) -> Found {
         let start = Instant::now();
         let meter = Meter::new();
         let mut tick = 0_u32;
-        while start.elapsed() < Duration::from_secs(load.seconds) {
+        while !load.is_over(Duration::ZERO, start.elapsed(), tick.into()) {
             let began = Instant::now();
             for (n, file) in files.iter().enumerate() {
                 if load.flat_out || n % 5 == tick as usize % 5 {
@@ -315,6 +346,9 @@ fn raw(load: &Load, source: &Bytes, direct: bool) -> Found {
             if !load.flat_out {
                 std::thread::sleep((TICK * tick).saturating_sub(start.elapsed()));
             }
+        }
+        if load.flat_out {
+            files.iter().for_each(|f| rustix::fs::fdatasync(f).unwrap());
         }
         meter.end(&mut found);
         done.store(true, std::sync::atomic::Ordering::Relaxed);
