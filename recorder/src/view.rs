@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use framekeeper_crds::{RecorderPhase, VolumeState, VolumeWrites};
 use framekeeper_ingest::TickTime;
 use framekeeper_media::WallTime;
-use framekeeper_store::{DropReason, StreamIdent};
+use framekeeper_store::{CatalogueProgress, DropReason, StreamIdent};
 use uuid::Uuid;
 
 use crate::assignment::Refusal;
@@ -105,6 +105,8 @@ pub(crate) struct VolumeNumbers {
     pub(crate) sync_seconds: f64,
     /// (upper bound in seconds, syncs not longer than it and longer than the bound before).
     pub(crate) sync_buckets: Vec<(f64, u64)>,
+    /// How far the catalogue is.
+    pub(crate) catalogue: CatalogueProgress,
 }
 
 impl View {

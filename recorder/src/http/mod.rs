@@ -20,7 +20,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use framekeeper_crds::{RecorderPhase, VolumeState};
-use framekeeper_store::Store;
+use framekeeper_store::{CatalogueProgress, CatalogueStage, Store};
 use serde::Serialize;
 use tracing::error;
 
@@ -29,7 +29,7 @@ use crate::limits::Guard;
 use crate::metrics::{ProcessNumbers, Scrape, expose};
 use crate::serve::ServeState;
 use crate::serve::problem::Problem;
-use crate::view::View;
+use crate::view::{View, VolumeNumbers};
 
 /// What answers are made from.
 #[derive(Clone)]
@@ -94,6 +94,24 @@ struct VolumeReadiness {
     reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
+    /// Where not all of its footage can be found yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    catalogue: Option<CatalogueReadiness>,
+}
+
+/// How far a catalogue is. It keeps nobody from recording.
+#[derive(Serialize)]
+struct CatalogueReadiness {
+    stage: &'static str,
+    done: u64,
+    of: u64,
+}
+
+impl CatalogueReadiness {
+    fn of(numbers: &VolumeNumbers) -> Option<Self> {
+        let CatalogueProgress { stage, done, of } = numbers.catalogue;
+        (stage != CatalogueStage::Complete).then(|| Self { stage: stage.as_str(), done, of })
+    }
 }
 
 async fn readyz(State(sources): State<Sources>, RawQuery(query): RawQuery) -> Response {
@@ -118,7 +136,8 @@ async fn readyz(State(sources): State<Sources>, RawQuery(query): RawQuery) -> Re
         .into_iter()
         .map(|volume| {
             let (reason, message) = volume.reason.unzip();
-            VolumeReadiness { name: volume.name, state: volume.state, reason, message }
+            let catalogue = volume.numbers.as_ref().and_then(CatalogueReadiness::of);
+            VolumeReadiness { name: volume.name, state: volume.state, reason, message, catalogue }
         })
         .collect();
     let assignment_current = !view.assignment_is_stale();

@@ -2,6 +2,7 @@
 
 use framekeeper_crds::{ChannelState, VolumeState};
 use framekeeper_media::WallTime;
+use framekeeper_store::CatalogueStage;
 
 use super::{Sample, Scrape, Value};
 use crate::view::{ChannelView, VolumeNumbers, VolumeView};
@@ -30,6 +31,7 @@ const STREAM: &[&str] = &["namespace", "stream"];
 const STREAM_REASON: &[&str] = &["namespace", "stream", "reason"];
 const VOLUME: &[&str] = &["volume"];
 const VOLUME_STATE: &[&str] = &["volume", "state"];
+const VOLUME_STAGE: &[&str] = &["volume", "stage"];
 const VOLUME_STATES: [(VolumeState, &str); 7] = [
     (VolumeState::Opening, "Opening"),
     (VolumeState::Ready, "Ready"),
@@ -300,6 +302,29 @@ pub(super) const METRICS: &[Metric] = &[
         samples: |scrape| {
             let age = |numbers: &VolumeNumbers| Value::Number(numbers.unsynced_us as f64 / 1e6);
             let sample = |volume: &VolumeView| Some(volume_sample(volume, age(volume.numbers.as_ref()?)));
+            scrape.volumes.iter().filter_map(sample).collect()
+        },
+    },
+    Metric {
+        name: "framekeeper_volume_catalogue_complete",
+        unit: None,
+        kind: Kind::Gauge,
+        labels: VOLUME,
+        help: "1 when all footage on the volume can be found, 0 while its catalogue is gathered after a start.",
+        samples: |scrape| volumes(scrape, |numbers| (numbers.catalogue.stage == CatalogueStage::Complete).into()),
+    },
+    Metric {
+        name: "framekeeper_volume_catalogue_progress",
+        unit: Some("ratio"),
+        kind: Kind::Gauge,
+        labels: VOLUME_STAGE,
+        help: "How far the present stage of gathering the catalogue is: `opening`, `manifest`, `folders`, `files`, `complete`.",
+        samples: |scrape| {
+            let sample = |volume: &VolumeView| {
+                let progress = volume.numbers.as_ref()?.catalogue;
+                let labels = vec![volume.name.clone(), progress.stage.as_str().to_owned()];
+                Some(Sample { labels, value: Value::Number(progress.ratio()) })
+            };
             scrape.volumes.iter().filter_map(sample).collect()
         },
     },

@@ -10,6 +10,7 @@
 
 mod channels;
 pub mod control;
+mod opens;
 mod origin;
 mod volumes;
 

@@ -19,6 +19,7 @@ use framekeeper_store::{SYNC_BUCKETS_US, Store, StoreConfig, VolumeConfig, Volum
 use tracing::{info, warn};
 
 use super::control::{Reply, Verb};
+use super::opens::Opens;
 use crate::assignment::{Assignment, VolumePlan, write_copy};
 use crate::view::{View, VolumeNumbers, VolumeView};
 
@@ -31,6 +32,7 @@ pub(super) struct Volumes {
     segment_bytes: u64,
     known: Vec<Known>,
     copies: HashMap<PathBuf, JoinHandle<()>>,
+    opens: Opens,
 }
 
 /// What a volume is to be.
@@ -77,7 +79,8 @@ impl fmt::Display for NoVolume {
 pub(super) fn open(folder: &Path, assignment: &Assignment, writes: WritesWanted) -> Result<(Volumes, Store), NoVolume> {
     let known = assignment.volumes.iter().map(|plan| Known::new(folder, plan.clone())).collect();
     let segment_bytes = assignment.segment_bytes;
-    let mut volumes = Volumes { parent: folder.to_owned(), segment_bytes, known, copies: HashMap::new() };
+    let opens = Opens::read(folder);
+    let mut volumes = Volumes { parent: folder.to_owned(), segment_bytes, known, copies: HashMap::new(), opens };
     for volume in &mut volumes.known {
         volume.problem = volume.no_folder();
     }
@@ -95,6 +98,7 @@ pub(super) fn open(folder: &Path, assignment: &Assignment, writes: WritesWanted)
     let mut config = StoreConfig::new(&assignment.pool, &assignment.name, assignment.uid, configs);
     config.sync_interval = assignment.sync;
     config.writes = writes;
+    config.known_opens = volumes.opens.known.clone();
     match Store::open(config, Env::real()) {
         Ok(store) => Ok((volumes, store)),
         Err(error) => none(&volumes.known, Some(&error.to_string())),
@@ -187,6 +191,7 @@ impl Volumes {
             views.push(next);
         }
         view.set_volumes(views);
+        self.opens.keep();
     }
 
     /// Whether any can be written to.
@@ -388,5 +393,6 @@ fn numbers(stats: &VolumeStats) -> VolumeNumbers {
         syncs: stats.syncs,
         sync_seconds: stats.sync_us as f64 / 1e6,
         sync_buckets,
+        catalogue: stats.catalogue_progress,
     }
 }

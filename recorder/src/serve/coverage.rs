@@ -15,6 +15,8 @@ pub struct Coverage {
     namespace: String,
     name: String,
     stream: Uuid,
+    /// Not while the catalogue is being gathered: then there may be more runs.
+    complete: bool,
     pub(crate) runs: Vec<RunView>,
     pub(crate) gaps: Vec<Gap>,
 }
@@ -51,6 +53,8 @@ pub fn coverage(
     (namespace, name): (&str, &str),
     (from, to): (WallTime, WallTime),
 ) -> Result<Coverage, FootageError> {
+    // Asked before: what is gathered meanwhile may be missing in the answer.
+    let complete = footage.is_complete();
     let mut runs = footage.coverage(stream, from, to)?;
     runs.sort_by_key(|run| (run.from, run.epoch, run.rank));
     let holes = footage.damage(stream)?;
@@ -65,6 +69,7 @@ pub fn coverage(
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         stream,
+        complete,
         gaps: gaps.map(|(from, to, reason)| Gap { from: format_time(from), to: format_time(to), reason }).collect(),
         runs: runs.iter().map(view).collect(),
     })

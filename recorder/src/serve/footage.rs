@@ -160,6 +160,10 @@ pub trait Footage: Send + Sync + 'static {
     fn damage(&self, _stream: Uuid) -> Result<Vec<Hole>, FootageError> {
         Ok(Vec::new())
     }
+    /// Whether all that is held can be found; right after a start it may not be yet.
+    fn is_complete(&self) -> bool {
+        true
+    }
     /// Asks that these segments stay as they are for up to a minute.
     fn lease(&self, segments: &[Segment]) -> Box<dyn Lease>;
     /// Of the run that is being recorded, frames before this wall time are safe on disk. `None`: all that there is is safe.

@@ -119,6 +119,10 @@ impl Footage for Stored {
         Ok(self.reader.read_at(segment, offset, buf)?)
     }
 
+    fn is_complete(&self) -> bool {
+        self.reader.is_complete()
+    }
+
     fn lease(&self, segments: &[Segment]) -> Box<dyn Lease> {
         Box::new(self.reader.lease(segments))
     }

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p framekeeper-store --example catalogue_bench -- [segments] [streams]`: synthesises a volume whose manifest
 //! tells of that many segments (10^6 and 10,000 unless given), opens it, lets it build its catalogue, and asks for coverage and
-//! segments of random streams and times. The segment files themselves are not there; coverage does not look at them.
+//! segments of random streams and times. The segment files are there and empty; coverage does not look into them.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -35,6 +35,7 @@ fn run(dir: &std::path::Path, segments: u64, streams: u64) -> Result<(), Box<dyn
     let manifest =
         synthetic::Manifest { segments, streams, segment_seconds: SEGMENT_SECONDS, segments_a_run: SEGMENTS_A_RUN };
     let bytes = manifest.write(&dir.join("manifest.log"))?;
+    manifest.touch(dir)?;
     writeln!(
         out,
         "manifest of {segments} segments of {streams} streams: {} MB, written in {:?}",

@@ -16,6 +16,8 @@ use crate::manifest::{Checked, Damage, Hold, Record, RunPart, SealedSegment};
 use crate::manifest_log::Position;
 
 pub(crate) const NAME: &str = "catalogue.redb";
+/// What is in the tables, and how. A catalogue of any other version is thrown away.
+const VERSION: u64 = 2;
 /// Pages kept in memory; a lookup touches a handful of 4 KiB.
 const CACHE_BYTES: usize = 32 << 20;
 /// Segments and runs are in order of time but for steps of the clock: a search looks at this many more before the first that
@@ -105,19 +107,25 @@ pub(crate) struct Opened {
 }
 
 impl Catalogue {
-    /// Opens the catalogue of a volume, making it anew when it is missing or damaged, in memory where the disk does not let it.
+    /// Opens the catalogue of a volume, making it anew when it is missing, damaged or of another version, in memory where the disk does not
+    /// let it. Reads all of it: pages that do not check would be found only when somebody gets wrong answers from them.
     pub(crate) fn open(folder: &dyn Folder) -> Result<Opened> {
         let path = Path::new(NAME);
-        let attempt = || -> Result<Self> {
-            let file = folder.open_or_create(path).map_err(|e| CatalogueError(e.to_string()))?;
-            Self::from_file(file)
+        let attempt = || {
+            let opened = || {
+                let file = folder.open_or_create(path).map_err(|e| CatalogueError(e.to_string()))?;
+                Self::from_file(file)?.known()
+            };
+            // Damaged pages may make redb panic. That is this file's trouble and nobody else's: it is a cache.
+            let panicked = |_| Err(CatalogueError("its pages make no sense".to_owned()));
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(opened)).unwrap_or_else(panicked)
         };
-        let first = attempt().and_then(Self::known);
+        let first = attempt();
         let opened = first.or_else(|reason| {
             tracing::warn!(%reason, "the catalogue cannot be used and is built anew");
             // A file that is not there is as good as one that was removed.
             drop(folder.remove(path));
-            attempt().and_then(Self::known)
+            attempt()
         });
         opened.or_else(|reason| {
             tracing::warn!(%reason, "the catalogue cannot be on this volume and is kept in memory");
@@ -131,6 +139,10 @@ impl Catalogue {
         let get = |key| -> Result<u64> { Ok(meta.get(key)?.map_or(0, |v| v.value())) };
         let position = Position { generation: get("generation")?, offset: get("position")? };
         let scanned = get("scanned")? == 1;
+        let version = get("version")?;
+        if version != VERSION {
+            return Err(CatalogueError(format!("it has version {version}, expected {VERSION}")));
+        }
         drop(meta);
         drop(read);
         Ok(Opened { catalogue: self, position, scanned })
@@ -144,13 +156,17 @@ impl Catalogue {
 
     fn from_file(file: Arc<dyn File>) -> Result<Self> {
         let mut builder = Builder::new();
-        builder.set_cache_size(CACHE_BYTES);
+        builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
         Self::with_tables(builder.create_with_backend(Backend(file))?)
     }
 
     fn with_tables(db: Database) -> Result<Self> {
+        let is_new = db.begin_read()?.list_tables()?.next().is_none();
         let mut write = db.begin_write()?;
         write.set_durability(Durability::None)?;
+        if is_new {
+            write.open_table(META)?.insert("version", VERSION)?;
+        }
         write.open_table(META)?;
         write.open_table(FILES)?;
         write.open_table(CHECKED)?;
@@ -168,7 +184,7 @@ impl Catalogue {
         write.delete_table(META)?;
         write.delete_table(FILES)?;
         write.delete_table(CHECKED)?;
-        write.open_table(META)?;
+        write.open_table(META)?.insert("version", VERSION)?;
         write.open_table(FILES)?;
         write.open_table(CHECKED)?;
         for table in TABLES {
@@ -351,6 +367,16 @@ impl View {
             Some(Record::Checked(checked)) => Ok(Some(checked)),
             _ => Ok(None),
         }
+    }
+
+    /// Each segment's file number and path, by stream and time; until `visit` says that it has seen enough.
+    pub(crate) fn each(&self, mut visit: impl FnMut(&SealedSegment) -> bool) -> Result<()> {
+        for row in self.read.open_table(SEGMENTS)?.iter()? {
+            if !visit(&segment(row?.1.value())?) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Sealed segments.

@@ -40,6 +40,20 @@ pub enum OpenError {
         /// What was expected.
         expected: String,
     },
+    /// It was opened more often than it says: it is an older state of the volume. Nothing was written.
+    #[error(
+        "{dir}: volume {volume} says that it was opened {found} times, {known} times are remembered: an older copy of it, such as a restored backup, or an empty folder is in its place; put the newer one back (is it mounted?), or remove the volume from opened.json beside the volumes' folders to go on with this one"
+    )]
+    Older {
+        /// The folder.
+        dir: PathBuf,
+        /// The volume.
+        volume: uuid::Uuid,
+        /// What the volume says.
+        found: u64,
+        /// What is remembered.
+        known: u64,
+    },
     /// `framekeeper.json` cannot be understood.
     #[error("{dir}: framekeeper.json is damaged: {reason}; restore it, or empty the folder to format it again")]
     Damaged {

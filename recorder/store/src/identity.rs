@@ -1,7 +1,9 @@
 //! Who a volume is: `framekeeper.json` (`docs/format.md` §2).
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use framekeeper_media::WallTime;
 use serde::{Deserialize, Serialize};
@@ -9,7 +11,7 @@ use uuid::Uuid;
 
 use crate::env::{Folder, read_exact, write_all};
 use crate::error::OpenError;
-use crate::names;
+use crate::{lock, names};
 
 pub(crate) const NAME: &str = "framekeeper.json";
 const NEW_NAME: &str = "framekeeper.new";
@@ -32,6 +34,9 @@ pub(crate) struct Identity {
     /// File numbers up to this one were given out.
     #[serde(default)]
     pub(crate) files: u64,
+    /// Segment files that there were when it was closed in order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) made: Option<u64>,
     /// The last opener closed it in order.
     #[serde(default)]
     pub(crate) closed: bool,
@@ -45,6 +50,34 @@ pub(crate) struct Expected<'a> {
     pub(crate) recorder: &'a str,
     pub(crate) volume: Option<Uuid>,
     pub(crate) segment_bytes: u64,
+    pub(crate) known_opens: &'a KnownOpens,
+}
+
+/// How often volumes had been opened when that was last heard of: one that was opened less often is an older copy, put back by mistake. Kept
+/// outside of the volumes by whoever opens the store; each opening moves it on. Clones are the same one.
+#[derive(Clone, Debug, Default)]
+pub struct KnownOpens(Arc<Mutex<BTreeMap<Uuid, u64>>>);
+
+impl KnownOpens {
+    /// What is remembered.
+    #[must_use]
+    pub fn of(opens: impl IntoIterator<Item = (Uuid, u64)>) -> Self {
+        Self(Arc::new(Mutex::new(opens.into_iter().collect())))
+    }
+
+    /// All, by volume.
+    #[must_use]
+    pub fn all(&self) -> Vec<(Uuid, u64)> {
+        lock(&self.0).iter().map(|(volume, opens)| (*volume, *opens)).collect()
+    }
+
+    fn get(&self, volume: Uuid) -> Option<u64> {
+        lock(&self.0).get(&volume).copied()
+    }
+
+    pub(crate) fn opened(&self, identity: &Identity) {
+        lock(&self.0).insert(identity.volume, identity.opens);
+    }
 }
 
 impl Expected<'_> {
@@ -75,6 +108,10 @@ impl Expected<'_> {
         if found.segment_bytes != self.segment_bytes {
             return Err(self.refuse("segmentBytes", &found.segment_bytes, &self.segment_bytes));
         }
+        if let Some(known) = self.known_opens.get(found.volume).filter(|known| *known > found.opens) {
+            let (dir, volume) = (self.dir.to_owned(), found.volume);
+            return Err(OpenError::Older { dir, volume, found: found.opens, known });
+        }
         Ok(())
     }
 
@@ -89,8 +126,16 @@ impl Expected<'_> {
         // Formatting that was cut short leaves these behind.
         let ours = ["lost+found", LOCK_NAME, NEW_NAME];
         match entries.iter().find(|e| !ours.contains(&e.name.as_str())) {
-            None => Ok(None),
+            None => self.never_opened(),
             Some(foreign) => Err(OpenError::Foreign { dir: self.dir.to_owned(), example: foreign.name.clone() }),
+        }
+    }
+
+    /// A folder is empty: that of a volume that had been opened is not to be formatted, its mount may be missing.
+    fn never_opened(&self) -> Result<Option<Identity>, OpenError> {
+        match self.volume.and_then(|volume| Some((volume, self.known_opens.get(volume)?))) {
+            Some((volume, known)) => Err(OpenError::Older { dir: self.dir.to_owned(), volume, found: 0, known }),
+            None => Ok(None),
         }
     }
 
@@ -125,6 +170,7 @@ impl Expected<'_> {
             created: names::rfc3339(now),
             opens: 0,
             files: 0,
+            made: None,
             closed: true,
         }
     }

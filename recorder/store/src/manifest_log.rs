@@ -25,6 +25,17 @@ pub(crate) struct Position {
     pub(crate) offset: u64,
 }
 
+/// A manifest that was just opened.
+pub(crate) struct OpenedLog {
+    pub(crate) log: ManifestLog,
+    /// From where on its records are new to whoever knew it: from the first one, when what was known is no place in this manifest.
+    pub(crate) from: Position,
+    /// Holds and releases from there on.
+    pub(crate) holds: Vec<Record>,
+    /// Records that were there are not any more.
+    pub(crate) lost: bool,
+}
+
 /// The open manifest.
 pub(crate) struct ManifestLog {
     folder: Arc<dyn Folder>,
@@ -34,15 +45,19 @@ pub(crate) struct ManifestLog {
 
 impl ManifestLog {
     /// Opens the manifest, making it when there is none. What does not check at its end was never whole, and is cut off; where records behind
-    /// do check it is damaged, and written anew with those that are left. Also tells from where on its records are new to somebody who knows
-    /// it up to `known`: from the first one, when that is no place in this manifest.
-    pub(crate) fn open(folder: Arc<dyn Folder>, known: Position, new_generation: u64) -> io::Result<(Self, Position)> {
+    /// do check it is damaged, and written anew with those that are left. `known` is how far somebody knows it.
+    pub(crate) fn open(folder: Arc<dyn Folder>, known: Position, new_generation: u64) -> io::Result<OpenedLog> {
         let file = folder.open_or_create(Path::new(NAME))?;
         let size = file.size()?;
+        let mut lost = false;
         let generation = match read_header(file.as_ref(), size)? {
             Some(generation) => generation,
             None => {
-                // Empty, or a header that never got whole: what is sealed is found in the files.
+                // Empty, a header that never got whole, or one of another version: what is sealed is found in the files.
+                lost = size > 0 || known.generation != 0;
+                if size > 0 {
+                    tracing::error!(size, "the header of the manifest does not check; it is begun anew");
+                }
                 file.set_size(0)?;
                 write_header(file.as_ref(), new_generation)?;
                 new_generation
@@ -50,22 +65,32 @@ impl ManifestLog {
         };
         let size = file.size()?;
         let mut from = Position { generation, offset: HEADER_BYTES };
-        if known.generation == generation && (HEADER_BYTES..=size).contains(&known.offset) {
-            from = known;
+        if known.generation == generation {
+            if (HEADER_BYTES..=size).contains(&known.offset) {
+                from = known;
+            } else {
+                lost = true;
+            }
         }
-        let Replayed { good, damage } = replay(file.as_ref(), from.offset, size, |_, _| {})?;
+        let mut holds = Vec::new();
+        let Replayed { good, damage } = replay(file.as_ref(), from.offset, size, |record, _| {
+            if matches!(record, Record::Hold(_) | Record::HoldReleased { .. }) {
+                holds.push(record);
+            }
+        })?;
         if good < size {
             tracing::warn!(cut_at = good, size, "the manifest ends in a record that does not check; it is cut there");
             file.set_size(good)?;
         }
-        let mut this = Self { folder, file, end: Position { generation, offset: good } };
+        let mut log = Self { folder, file, end: Position { generation, offset: good } };
         if let Some(first) = damage.first() {
             let (ranges, at) = (damage.len(), first.start);
             tracing::error!(ranges, at, "records of the manifest are damaged; it is written anew with the others");
-            this.compact(new_generation, |_| true)?;
+            log.compact(new_generation, |_| true)?;
             from = Position { generation: new_generation, offset: HEADER_BYTES };
+            lost = true;
         }
-        Ok((this, from))
+        Ok(OpenedLog { log, from, holds, lost })
     }
 
     /// Behind the last record.
@@ -208,6 +233,16 @@ pub(crate) fn replay(file: &dyn File, from: u64, to: u64, mut apply: impl FnMut(
     }
 }
 
+/// The records of about a slice of a manifest that was opened, and the offset behind them.
+pub(crate) fn slice(file: &dyn File, from: u64, to: u64) -> io::Result<(Vec<Record>, u64)> {
+    const SLICE_BYTES: u64 = 2 << 20;
+    let mut records = Vec::new();
+    let replayed = replay(file, from, to.min(from.saturating_add(SLICE_BYTES)), |record, _| records.push(record))?;
+    // Nothing but whole records is in there, and none is longer than a slice.
+    let behind = if replayed.good > from { replayed.good } else { to };
+    Ok((records, behind))
+}
+
 /// The payload of the record that begins here, if it is whole and checks, and the length of the record.
 fn first_record(bytes: &[u8]) -> Option<(&[u8], usize)> {
     let mut r = Reader::new(bytes);
@@ -229,7 +264,7 @@ mod tests {
     }
 
     fn read(disk: &MemDisk, known: Position) -> (ManifestLog, Vec<Record>, bool) {
-        let (log, from) = ManifestLog::open(folder(disk), known, 7).unwrap();
+        let OpenedLog { log, from, .. } = ManifestLog::open(folder(disk), known, 7).unwrap();
         let mut records = Vec::new();
         replay(log.file().as_ref(), from.offset, log.end().offset, |record, _| records.push(record)).unwrap();
         (log, records, from != known)

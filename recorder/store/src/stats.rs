@@ -76,6 +76,60 @@ impl Counter {
     }
 }
 
+/// What is being done so that the catalogue knows all that is on a volume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CatalogueStage {
+    /// The catalogue is opened and checked.
+    #[default]
+    Opening,
+    /// The manifest is read; `done` and `of` are bytes of it.
+    Manifest,
+    /// Folders are looked through for files that the manifest lacks; `done` and `of` are streams.
+    Folders,
+    /// Files that the manifest lacks are read; `done` and `of` are files.
+    Files,
+    /// Nothing more.
+    Complete,
+}
+
+impl CatalogueStage {
+    /// Its name: `opening`, `manifest`, `folders`, `files`, `complete`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Opening => "opening",
+            Self::Manifest => "manifest",
+            Self::Folders => "folders",
+            Self::Files => "files",
+            Self::Complete => "complete",
+        }
+    }
+}
+
+/// How far the catalogue of a volume is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CatalogueProgress {
+    /// What is being done.
+    pub stage: CatalogueStage,
+    /// So much of this stage is done.
+    pub done: u64,
+    /// Of so much.
+    pub of: u64,
+}
+
+impl CatalogueProgress {
+    /// The done part of the stage, from 0 to 1; 1 where there is nothing to do.
+    #[must_use]
+    pub fn ratio(&self) -> f64 {
+        if self.stage == CatalogueStage::Complete {
+            return 1.0;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+        let ratio = if self.of == 0 { 0.0 } else { self.done.min(self.of) as f64 / self.of as f64 };
+        ratio
+    }
+}
+
 /// Counted for a stream.
 #[derive(Debug, Default)]
 pub(crate) struct StreamCounters {
@@ -209,6 +263,10 @@ pub struct VolumeStats {
     pub streams: u64,
     /// Whether the catalogue knows all that is on the volume.
     pub catalogue_complete: bool,
+    /// How often it was opened, this time included.
+    pub opens: u64,
+    /// How far it is, while it does not.
+    pub catalogue_progress: CatalogueProgress,
     /// Bytes written; where whole blocks are written, these.
     pub bytes: u64,
     /// Writes handed to the system.
@@ -257,6 +315,8 @@ impl VolumeStats {
             files_retired: 0,
             streams: 0,
             catalogue_complete: false,
+            opens: 0,
+            catalogue_progress: CatalogueProgress::default(),
             bytes: 0,
             writes: 0,
             write_batches: 0,

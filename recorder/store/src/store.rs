@@ -76,8 +76,11 @@ impl Store {
             env,
         };
         let mut workers = Vec::new();
+        // For all volumes together: none of them records before all are open.
+        let budget_us = u64::try_from(config.recovery_budget.as_micros()).unwrap_or(u64::MAX);
+        let until_us = store.env.clock.monotonic_us().saturating_add(budget_us);
         for volume in &config.volumes {
-            match store.open_volume(volume) {
+            match store.open_volume_until(volume, until_us) {
                 Ok(opened) => workers.push(opened),
                 Err(error) => {
                     tracing::error!(%error, dir = %volume.dir.display(), "a volume could not be opened");
@@ -94,7 +97,13 @@ impl Store {
     }
 
     fn open_volume(&self, config: &VolumeConfig) -> Result<Workers, OpenError> {
-        let mut opened = open(self.inner.next_at(), &self.config, config, &self.env)?;
+        let budget_us = u64::try_from(self.config.recovery_budget.as_micros()).unwrap_or(u64::MAX);
+        let until_us = self.env.clock.monotonic_us().saturating_add(budget_us);
+        self.open_volume_until(config, until_us)
+    }
+
+    fn open_volume_until(&self, config: &VolumeConfig, until_us: u64) -> Result<Workers, OpenError> {
+        let mut opened = open(self.inner.next_at(), &self.config, config, &self.env, until_us)?;
         self.inner.add(&mut opened);
         let volume = opened.volume;
         let inner = &self.inner;
@@ -282,11 +291,12 @@ impl Store {
 
     fn on_each_manifest(&self, record: &Record, change: impl Fn(&Volume)) -> Result<(), HoldError> {
         for volume in self.inner.volumes().iter().filter(|v| !v.has_failed()) {
-            // In memory first: from now on nothing that is held is retired.
-            change(volume);
-            let written = volume.record(record.clone(), None).and_then(|()| {
-                let manifest = lock(&volume.manifest).file();
-                manifest.sync()
+            // Behind a start, the manifest may not have been read yet, and what it says of holds not be known.
+            let written = volume.books.wait().and_then(|_| {
+                // In memory first: from now on nothing that is held is retired.
+                change(volume);
+                volume.record(record.clone(), None)?;
+                volume.books.wait()?.sync()
             });
             written.map_err(|source| {
                 volume.fail("write manifest.log", &source);
@@ -389,6 +399,7 @@ fn close(volume: &Volume) {
     }
     let mut identity = lock(&volume.identity);
     identity.closed = true;
+    (identity.files, identity.made) = lock(&volume.pool).for_identity();
     if let Err(error) = identity::write(volume.folder.as_ref(), &identity) {
         drop(identity);
         volume.fail("write framekeeper.json", &error);

@@ -1,4 +1,4 @@
-//! Manifests of segments that do not exist, for measuring the catalogue with more of them than a test could record.
+//! Manifests of segments whose files are empty, for measuring the catalogue with more of them than a test could record.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -51,6 +51,23 @@ impl Manifest {
         }
         out.flush()?;
         Ok(bytes)
+    }
+
+    /// Makes an empty file for each segment: one that has none is struck off.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn touch(&self, volume: &Path) -> io::Result<()> {
+        for at in 0..self.segments {
+            let path = volume.join(self.segment(at).path);
+            if at < self.streams
+                && let Some(folder) = path.parent()
+            {
+                std::fs::create_dir_all(folder)?;
+            }
+            std::fs::File::create(path)?;
+        }
+        Ok(())
     }
 
     fn segment(&self, at: u64) -> SealedSegment {

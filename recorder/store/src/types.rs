@@ -10,6 +10,7 @@ use framekeeper_media::{FrameFlags, FrameIdentity, MediaTime, WallTime};
 use uuid::Uuid;
 
 use crate::env::WritesWanted;
+use crate::identity::KnownOpens;
 
 pub use framekeeper_media::boxes::run::{GapReason, PlanVersion, ReportedTime};
 
@@ -231,10 +232,12 @@ pub struct StoreConfig {
     pub total_queue_bytes: usize,
     /// Is told of each stream that became more durable, from the thread that syncs: must return at once.
     pub on_durable: Option<DurableObserver>,
-    /// How long [`crate::Store::open`] may walk unsealed segments before recording goes into fresh files. 1.5 s.
+    /// How long [`crate::Store::open`] may take before unsealed segments are left for later, and recording goes into fresh files. 1 s.
     pub recovery_budget: Duration,
     /// How segments are written.
     pub writes: WritesWanted,
+    /// How often the volumes were opened before, as far as somebody remembers.
+    pub known_opens: KnownOpens,
 }
 
 impl StoreConfig {
@@ -255,8 +258,9 @@ impl StoreConfig {
             stream_queue_bytes: Self::STREAM_QUEUE_BYTES,
             total_queue_bytes: Self::TOTAL_QUEUE_BYTES,
             on_durable: None,
-            recovery_budget: Duration::from_millis(1500),
+            recovery_budget: Duration::from_secs(1),
             writes: WritesWanted::Auto,
+            known_opens: KnownOpens::default(),
         }
     }
 }

@@ -57,6 +57,7 @@ fn both_ways_of_writing_take_turns_in_the_same_files() {
         }
     }
     let store = site.open();
+    eventually("the catalogue is complete", || store.reader().is_complete());
     let (reader, looks) = (store.reader(), |p: &std::path::PathBuf| valid(dir.path(), p));
     let paths = segment_paths(&reader, &camera);
     assert!(paths.len() < 8 && paths.iter().map(looks).any(|l| l.runs.len() > 2), "segments are filled on");

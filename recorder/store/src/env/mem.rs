@@ -86,6 +86,11 @@ impl MemDisk {
         lock(&self.state).files.insert(path.to_owned(), Arc::new(Mutex::new(bytes)));
     }
 
+    /// Removes a file.
+    pub fn remove(&self, path: &Path) {
+        lock(&self.state).files.remove(path);
+    }
+
     /// Paths of all files, sorted.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {

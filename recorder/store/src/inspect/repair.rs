@@ -286,6 +286,7 @@ fn whose(env: &Env, place: &Place, seen: &Seen, owner: Option<&Owner>, done: &mu
         created: names::rfc3339(env.clock.wall()),
         opens: 1,
         files: highest,
+        made: None,
         closed: false,
     };
     identity::write(place.folder.as_ref(), &identity)?;

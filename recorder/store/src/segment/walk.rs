@@ -111,10 +111,31 @@ pub(crate) struct Walked {
 
 /// Walks the fragments of a segment file, checking every byte.
 pub(crate) fn fragments(file: &dyn File, head: &Head) -> io::Result<Walked> {
+    let mut walked = Walked::begin(head);
+    walk(file, head, &mut walked, &|| false)?;
+    Ok(walked)
+}
+
+/// The same, as long as it is not `late`; `None` when it is.
+pub(crate) fn fragments_in_time(file: &dyn File, head: &Head, late: &dyn Fn() -> bool) -> io::Result<Option<Walked>> {
+    let mut walked = Walked::begin(head);
+    Ok(walk(file, head, &mut walked, late)?.then_some(walked))
+}
+
+impl Walked {
+    fn begin(head: &Head) -> Self {
+        Self { found: IndexBuilder::default(), times: FileTimes::default(), sequence: 0, end: head.end }
+    }
+}
+
+/// Whether it came to the end in time.
+fn walk(file: &dyn File, head: &Head, walked: &mut Walked, late: &dyn Fn() -> bool) -> io::Result<bool> {
     let size = file.size()?.min(head.segment.file_size);
-    let mut walked = Walked { found: IndexBuilder::default(), times: FileTimes::default(), sequence: 0, end: head.end };
     let mut at = head.end;
     while let Ok(step) = next_box(file, head, at, size)? {
+        if late() {
+            return Ok(false);
+        }
         match step {
             Step::Run(run) => {
                 // A run box without a fragment behind it is written anew by whoever goes on.
@@ -123,7 +144,7 @@ pub(crate) fn fragments(file: &dyn File, head: &Head) -> io::Result<Walked> {
                     Ok(Step::Fragment(fragment)) => {
                         walked.found.add_run(*run);
                         at = after;
-                        at = add(&mut walked, &fragment, at, head.segment.audio_timescale);
+                        at = add(walked, &fragment, at, head.segment.audio_timescale);
                     }
                     _ => break,
                 }
@@ -132,11 +153,11 @@ pub(crate) fn fragments(file: &dyn File, head: &Head) -> io::Result<Walked> {
                 if walked.found.last_run().is_none() {
                     break;
                 }
-                at = add(&mut walked, &fragment, at, head.segment.audio_timescale);
+                at = add(walked, &fragment, at, head.segment.audio_timescale);
             }
         }
     }
-    Ok(walked)
+    Ok(true)
 }
 
 fn add(walked: &mut Walked, head: &FragmentHead, at: u64, audio_timescale: u32) -> u64 {

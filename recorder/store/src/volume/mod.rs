@@ -10,8 +10,11 @@
 //!                         keeper thread ─ catalogue, pool, retirement, late recovery  (volume/keeper/)
 //! ```
 
+pub(crate) mod books;
 pub(crate) mod keeper;
+pub(crate) mod newest;
 pub(crate) mod open;
+pub(crate) mod parallel;
 pub(crate) mod pool;
 pub(crate) mod signal;
 pub(crate) mod sync;
@@ -31,11 +34,12 @@ use crate::env::{Env, File, Folder, Interrupt, Lock, WritePath};
 use crate::identity::Identity;
 use crate::lock;
 use crate::manifest::{Hold, Record};
-use crate::manifest_log::{ManifestLog, Position};
+use crate::manifest_log::Position;
 use crate::names;
 use crate::segment::live::LiveSegment;
-use crate::stats::{VolumeCounters, VolumeStats};
+use crate::stats::{CatalogueProgress, VolumeCounters, VolumeStats};
 use crate::stream::{Latch, Mark, StreamState};
+use books::Books;
 use pool::Pool;
 use signal::Signal;
 
@@ -56,9 +60,13 @@ pub(crate) struct Volume {
     pub(crate) pool: Mutex<Pool>,
     /// Read-locked for a view together with `live`; write-locked while a segment moves from one to the other.
     pub(crate) catalogue: RwLock<Catalogue>,
+    /// The manifest is in the catalogue: what is new may follow.
+    pub(crate) catalogue_replayed: AtomicBool,
+    /// All that is on the volume is in the catalogue.
     pub(crate) catalogue_complete: AtomicBool,
-    /// `None` once an append failed.
-    pub(crate) manifest: Mutex<ManifestLog>,
+    /// How far the catalogue is, while it is not complete.
+    pub(crate) progress: Mutex<CatalogueProgress>,
+    pub(crate) books: Books,
     /// Segments that are not in the catalogue yet, by stream.
     pub(crate) live: Mutex<HashMap<Uuid, Vec<Arc<LiveSegment>>>>,
     pub(crate) dirty: Mutex<Dirty>,
@@ -237,17 +245,6 @@ impl Volume {
         note(&mut dirty);
     }
 
-    /// Appends to the manifest and hands the record to the catalogue, in the same order.
-    pub(crate) fn record(&self, record: Record, live: Option<Arc<LiveSegment>>) -> io::Result<()> {
-        let mut manifest = lock(&self.manifest);
-        let position = manifest.append(&record)?;
-        lock(&self.jobs).push(Job { record, position, live });
-        drop(manifest);
-        self.wrote(|dirty| dirty.manifest = true);
-        self.wake_keeper.notify();
-        Ok(())
-    }
-
     /// A file was moved into `retired/`: once that is durable, it may be emptied. Emptied before, a loss of power could leave an empty
     /// file where the manifest, or the folder, still has a segment.
     pub(crate) fn retired(&self, file_number: u64) {
@@ -330,8 +327,10 @@ impl Volume {
         files.iter().for_each(|file| file.begin_sync());
         sync_each(&files, self.folder.syncs_at_once())?;
         if dirty.manifest {
-            let manifest = lock(&self.manifest).file();
-            manifest.sync()?;
+            // What waits for it to be opened is noted again then.
+            if let Some(manifest) = self.books.file() {
+                manifest.sync()?;
+            }
         }
         for folder in &dirty.folders {
             match self.folder.sync_folder(folder) {
@@ -361,6 +360,8 @@ impl Volume {
             files_retired: retired,
             streams: self.recording.load(Ordering::Relaxed) as u64,
             catalogue_complete: self.catalogue_complete.load(Ordering::Acquire),
+            opens: lock(&self.identity).opens,
+            catalogue_progress: *lock(&self.progress),
             bytes: c.bytes.get(),
             writes: c.writes.get(),
             write_batches,

@@ -3,28 +3,27 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, RwLock};
 
 use framekeeper_media::WallTime;
 use uuid::Uuid;
 
-use super::keeper::day_folders;
+use super::books::Books;
 use super::signal::Signal;
 use super::unit::free_header;
 use super::writer::{Active, Slot};
-use super::{Dirty, Pending, Volume, pool};
+use super::{Dirty, Pending, Volume, newest, parallel, pool};
 use crate::catalogue::Catalogue;
 use crate::env::{Batch, Env, File, Folder, WritePath, WritesWanted, read_exact, write_all};
 use crate::error::OpenError;
 use crate::identity::Expected;
 use crate::lock;
-use crate::manifest_log::{ManifestLog, Position};
 use crate::names;
 use crate::segment::live::{Fixed, LiveSegment};
 use crate::segment::place::Placer;
 use crate::segment::sealed::sealed_record;
-use crate::segment::walk::{self, Head, HeadError};
+use crate::segment::walk::{self, Head, HeadError, Walked};
 use crate::stats::VolumeCounters;
 use crate::types::{PreviousRun, StoreConfig, StreamIdent, VolumeConfig};
 
@@ -36,30 +35,19 @@ const BLOCK_BYTES: u64 = 4096;
 /// One to write, one free, and some to read.
 const FILES_AT_LEAST: u64 = 4;
 /// What the manifest and the catalogue take for each segment, with room to spare.
-const BOOKKEEPING_BYTES_A_FILE: u64 = 4096;
+pub(crate) const BOOKKEEPING_BYTES_A_FILE: u64 = 4096;
 /// Files made before recording may begin, at most; the keeper makes the rest.
 const FIRST_FILES: u64 = 16;
 
 /// What is left to do once recording has begun.
 pub(crate) struct Later {
-    pub(crate) replay_from: Position,
-    pub(crate) replay_to: Position,
-    pub(crate) scan: Option<Newest>,
-    /// Files with footage, as far as they could be counted so soon, and those of them that are not sealed.
+    pub(crate) closed_in_order: bool,
+    /// Newest files that there was no time to look at.
+    pub(crate) unread: Vec<PathBuf>,
+    /// Files in `streams/`: so many the pool took for granted, and so many of them were found unsealed.
     pub(crate) counted: u64,
     pub(crate) unsealed: u64,
 }
-
-/// Which files of each stream are looked at.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Newest {
-    pub(crate) days: usize,
-    pub(crate) files: usize,
-}
-
-const ALL: Newest = Newest { days: usize::MAX, files: usize::MAX };
-/// After a crash: what was sealed in the last seconds, when the manifest may have lost its end.
-const LATELY: Newest = Newest { days: 2, files: 4 };
 
 /// A volume that is ready to be written.
 pub(crate) struct Opened {
@@ -92,8 +80,15 @@ fn check(config: &VolumeConfig) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Opens a volume for writing.
-pub(crate) fn open(at: usize, store: &StoreConfig, config: &VolumeConfig, env: &Env) -> Result<Opened, OpenError> {
+/// Opens a volume for writing. Only what recording needs is done here: manifest and catalogue are left for later, because they take as long as
+/// the volume is big. From `until_us` on (monotonic) segments are not walked any more.
+pub(crate) fn open(
+    at: usize,
+    store: &StoreConfig,
+    config: &VolumeConfig,
+    env: &Env,
+    until_us: u64,
+) -> Result<Opened, OpenError> {
     check(config)?;
     let dir = &config.dir;
     let io = |what: &'static str| {
@@ -111,61 +106,49 @@ pub(crate) fn open(at: usize, store: &StoreConfig, config: &VolumeConfig, env: &
         recorder: &store.recorder,
         volume: config.uuid,
         segment_bytes: config.segment_bytes,
+        known_opens: &store.known_opens,
     };
+    let total = config.budget_bytes / config.segment_bytes;
     // Looked at before the lock, which writes a file; and again behind it.
-    expected.read(folder.as_ref())?;
+    if expected.read(folder.as_ref())?.is_none() {
+        let free_bytes = folder.space().map_err(io("ask for free space"))?.free_bytes;
+        enough_room(config, total, free_bytes)?;
+    }
     let lock_guard = expected.lock(folder.as_ref())?;
-    let found = expected.read(folder.as_ref())?;
-    let mut identity = found.unwrap_or_else(|| expected.fresh(env.random.uuid(), env.clock.wall()));
+    let mut identity = match expected.read(folder.as_ref())? {
+        Some(identity) => identity,
+        None => {
+            // Before anything else: formatting that is cut short behind this goes on when the volume is opened again.
+            let fresh = expected.fresh(env.random.uuid(), env.clock.wall());
+            expected.write(folder.as_ref(), &fresh)?;
+            fresh
+        }
+    };
     let closed_in_order = identity.closed;
     for name in [names::POOL, names::RETIRED, names::STREAMS] {
         folder.make_folders(Path::new(name)).map_err(io("make folders"))?;
     }
 
-    let known =
-        Catalogue::open(folder.as_ref()).map_err(|e| io("open the catalogue")(io::Error::other(e.to_string())))?;
-    let (manifest, replay_from) =
-        ManifestLog::open(folder.clone(), known.position, env.random.u64()).map_err(io("open manifest.log"))?;
-    let replay_to = manifest.end();
-    if replay_from.offset <= crate::manifest::HEADER_BYTES {
-        known.catalogue.clear().map_err(|e| io("clear the catalogue")(io::Error::other(e.to_string())))?;
-    }
-    let scanned = known.scanned && replay_from.offset > crate::manifest::HEADER_BYTES;
-    let holds = known.catalogue.view().and_then(|view| view.holds()).unwrap_or_default();
-    let sealed_files = known.catalogue.view().and_then(|view| view.count()).unwrap_or(0);
-
     let ready = pool::list(folder.as_ref(), names::POOL).map_err(io("list pool/"))?;
     let retired = pool::list(folder.as_ref(), names::RETIRED).map_err(io("list retired/"))?;
-    let newest = newest_files(folder.as_ref()).map_err(io("list streams/"))?;
-    let in_use = if scanned {
-        sealed_files + newest.len().div_ceil(2) as u64
-    } else {
-        count_files(folder.as_ref()).map_err(io("list streams/"))?
+    let newest = newest::files(folder.as_ref()).map_err(io("list streams/"))?;
+    // Counting files takes as long as there are many. Until that is done none is made but where it is sure that they are missing.
+    let empty = (ready.len() + retired.len()) as u64;
+    let counted = match identity.made.filter(|_| closed_in_order) {
+        _ if newest.is_empty() => 0,
+        Some(made) => made.saturating_sub(empty),
+        None => total.saturating_sub(empty),
     };
-    let total = config.budget_bytes / config.segment_bytes;
-    let made = ready.len() as u64 + retired.len() as u64 + in_use;
-    let missing_bytes = total.saturating_sub(made).saturating_mul(config.segment_bytes);
-    let needed_bytes = missing_bytes.saturating_add(total.saturating_mul(BOOKKEEPING_BYTES_A_FILE));
-    let free_bytes = folder.space().map_err(io("ask for free space"))?.free_bytes;
-    // After a crash the catalogue lacks the last minute's segments: files that are there would be taken for missing.
-    let counted_well = closed_in_order || !scanned;
-    if needed_bytes > free_bytes && counted_well {
-        return Err(OpenError::NoSpace {
-            dir: dir.clone(),
-            have: made,
-            want: total,
-            segment_bytes: config.segment_bytes,
-            free_bytes,
-            needed_bytes,
-        });
-    }
+    let made = empty + counted;
 
     // Numbers are given out for all files that may be made while the volume is open, so that no crash gives one twice.
     let highest = ready.iter().chain(&retired).copied().max().unwrap_or(0).max(identity.files);
-    identity.files = highest + total.saturating_sub(made) + newest.len() as u64;
+    identity.files = highest + total.saturating_sub(empty);
     identity.opens += 1;
     identity.closed = false;
+    identity.made = None;
     expected.write(folder.as_ref(), &identity)?;
+    store.known_opens.opened(&identity);
 
     let batch = batch(folder.as_ref(), store.writes, config.segment_bytes).map_err(io("write past the page cache"))?;
     let write_path = batch.path();
@@ -175,6 +158,9 @@ pub(crate) fn open(at: usize, store: &StoreConfig, config: &VolumeConfig, env: &
             tracing::info!(dir = %dir.display(), reason, "segments are written through the page cache");
         }
     }
+    // Nothing is in it before the keeper has found the one on the volume.
+    let catalogue =
+        Catalogue::in_memory().map_err(|e| io("make a catalogue in memory")(io::Error::other(e.to_string())))?;
     let sync_interval_us = u64::try_from(store.sync_interval.as_micros()).unwrap_or(u64::MAX);
     let volume = Arc::new(Volume {
         at,
@@ -188,13 +174,15 @@ pub(crate) fn open(at: usize, store: &StoreConfig, config: &VolumeConfig, env: &
         recorder_uid: store.recorder_uid,
         pool: Mutex::new(pool::Pool::new(ready, made, total, highest + 1..identity.files + 1)),
         identity: Mutex::new(identity),
-        catalogue: RwLock::new(known.catalogue),
+        catalogue: RwLock::new(catalogue),
+        catalogue_replayed: AtomicBool::new(false),
         catalogue_complete: AtomicBool::new(false),
-        manifest: Mutex::new(manifest),
+        progress: Mutex::default(),
+        books: Books::default(),
         live: Mutex::default(),
         dirty: Mutex::new(Dirty::default()),
         jobs: Mutex::default(),
-        holds: Mutex::new(holds),
+        holds: Mutex::default(),
         leases: Mutex::default(),
         folders: Mutex::default(),
         streams: Mutex::default(),
@@ -214,31 +202,32 @@ pub(crate) fn open(at: usize, store: &StoreConfig, config: &VolumeConfig, env: &
         synced_us: AtomicU64::new(0),
         _lock: lock_guard,
     });
+    let retired_before = retired.len() as u64;
     for number in retired {
         volume.retired(number);
     }
-    let deadline_us =
-        env.clock.monotonic_us().saturating_add(u64::try_from(store.recovery_budget.as_micros()).unwrap_or(u64::MAX));
-    let (slots, streams) = recover(&volume, &newest, closed_in_order, deadline_us).map_err(io("recover segments"))?;
-    let unsealed = lock(&volume.live).values().map(|l| l.len() as u64).sum::<u64>();
-    let counted = if scanned {
-        // Now it is known which of the newest files the catalogue lacks.
-        let mut pool = lock(&volume.pool);
-        let (_, _, free, retired) = pool.numbers();
-        pool.set_made(free + retired + sealed_files + unsealed);
-        sealed_files + unsealed
-    } else {
-        in_use
-    };
+    let Recovered { slots, streams, unread } =
+        recover(&volume, &newest, closed_in_order, until_us).map_err(io("recover segments"))?;
+    let given_back = lock(&volume.pool).numbers().3 - retired_before;
+    let unsealed = lock(&volume.live).values().map(|l| l.len() as u64).sum::<u64>() + given_back;
     first_files(&volume).map_err(io("make segment files"))?;
-    let scan = if !scanned {
-        Some(ALL)
-    } else if closed_in_order {
-        None
-    } else {
-        Some(LATELY)
-    };
-    Ok(Opened { volume, slots, streams, later: Later { replay_from, replay_to, scan, counted, unsealed }, batch })
+    Ok(Opened { volume, slots, streams, later: Later { closed_in_order, unread, counted, unsealed }, batch })
+}
+
+/// Whether a folder that is to be formatted has room for all files.
+fn enough_room(config: &VolumeConfig, total: u64, free_bytes: u64) -> Result<(), OpenError> {
+    let needed_bytes = total.saturating_mul(config.segment_bytes.saturating_add(BOOKKEEPING_BYTES_A_FILE));
+    if needed_bytes <= free_bytes {
+        return Ok(());
+    }
+    Err(OpenError::NoSpace {
+        dir: config.dir.clone(),
+        have: 0,
+        want: total,
+        segment_bytes: config.segment_bytes,
+        free_bytes,
+        needed_bytes,
+    })
 }
 
 /// What segment files are written with.
@@ -277,25 +266,6 @@ fn first_files(volume: &Volume) -> io::Result<()> {
     Ok(())
 }
 
-/// The newest two files of each stream, by name.
-fn newest_files(folder: &dyn crate::env::Folder) -> io::Result<Vec<PathBuf>> {
-    let mut newest = Vec::new();
-    for day in day_folders(folder, 1)? {
-        let entries = folder.list(&day)?;
-        let files: Vec<_> = entries.iter().filter(|e| !e.folder && e.name.ends_with(".mp4")).collect();
-        newest.extend(files.iter().rev().take(2).map(|e| day.join(&e.name)));
-    }
-    Ok(newest)
-}
-
-fn count_files(folder: &dyn crate::env::Folder) -> io::Result<u64> {
-    let mut count = 0;
-    for day in day_folders(folder, usize::MAX)? {
-        count += folder.list(&day)?.iter().filter(|e| !e.folder && e.name.ends_with(".mp4")).count() as u64;
-    }
-    Ok(count)
-}
-
 struct Candidate {
     path: PathBuf,
     file: Arc<dyn File>,
@@ -312,74 +282,84 @@ enum Found {
     Unknown,
 }
 
-type Recovered = (HashMap<Uuid, Slot>, Vec<(StreamIdent, Option<PreviousRun>)>);
-
-/// Looks at the newest segment of each stream; those that are unsealed are walked, as many as the time allows.
-fn recover(volume: &Arc<Volume>, newest: &[PathBuf], closed_in_order: bool, deadline_us: u64) -> io::Result<Recovered> {
-    let mut by_stream: HashMap<Uuid, Candidate> = HashMap::new();
-    for path in newest {
-        let file = match volume.folder.open(path, true) {
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                tracing::warn!(path = %path.display(), "a file among the segments cannot be opened, and is left alone");
-                continue;
-            }
-            other => other?,
-        };
-        let head = match walk::head(file.as_ref()) {
-            Ok(head) => head,
-            Err(HeadError::Io(e)) => return Err(e),
-            Err(HeadError::NotOurs(reason)) => {
-                tracing::warn!(path = %path.display(), reason, "a file among the segments is none, and is left alone");
-                continue;
-            }
-        };
-        let known = by_stream.get(&head.segment.stream).map(|c| c.head.segment.segment_number);
-        if known.is_none_or(|number| number < head.segment.segment_number) {
-            by_stream.insert(head.segment.stream, Candidate { path: path.clone(), file, head });
-        }
-    }
-    let candidates: Vec<Candidate> = by_stream.into_values().collect();
-    let next = AtomicUsize::new(0);
-    let results = Mutex::new(Vec::with_capacity(candidates.len()));
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(4).min(candidates.len());
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                while let Some(candidate) = candidates.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let late = volume.env.clock.monotonic_us() >= deadline_us;
-                    let found = look(volume, candidate, closed_in_order, late);
-                    lock(&results).push((ident(&candidate.head), candidate.head.segment.segment_number, found));
-                }
-            });
-        }
-    });
-    let mut slots = HashMap::new();
-    let mut streams = Vec::new();
-    for (ident, number, found) in results.into_inner().unwrap_or_default() {
-        let (slot, previous) = match found? {
-            Found::Unsealed(slot, previous) => (*slot, previous),
-            Found::Other(previous) => (Slot::resume(number + 1, None), previous),
-            Found::Unknown => {
-                let unknown = PreviousRun { run: Uuid::nil(), end: WallTime(0), in_order: closed_in_order };
-                (Slot::resume(number + 1, None), Some(unknown))
-            }
-        };
-        slots.insert(ident.uid, slot);
-        streams.push((ident, previous));
-    }
-    Ok((slots, streams))
+struct Recovered {
+    slots: HashMap<Uuid, Slot>,
+    streams: Vec<(StreamIdent, Option<PreviousRun>)>,
+    /// There was no time to look at them.
+    unread: Vec<PathBuf>,
 }
 
-fn look(volume: &Arc<Volume>, candidate: &Candidate, closed_in_order: bool, late: bool) -> io::Result<Found> {
+/// Looks at the newest segment of each stream; those that are unsealed are walked, as many as the time allows.
+fn recover(volume: &Arc<Volume>, newest: &[PathBuf], closed_in_order: bool, until_us: u64) -> io::Result<Recovered> {
+    let mut by_stream: HashMap<Uuid, Candidate> = HashMap::new();
+    for candidate in parallel::each(newest, |path| candidate(volume, path))?.into_iter().flatten() {
+        let segment = &candidate.head.segment;
+        let known = by_stream.get(&segment.stream).map(|c| c.head.segment.segment_number);
+        if known.is_none_or(|number| number < segment.segment_number) {
+            by_stream.insert(segment.stream, candidate);
+        }
+    }
+    let mut candidates: Vec<Candidate> = by_stream.into_values().collect();
+    candidates.sort_by(|a, b| a.path.cmp(&b.path));
+    let late = || volume.env.clock.monotonic_us() >= until_us;
+    let found = parallel::each(&candidates, |candidate| look(volume, candidate, closed_in_order, &late))?;
+    let mut recovered = Recovered { slots: HashMap::new(), streams: Vec::new(), unread: Vec::new() };
+    for (Candidate { path, head, .. }, found) in candidates.into_iter().zip(found) {
+        let next_number = head.segment.segment_number + 1;
+        let (slot, previous) = match found {
+            Found::Unsealed(slot, previous) => (*slot, previous),
+            Found::Other(previous) => (Slot::resume(next_number, None), previous),
+            Found::Unknown => {
+                recovered.unread.push(path);
+                let unknown = PreviousRun { run: Uuid::nil(), end: WallTime(0), in_order: closed_in_order };
+                (Slot::resume(next_number, None), Some(unknown))
+            }
+        };
+        let ident = ident(&head);
+        recovered.slots.insert(ident.uid, slot);
+        recovered.streams.push((ident, previous));
+    }
+    if !recovered.unread.is_empty() {
+        let (streams, dir) = (recovered.unread.len(), volume.dir.display());
+        tracing::warn!(%dir, streams, "there was no time to look at the newest segments of some streams: they are recorded to fresh files");
+    }
+    Ok(recovered)
+}
+
+fn candidate(volume: &Volume, path: &Path) -> io::Result<Option<Candidate>> {
+    let file = match volume.folder.open(path, true) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            tracing::warn!(path = %path.display(), "a file among the segments cannot be opened, and is left alone");
+            return Ok(None);
+        }
+        other => other?,
+    };
+    match walk::head(file.as_ref()) {
+        Ok(head) => Ok(Some(Candidate { path: path.to_owned(), file, head })),
+        Err(HeadError::Io(e)) => Err(e),
+        Err(HeadError::NotOurs(reason)) => {
+            tracing::warn!(path = %path.display(), reason, "a file among the segments is none, and is left alone");
+            Ok(None)
+        }
+    }
+}
+
+fn look(
+    volume: &Arc<Volume>,
+    candidate: &Candidate,
+    closed_in_order: bool,
+    late: &(dyn Fn() -> bool + Sync),
+) -> io::Result<Found> {
     let Candidate { path, file, head } = candidate;
+    if late() {
+        return Ok(Found::Unknown);
+    }
     if let Some(record) = sealed_record(file.as_ref(), head, path)? {
         let last = record.runs.last();
         return Ok(Found::Other(last.map(|r| PreviousRun { run: r.run, end: r.end, in_order: closed_in_order })));
     }
-    if late {
-        return Ok(Found::Unknown);
-    }
-    let Some((live, placer)) = recovered(volume, path, file.clone(), head.clone())? else {
+    let Some(walked) = walk::fragments_in_time(file.as_ref(), head, late)? else { return Ok(Found::Unknown) };
+    let Some((live, placer)) = recovered(volume, path, file.clone(), head.clone(), walked)? else {
         return Ok(Found::Other(None));
     };
     volume.add_live(live.clone());
@@ -395,15 +375,15 @@ fn ident(head: &Head) -> StreamIdent {
     StreamIdent { uid: head.segment.stream, namespace: namespace.to_owned(), name: name.to_owned() }
 }
 
-/// Walks an unsealed segment and ends it behind its last fragment that checks. `None` when there is no fragment: then the file is
+/// Ends an unsealed segment that was walked behind its last fragment that checks. `None` when there is no fragment: then the file is
 /// given back.
 pub(crate) fn recovered(
     volume: &Volume,
     path: &Path,
     file: Arc<dyn File>,
     head: Head,
+    walked: Walked,
 ) -> io::Result<Option<(Arc<LiveSegment>, Placer)>> {
-    let walked = walk::fragments(file.as_ref(), &head)?;
     let segment = &head.segment;
     if walked.found.first().is_none() {
         volume.folder.rename(path, &names::numbered(names::RETIRED, segment.file_number))?;

@@ -26,6 +26,8 @@ pub(crate) struct Pool {
     numbers_end: u64,
     /// The last attempt to make a file found no room.
     full: bool,
+    /// `made` is no guess.
+    is_counted: bool,
 }
 
 impl Pool {
@@ -38,6 +40,7 @@ impl Pool {
             next_number: numbers.start,
             numbers_end: numbers.end,
             full: false,
+            is_counted: false,
         }
     }
 
@@ -67,13 +70,20 @@ impl Pool {
         self.full = full;
     }
 
-    /// So many files exist.
-    pub(crate) fn set_made(&mut self, made: u64) {
-        self.made = made;
+    /// The highest number that was given out, and how many files exist.
+    pub(crate) fn for_identity(&self) -> (u64, Option<u64>) {
+        (self.next_number - 1, self.is_counted.then_some(self.made))
+    }
+
+    /// The numbers that the budget can still need, from the next one on. Gives the highest.
+    pub(crate) fn reserve_numbers(&mut self) -> u64 {
+        self.numbers_end = self.next_number + self.total.saturating_sub(self.made);
+        self.numbers_end - 1
     }
 
     /// Where `counted` files were counted when the volume was opened, there were `really`.
     pub(crate) fn recount(&mut self, counted: u64, really: u64) {
+        self.is_counted = true;
         self.made = self.made.saturating_add(really).saturating_sub(counted);
     }
 

@@ -1,88 +1,297 @@
-//! What opening a volume left for later: the rest of the manifest, and files that nobody knows.
+//! What opening a volume left for later, a slice a round, so that files are retired and made meanwhile:
+//!
+//! ```text
+//! open      catalogue (checked as a whole) and manifest
+//! replay    what of the manifest the catalogue lacks           from then on the catalogue gets what is new
+//! folders   files that neither knows: of all days where the catalogue was built anew, else lately sealed ones
+//! files     their heads and indexes, oldest first, some at the same time
+//! missing   segments that are listed and have no file any more
+//! ```
 
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use super::Keeper;
-use crate::env::{File, WritesWanted, read_exact};
-use crate::manifest::Record;
-use crate::manifest_log::{self, Position};
-use crate::names;
-use crate::segment::sealed::sealed_record;
-use crate::segment::walk::{HeadError, head};
-use crate::volume::open::{Later, recovered};
-use crate::volume::unit::seal_file;
+use super::look::Seen;
+use crate::catalogue::{Catalogue, CatalogueError};
+use crate::identity;
+use crate::lock;
+use crate::manifest::{HEADER_BYTES, Hold, Record, SealedSegment};
+use crate::manifest_log::{self, ManifestLog, OpenedLog, Position};
+use crate::stats::{CatalogueProgress, CatalogueStage};
+use crate::volume::open::Later;
+use crate::volume::{newest, parallel};
 
-/// Records given to the catalogue in one transaction.
-const BATCH: usize = 20_000;
+/// After a crash: what was sealed in the last seconds, when the manifest may have lost its end.
+const LATELY: usize = 4;
+/// Streams whose folders are looked through in a round.
+const FOLDERS_A_ROUND: usize = 64;
+/// Files that are read in a round.
+const FILES_A_ROUND: usize = 256;
+/// Progress is logged this often.
+const LOG_US: u64 = 5_000_000;
 
-impl Keeper {
-    /// What opening left for later: the rest of the manifest, and files that it does not know.
-    pub(super) fn catch_up(&mut self, later: &Later) -> io::Result<()> {
-        self.replay(later.replay_from, later.replay_to)?;
-        let sealed = self.volume.catalogue.read().ok().and_then(|c| c.view().and_then(|v| v.count()).ok());
-        let buried = self.bury_retired()?;
-        let mut really = sealed.unwrap_or(0).saturating_sub(buried) + later.unsealed;
-        let known: std::collections::HashSet<PathBuf> = {
-            let live = crate::lock(&self.volume.live);
-            live.values().flatten().map(|l| l.fixed.path.clone()).collect()
-        };
-        if let Some(newest) = later.scan {
-            for folder in day_folders(self.volume.folder.as_ref(), newest.days)? {
-                let entries = self.volume.folder.list(&folder)?;
-                let skip = entries.len().saturating_sub(newest.files);
-                for entry in entries.iter().skip(skip).filter(|e| !e.folder && e.name.ends_with(".mp4")) {
-                    let path = folder.join(&entry.name);
-                    if !known.contains(&path) && self.look_at(&path)? == Seen::New {
-                        really += 1;
-                    }
-                }
-            }
-            crate::lock(&self.volume.pool).recount(later.counted, really);
-            if newest.days == usize::MAX
-                && let Ok(catalogue) = self.volume.catalogue.read()
-                && let Err(error) = catalogue.set_scanned()
-            {
-                tracing::error!(%error, "the catalogue failed");
-            }
+/// What is left to do.
+pub(super) struct CatchUp {
+    later: Later,
+    stage: Stage,
+    began_us: u64,
+    logged_us: u64,
+    /// All files are looked for, and not only the newest.
+    all: bool,
+    /// The pool waits for the count of files.
+    recounts: bool,
+    /// Segments in files that there were when the volume was opened.
+    sealed: u64,
+    found: u64,
+    missing: u64,
+}
+
+enum Stage {
+    /// `in_memory`: the one on the volume failed.
+    Open {
+        in_memory: bool,
+    },
+    Replay {
+        generation: u64,
+        at: u64,
+        to: u64,
+    },
+    Folders {
+        streams: Vec<PathBuf>,
+        next: usize,
+        listed: Listed,
+    },
+    Files {
+        unknown: Vec<PathBuf>,
+        next: usize,
+        listed: Listed,
+    },
+    Missing {
+        listed: Listed,
+    },
+    Done,
+}
+
+/// Paths of all files that were found, as hashes: a million take 8 MB.
+#[derive(Default)]
+struct Listed {
+    /// In the catalogue.
+    known: Vec<u64>,
+    found: Vec<u64>,
+    unknown: Vec<PathBuf>,
+}
+
+fn hash(path: &Path) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    path.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl CatchUp {
+    pub(super) fn new(later: Later, now_us: u64) -> Self {
+        let stage = Stage::Open { in_memory: false };
+        Self {
+            later,
+            stage,
+            began_us: now_us,
+            logged_us: now_us,
+            all: false,
+            recounts: true,
+            sealed: 0,
+            found: 0,
+            missing: 0,
         }
-        self.volume.catalogue_complete.store(true, Ordering::Release);
-        Ok(())
     }
 
-    fn replay(&self, from: Position, to: Position) -> io::Result<()> {
-        let file = crate::lock(&self.volume.manifest).file();
-        let mut batch = Vec::with_capacity(BATCH);
-        let flush = |batch: &mut Vec<Record>, position| {
-            let Ok(catalogue) = self.volume.catalogue.write() else { return };
-            if let Err(error) = catalogue.apply(batch, Some(position)) {
-                tracing::error!(%error, "the catalogue failed");
+    /// The catalogue failed: all of it again, in memory. Where that came before the first time was over, its pool is counted now.
+    pub(super) fn again(before: Option<Self>, now_us: u64) -> Self {
+        let stage = Stage::Open { in_memory: true };
+        match before {
+            Some(before) => Self { stage, all: true, sealed: 0, found: 0, missing: 0, ..before },
+            None => {
+                let later = Later { closed_in_order: false, unread: Vec::new(), counted: 0, unsealed: 0 };
+                Self { stage, recounts: false, ..Self::new(later, now_us) }
             }
-            batch.clear();
-        };
-        let mut behind = from;
-        manifest_log::replay(file.as_ref(), from.offset, to.offset, |record, offset| {
-            behind.offset = offset;
-            batch.push(record);
-            if batch.len() >= BATCH {
-                flush(&mut batch, behind);
-            }
-        })?;
-        flush(&mut batch, behind);
-        let holds = self.volume.catalogue.read().ok().and_then(|c| c.view().and_then(|v| v.holds()).ok());
-        if let Some(holds) = holds {
-            let mut known = crate::lock(&self.volume.holds);
-            let new: Vec<_> = holds.into_iter().filter(|h| !known.contains(h)).collect();
-            known.extend(new);
         }
-        Ok(())
+    }
+
+    /// Whether a segment may be given up although not everything is known: nothing older can turn up.
+    pub(super) fn may_retire(&self, segment: &SealedSegment, no_file: bool) -> bool {
+        match &self.stage {
+            // In the order of sealing, so nearly in that of age; only where recording would have to stop.
+            Stage::Replay { .. } => no_file,
+            Stage::Files { unknown, next, .. } => {
+                let oldest = unknown.get(*next).and_then(|path| path.file_name());
+                oldest.is_none_or(|oldest| Path::new(&segment.path).file_name().is_some_and(|name| name <= oldest))
+            }
+            Stage::Missing { .. } | Stage::Done => true,
+            Stage::Open { .. } | Stage::Folders { .. } => false,
+        }
+    }
+
+    fn progress(&self, end: u64) -> CatalogueProgress {
+        let (stage, done, of) = match &self.stage {
+            Stage::Open { .. } => (CatalogueStage::Opening, 0, 0),
+            Stage::Replay { at, to, .. } => (CatalogueStage::Manifest, *at, *to),
+            Stage::Folders { streams, next, .. } => (CatalogueStage::Folders, *next as u64, streams.len() as u64),
+            Stage::Files { unknown, next, .. } => (CatalogueStage::Files, *next as u64, unknown.len() as u64),
+            Stage::Missing { .. } => (CatalogueStage::Files, 1, 1),
+            Stage::Done => (CatalogueStage::Complete, end, end),
+        };
+        CatalogueProgress { stage, done, of }
+    }
+}
+
+fn failed(error: CatalogueError) -> io::Error {
+    io::Error::other(error.to_string())
+}
+
+impl Keeper {
+    /// Does a slice of what is left. Whether that was the last.
+    pub(super) fn catch_up(&mut self, work: &mut CatchUp) -> io::Result<bool> {
+        work.stage = match std::mem::replace(&mut work.stage, Stage::Done) {
+            Stage::Open { in_memory } => self.open_books(work, in_memory)?,
+            Stage::Replay { generation, at, to } if at < to => self.replay(generation, at, to)?,
+            Stage::Replay { .. } => self.replayed(work)?,
+            Stage::Folders { streams, next, listed } => self.list(work, streams, next, listed)?,
+            Stage::Files { unknown, next, listed } => self.read_files(work, unknown, next, listed)?,
+            Stage::Missing { listed } => self.bury_missing(work, &listed)?,
+            Stage::Done => Stage::Done,
+        };
+        let is_done = matches!(work.stage, Stage::Done);
+        if is_done {
+            self.caught_up(work)?;
+        }
+        self.tell(work);
+        Ok(is_done)
+    }
+
+    fn tell(&self, work: &mut CatchUp) {
+        let now_us = self.volume.env.clock.monotonic_us();
+        let progress = work.progress(work.sealed + work.found);
+        *lock(&self.volume.progress) = progress;
+        let volume = self.volume.uuid;
+        if progress.stage == CatalogueStage::Complete {
+            let (ms, segments) = (now_us.saturating_sub(work.began_us) / 1000, self.count());
+            let (found, missing) = (work.found, work.missing);
+            tracing::info!(%volume, ms, segments, found, missing, "the catalogue is complete");
+        } else if now_us.saturating_sub(work.logged_us) >= LOG_US {
+            work.logged_us = now_us;
+            let (stage, done, of) = (progress.stage.as_str(), progress.done, progress.of);
+            tracing::info!(%volume, stage, done, of, "the catalogue is being completed");
+        }
+    }
+
+    fn count(&self) -> u64 {
+        self.volume.catalogue.read().ok().and_then(|c| c.view().and_then(|v| v.count()).ok()).unwrap_or(0)
+    }
+
+    /// Opens catalogue and manifest, and learns what is held: from then on something may be retired.
+    fn open_books(&self, work: &mut CatchUp, in_memory: bool) -> io::Result<Stage> {
+        let volume = &self.volume;
+        if in_memory {
+            return self.open_in_memory(work);
+        }
+        let known = Catalogue::open(volume.folder.as_ref()).map_err(failed)?;
+        let OpenedLog { log, from, holds, lost } =
+            ManifestLog::open(volume.folder.clone(), known.position, volume.env.random.u64())?;
+        let known_holds = known.catalogue.view().and_then(|view| view.holds()).unwrap_or_default();
+        let is_known = from.offset > HEADER_BYTES;
+        work.all = !(known.scanned && is_known);
+        if !is_known {
+            known.catalogue.clear().map_err(failed)?;
+        }
+        let known_holds = if is_known || lost { known_holds } else { Vec::new() };
+        let held = held(known_holds, &holds);
+        // The records of these may be among those that were lost.
+        let again: Vec<_> = held.iter().filter(|_| lost).map(|hold| Record::Hold(*hold)).collect();
+        self.hold(held);
+        *volume.catalogue.write().unwrap_or_else(PoisonError::into_inner) = known.catalogue;
+        let Position { generation, offset: to } = log.end();
+        volume.open_books(log, again)?;
+        Ok(Stage::Replay { generation, at: from.offset, to })
+    }
+
+    fn hold(&self, held: Vec<Hold>) {
+        let mut now_held = lock(&self.volume.holds);
+        let others: Vec<_> = held.into_iter().filter(|h| !now_held.iter().any(|n| n.hold == h.hold)).collect();
+        now_held.extend(others);
+    }
+
+    fn open_in_memory(&self, work: &mut CatchUp) -> io::Result<Stage> {
+        let volume = &self.volume;
+        volume.catalogue_complete.store(false, Ordering::Release);
+        volume.catalogue_replayed.store(false, Ordering::Release);
+        work.all = true;
+        *volume.catalogue.write().unwrap_or_else(PoisonError::into_inner) = Catalogue::in_memory().map_err(failed)?;
+        volume.catalogue.clear_poison();
+        let mut books = volume.books.lock();
+        if let Some(log) = &mut books.log {
+            let Position { generation, offset: to } = log.end();
+            return Ok(Stage::Replay { generation, at: HEADER_BYTES, to });
+        }
+        drop(books);
+        let unknown = Position::default();
+        let OpenedLog { log, holds, .. } = ManifestLog::open(volume.folder.clone(), unknown, volume.env.random.u64())?;
+        self.hold(held(Vec::new(), &holds));
+        let Position { generation, offset: to } = log.end();
+        volume.open_books(log, Vec::new())?;
+        Ok(Stage::Replay { generation, at: HEADER_BYTES, to })
+    }
+
+    fn replay(&self, generation: u64, at: u64, to: u64) -> io::Result<Stage> {
+        let Some(file) = self.volume.books.file() else { return Ok(Stage::Replay { generation, at: to, to }) };
+        let (records, behind) = manifest_log::slice(file.as_ref(), at, to)?;
+        let position = Position { generation, offset: behind };
+        let applied = {
+            let catalogue = self.volume.catalogue.write().unwrap_or_else(PoisonError::into_inner);
+            catalogue.apply(&records, Some(position))
+        };
+        match applied {
+            Ok(()) => Ok(Stage::Replay { generation, at: behind, to }),
+            // A file system that is full, for instance. The catalogue is a cache: it can be anywhere.
+            Err(error) => {
+                tracing::error!(%error, volume = %self.volume.uuid, "the catalogue failed, and is built anew in memory");
+                Ok(Stage::Open { in_memory: true })
+            }
+        }
+    }
+
+    /// All that the manifest tells is known.
+    fn replayed(&self, work: &mut CatchUp) -> io::Result<Stage> {
+        work.sealed = self.count();
+        let buried = self.bury_retired()?;
+        work.sealed = work.sealed.saturating_sub(buried);
+        self.volume.catalogue_replayed.store(true, Ordering::Release);
+        if !work.all && work.later.closed_in_order {
+            let unknown = std::mem::take(&mut work.later.unread);
+            return Ok(Stage::Files { unknown, next: 0, listed: Listed::default() });
+        }
+        let mut listed = Listed::default();
+        if work.all {
+            let known = |segment: &SealedSegment| {
+                listed.known.push(hash(Path::new(&segment.path)));
+                true
+            };
+            let view = self.volume.catalogue.read().ok().map(|c| c.view().and_then(|view| view.each(known)));
+            if let Some(Err(error)) = view {
+                return Err(failed(error));
+            }
+            listed.known.sort_unstable();
+        }
+        let streams = newest::stream_folders(self.volume.folder.as_ref())?;
+        Ok(Stage::Folders { streams, next: 0, listed })
     }
 
     /// Records that segments are gone whose files lie in `retired/`: a crash came between the one and the other.
     fn bury_retired(&self) -> io::Result<u64> {
         let mut buried = 0;
-        let retired = crate::lock(&self.volume.pool).retired();
+        let retired = lock(&self.volume.pool).retired();
         for (file_number, _) in retired {
             let known =
                 self.volume.catalogue.read().ok().and_then(|c| c.view().and_then(|v| v.by_file(file_number)).ok()?);
@@ -90,105 +299,121 @@ impl Keeper {
                 self.volume.record(Record::Retired { file_number, nonce: segment.nonce }, None)?;
                 buried += 1;
                 // Emptied only when that is durable.
-                crate::lock(&self.volume.pool).retired_again(file_number, self.volume.env.clock.monotonic_us());
+                lock(&self.volume.pool).retired_again(file_number, self.volume.env.clock.monotonic_us());
             }
         }
         Ok(buried)
     }
 
-    /// A file in `streams/` that may not be known: a sealed one is put into the manifest, any other is sealed first.
-    fn look_at(&self, path: &Path) -> io::Result<Seen> {
-        let file = match self.volume.folder.open(path, true) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Seen::Gone),
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                tracing::warn!(path = %path.display(), "a file among the segments cannot be opened, and is left alone");
-                return Ok(Seen::New);
+    fn list(&self, work: &mut CatchUp, streams: Vec<PathBuf>, next: usize, mut listed: Listed) -> io::Result<Stage> {
+        let some = streams.iter().skip(next).take(FOLDERS_A_ROUND).collect::<Vec<_>>();
+        let count = some.len();
+        let folder = self.volume.folder.as_ref();
+        let newest = (!work.all).then_some(LATELY);
+        let live: HashSet<PathBuf> =
+            lock(&self.volume.live).values().flatten().map(|segment| segment.fixed.path.clone()).collect();
+        for path in parallel::each(&some, |stream| newest::of_stream(folder, stream, newest))?.into_iter().flatten() {
+            let hashed = hash(&path);
+            listed.found.push(hashed);
+            if listed.known.binary_search(&hashed).is_err() && !live.contains(&path) {
+                listed.unknown.push(path);
             }
-            other => other?,
+        }
+        if next + count < streams.len() {
+            return Ok(Stage::Folders { streams, next: next + count, listed });
+        }
+        listed.known = Vec::new();
+        listed.found.sort_unstable();
+        let mut unknown = std::mem::take(&mut listed.unknown);
+        let unread = std::mem::take(&mut work.later.unread);
+        let unread = unread.into_iter().filter(|path| !unknown.contains(path)).collect::<Vec<_>>();
+        unknown.extend(unread);
+        // Their names begin with the time of their first frame.
+        unknown.sort_by(|a, b| (a.file_name(), a).cmp(&(b.file_name(), b)));
+        Ok(Stage::Files { unknown, next: 0, listed })
+    }
+
+    fn read_files(&self, work: &mut CatchUp, unknown: Vec<PathBuf>, next: usize, listed: Listed) -> io::Result<Stage> {
+        let some = unknown.iter().skip(next).take(FILES_A_ROUND).collect::<Vec<_>>();
+        let read = parallel::each(&some, |path| self.read(path))?;
+        for (path, file) in some.iter().zip(read) {
+            if self.take_in(path, file)? == Seen::New {
+                work.found += 1;
+            }
+        }
+        match next + some.len() {
+            next if next < unknown.len() => Ok(Stage::Files { unknown, next, listed }),
+            _ if work.all => Ok(Stage::Missing { listed }),
+            _ => Ok(Stage::Done),
+        }
+    }
+
+    /// Records that segments are gone that have no file: the record of their retirement was lost, or somebody took the file away.
+    fn bury_missing(&self, work: &mut CatchUp, listed: &Listed) -> io::Result<Stage> {
+        let mut suspects = Vec::new();
+        let suspect = |segment: &SealedSegment| {
+            if listed.found.binary_search(&hash(Path::new(&segment.path))).is_err() {
+                suspects.push((segment.file_number, segment.nonce, segment.path.clone()));
+            }
+            true
         };
-        let head = match head(file.as_ref()) {
-            Ok(head) => head,
-            Err(HeadError::Io(e)) => return Err(e),
-            Err(HeadError::NotOurs(reason)) => return self.no_segment(path, file.as_ref(), &reason),
+        let view = self.volume.catalogue.read().ok().map(|c| c.view().and_then(|view| view.each(suspect)));
+        if let Some(Err(error)) = view {
+            return Err(failed(error));
+        }
+        for (file_number, nonce, path) in suspects {
+            // Those that were sealed since are there.
+            let gone = self.volume.folder.open(Path::new(&path), false);
+            if gone.is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+                self.volume.record(Record::Retired { file_number, nonce }, None)?;
+                work.missing += 1;
+            }
+        }
+        Ok(Stage::Done)
+    }
+
+    fn caught_up(&self, work: &CatchUp) -> io::Result<()> {
+        self.apply_jobs();
+        let really = (work.sealed + work.later.unsealed + work.found).saturating_sub(work.missing);
+        let highest = {
+            let mut pool = lock(&self.volume.pool);
+            if work.recounts {
+                pool.recount(work.later.counted, really);
+            }
+            pool.reserve_numbers()
         };
-        let number = head.segment.file_number;
-        let known = self.volume.catalogue.read().ok().and_then(|c| c.view().and_then(|v| v.by_file(number)).ok()?);
-        let nonce = head.segment.nonce;
-        let is_live = crate::lock(&self.volume.live).values().flatten().any(|l| l.fixed.nonce == nonce);
-        if is_live || known.is_some_and(|k| k.nonce == nonce && Path::new(&k.path) == path) {
-            return Ok(Seen::Known);
+        let mut identity = lock(&self.volume.identity);
+        if identity.files != highest {
+            identity.files = highest;
+            identity::write(self.volume.folder.as_ref(), &identity)?;
         }
-        if let Some(record) = sealed_record(file.as_ref(), &head, path)? {
-            self.volume.record(Record::Sealed(record), None)?;
-            return Ok(Seen::New);
+        drop(identity);
+        if work.all
+            && let Ok(catalogue) = self.volume.catalogue.read()
+            && let Err(error) = catalogue.set_scanned()
+        {
+            tracing::error!(%error, "the catalogue failed");
         }
-        let Some((live, placer)) = recovered(&self.volume, path, file, head)? else { return Ok(Seen::Gone) };
-        self.volume.add_live(live.clone());
-        self.volume.counters.writes.add(2);
-        let mut batch = self.volume.folder.batch(WritesWanted::Buffered)?;
-        seal_file(&live, batch.as_mut(), placer.position())?;
-        self.volume.sealing(live);
-        Ok(Seen::New)
-    }
-
-    /// A file in `streams/` that has not the head of a segment. Where power was lost, the name of a file may be durable and its head not;
-    /// then nothing in it ever was. Such a file is removed, another one is made in its place; any other is left alone.
-    fn no_segment(&self, path: &Path, file: &dyn File, reason: &str) -> io::Result<Seen> {
-        let named = |view: &crate::catalogue::View| view.oldest(|segment| Path::new(&segment.path) == path);
-        let known = self.volume.catalogue.read().ok().and_then(|c| c.view().and_then(|view| named(&view)).ok());
-        // Not to be removed when the catalogue cannot tell.
-        let never_durable = matches!(known, Some(None)) && has_no_head(file, self.volume.segment_bytes)?;
-        if !never_durable {
-            tracing::warn!(path = %path.display(), reason, "a file among the segments is none, and is left alone");
-            return Ok(Seen::New);
-        }
-        tracing::info!(path = %path.display(), "a file that was being taken when the recorder died is removed");
-        self.volume.folder.remove(path)?;
-        self.volume.wrote(|dirty| dirty.folders.extend(path.parent().map(Path::to_path_buf)));
-        self.remove_empty_folders(path);
-        Ok(Seen::Gone)
+        self.volume.catalogue_complete.store(true, Ordering::Release);
+        // What was read is not to be read again after a kill.
+        self.persist();
+        Ok(())
     }
 }
 
-/// A file that was looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Seen {
-    /// It is not there, or not there any more.
-    Gone,
-    /// The catalogue has it, or somebody writes it.
-    Known,
-    /// Nobody knew of it.
-    New,
-}
-
-/// Whether the head of a segment file was never written, or not all of it: files are zero before they are used, and no sector in a head is.
-fn has_no_head(file: &dyn File, segment_bytes: u64) -> io::Result<bool> {
-    const SECTOR_BYTES: usize = 512;
-    // Shorter than any head.
-    let mut start = [0; 2 * SECTOR_BYTES];
-    if file.size()? != segment_bytes {
-        return Ok(false);
-    }
-    read_exact(file, &mut start, 0)?;
-    Ok(start.chunks(SECTOR_BYTES).any(|sector| sector.iter().all(|&byte| byte == 0)))
-}
-
-/// All folders `streams/<namespace>/<name>/<day>`; of each stream, the newest so many days.
-pub(crate) fn day_folders(folder: &dyn crate::env::Folder, days: usize) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    let subfolders = |path: &Path| -> io::Result<Vec<PathBuf>> {
-        match folder.list(path) {
-            // Removed since its parent was listed.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(e) => Err(e),
-            Ok(entries) => Ok(entries.iter().filter(|e| e.folder).map(|e| path.join(&e.name)).collect()),
-        }
-    };
-    for namespace in subfolders(Path::new(names::STREAMS))? {
-        for name in subfolders(&namespace)? {
-            let all = subfolders(&name)?;
-            found.extend(all.iter().skip(all.len().saturating_sub(days)).cloned());
+/// What is held, after `changes`.
+fn held(known: Vec<Hold>, changes: &[Record]) -> Vec<Hold> {
+    let mut held: BTreeMap<_, _> = known.into_iter().map(|hold| (hold.hold, hold)).collect();
+    for change in changes {
+        match change {
+            Record::Hold(hold) => {
+                held.insert(hold.hold, *hold);
+            }
+            Record::HoldReleased { hold } => {
+                held.remove(hold);
+            }
+            _ => {}
         }
     }
-    Ok(found)
+    held.into_values().collect()
 }

@@ -7,12 +7,17 @@ use std::sync::atomic::Ordering;
 use super::Keeper;
 use super::retire::LEASE_US;
 use crate::names;
+use crate::volume::open::BOOKKEEPING_BYTES_A_FILE;
 use crate::volume::pool;
 
 impl Keeper {
     /// Makes empty files: the few that the next roll-overs need, or (`all`) as many as the budget allows, some a round.
     pub(super) fn make_files(&mut self, all: bool) -> io::Result<()> {
         const A_ROUND: usize = 64;
+        if let Err(e) = self.has_room() {
+            self.volume.note_room(Some(&e));
+            return Ok(());
+        }
         for _ in 0..if all { A_ROUND } else { 4 } {
             let number = crate::lock(&self.volume.pool).next_new();
             let Some(number) = number else { break };
@@ -42,8 +47,31 @@ impl Keeper {
         Ok(())
     }
 
+    /// Whether there is room for another file where one is wanted, beside what manifest and catalogue will take.
+    fn has_room(&self) -> io::Result<()> {
+        let (total, made, ..) = crate::lock(&self.volume.pool).numbers();
+        if made >= total {
+            return Ok(());
+        }
+        let kept_bytes = total.saturating_mul(BOOKKEEPING_BYTES_A_FILE);
+        let needed_bytes = self.volume.segment_bytes.saturating_add(kept_bytes);
+        let free_bytes = self.volume.folder.space().map_or(u64::MAX, |space| space.free_bytes);
+        if free_bytes >= needed_bytes {
+            return Ok(());
+        }
+        let what = format!(
+            "{free_bytes} bytes are free, another file takes {}, and {kept_bytes} are kept for manifest and catalogue",
+            self.volume.segment_bytes
+        );
+        Err(io::Error::new(io::ErrorKind::StorageFull, what))
+    }
+
     /// Empties the files that no reader needs any more.
     pub(super) fn reclaim(&mut self) -> io::Result<()> {
+        if !self.volume.catalogue_replayed.load(Ordering::Acquire) {
+            // The manifest may still list what was in them.
+            return Ok(());
+        }
         let now = self.volume.env.clock.monotonic_us();
         let synced = self.volume.synced_us.load(Ordering::Acquire);
         let retired = crate::lock(&self.volume.pool).retired();

@@ -23,7 +23,7 @@ impl Keeper {
     /// Gives the catalogue what the manifest got.
     pub(crate) fn apply_jobs(&self) {
         // Records must come in the order of the manifest: first what was there before.
-        if !self.volume.catalogue_complete.load(Ordering::Acquire) {
+        if !self.volume.catalogue_replayed.load(Ordering::Acquire) {
             return;
         }
         let jobs = std::mem::take(&mut *crate::lock(&self.volume.jobs));
@@ -52,9 +52,9 @@ impl Keeper {
     /// The whole manifest as a catalogue in memory. What else waits to be applied is in it twice then, which does no harm.
     fn in_memory(&self) -> io::Result<Catalogue> {
         let other = |e: CatalogueError| io::Error::other(e.to_string());
-        let (file, end) = {
-            let manifest = crate::lock(&self.volume.manifest);
-            (manifest.file(), manifest.end())
+        let (file, end) = match &self.volume.books.lock().log {
+            Some(log) => (log.file(), log.end()),
+            None => return Err(io::Error::other("the manifest is not open")),
         };
         let catalogue = Catalogue::in_memory().map_err(other)?;
         let mut records = Vec::new();
@@ -83,7 +83,8 @@ impl Keeper {
     /// Writes the manifest anew with what still counts.
     pub(crate) fn compact_now(&self) -> io::Result<()> {
         self.apply_jobs();
-        let mut manifest = crate::lock(&self.volume.manifest);
+        let mut books = self.volume.books.lock();
+        let Some(manifest) = &mut books.log else { return Ok(()) };
         if !crate::lock(&self.volume.jobs).is_empty() {
             // Something was sealed meanwhile: the next round is as good.
             return Ok(());

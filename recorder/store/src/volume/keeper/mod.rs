@@ -6,18 +6,20 @@
 //! | what the manifest got goes into the catalogue; the manifest written anew | [`jobs`] |
 //! | empty files made, and made of retired ones | [`files`] |
 //! | which segment goes next | [`retire`] |
-//! | what opening left: the rest of the manifest, files that nobody knows | [`catch_up`] |
+//! | what opening left: catalogue, manifest, files that nobody knows | [`catch_up`] |
+//! | a file that nobody knows | [`look`] |
 
 mod catch_up;
 mod files;
 mod jobs;
+mod look;
 mod retire;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use catch_up::day_folders;
+use catch_up::CatchUp;
 pub(crate) use retire::LEASE_US;
 
 use super::Volume;
@@ -31,14 +33,14 @@ const PERSIST_US: u64 = 60_000_000;
 /// The thread's state.
 pub(crate) struct Keeper {
     volume: Arc<Volume>,
-    later: Option<Later>,
+    later: Option<CatchUp>,
     persisted_us: u64,
 }
 
 impl Keeper {
     pub(crate) fn new(volume: Arc<Volume>, later: Later) -> Self {
         let persisted_us = volume.env.clock.monotonic_us();
-        Self { volume, later: Some(later), persisted_us }
+        Self { volume, later: Some(CatchUp::new(later, persisted_us)), persisted_us }
     }
 
     /// Runs until the store is closed.
@@ -50,7 +52,7 @@ impl Keeper {
                 return;
             }
             if !self.volume.has_failed() {
-                self.round(wake.finish);
+                self.contained_round(wake.finish);
             }
             if wake.finish {
                 self.last();
@@ -59,11 +61,32 @@ impl Keeper {
         }
     }
 
+    /// One round. Pages of the catalogue that change under redb may make it panic: that costs the catalogue, which is only a cache.
+    fn contained_round(&mut self, finishing: bool) {
+        let round = std::panic::AssertUnwindSafe(|| self.round(finishing));
+        if std::panic::catch_unwind(round).is_err() {
+            let before = self.later.take();
+            self.later = Some(self.again(before));
+        }
+    }
+
+    fn again(&self, before: Option<CatchUp>) -> CatchUp {
+        tracing::error!(volume = %self.volume.uuid, "the catalogue made its thread panic; it is built anew in memory");
+        CatchUp::again(before, self.volume.env.clock.monotonic_us())
+    }
+
     /// One round; when `finishing`, nothing new is begun.
     pub(crate) fn round(&mut self, finishing: bool) {
-        if !finishing && let Some(later) = self.later.take() {
+        if !finishing && let Some(mut work) = self.later.take() {
             self.checked("make files", |k| k.make_files(false));
-            self.checked("recover", |k| k.catch_up(&later));
+            self.checked("recover", |k| {
+                let slice = std::panic::AssertUnwindSafe(|| k.catch_up(&mut work));
+                k.later = match std::panic::catch_unwind(slice) {
+                    Ok(is_done) => (!is_done?).then_some(work),
+                    Err(_) => Some(k.again(Some(work))),
+                };
+                Ok(())
+            });
         }
         self.apply_jobs();
         if finishing {

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use framekeeper_media::WallTime;
 
 use super::Keeper;
+use super::catch_up::CatchUp;
 use crate::manifest::{Record, SealedSegment};
 use crate::names;
 use crate::segment::walk::head;
@@ -45,6 +46,15 @@ impl Keeper {
             let idle = self.oldest_idle(oldest.as_ref().map(|s| s.end));
             if idle {
                 // Sealed first, then it is as any other; the seal takes a tick and a sync.
+                return Ok(());
+            }
+            let free = {
+                let (_, _, free, retired) = crate::lock(&self.volume.pool).numbers();
+                free + retired
+            };
+            let unknown = |work: &CatchUp| !oldest.as_ref().is_some_and(|oldest| work.may_retire(oldest, free == 0));
+            if self.later.as_ref().is_some_and(unknown) {
+                // An older one may turn up.
                 return Ok(());
             }
             let Some(segment) = oldest else {
@@ -92,9 +102,17 @@ impl Keeper {
             self.volume.wrote(|dirty| dirty.folders.extend(path.parent().map(Path::to_path_buf)));
             self.remove_empty_folders(path);
         }
-        self.volume.record(gone, None)?;
+        self.volume.record(gone.clone(), None)?;
         if ours {
             self.volume.retired(segment.file_number);
+        }
+        if !self.volume.catalogue_replayed.load(Ordering::Acquire)
+            && let Ok(catalogue) = self.volume.catalogue.write()
+            && let Err(error) = catalogue.apply(&[gone], None)
+        {
+            // The record itself waits until the manifest has been read.
+            tracing::error!(%error, "the catalogue failed");
+            return Ok(());
         }
         self.apply_jobs();
         Ok(())
