@@ -43,11 +43,12 @@ power: build ## Losses of power on a disk that logs its blocks (root); not part 
 	$(E2E) power:: --ignored --test-threads=1 --nocapture
 
 # The programs that stand beside what they measure; each is run by framekeeper-bench.
-BENCHES := -p framekeeper-store --example catalogue_bench --example write_bench -p framekeeper-ingest --example receive -p framekeeper-recorder --example clip_latency
+BENCHES := -p framekeeper-store --example catalogue_bench --example write_bench --example recovery_bench -p framekeeper-ingest --example receive -p framekeeper-recorder --example clip_latency
 
 bench: build ## Measure against peers and write docs/benchmarks.md
 	cargo build --release --locked $(BENCHES)
 	$(TARGET)/release/framekeeper-bench --write docs/benchmarks.md
+	$(TARGET)/release/examples/recovery_bench --write docs/benchmarks.md
 
 generate: ## Write the generated files again (CRDs, metric list)
 	cargo run --locked -p framekeeper-crds --bin framekeeper-crds -- crds

@@ -278,6 +278,7 @@ fn a_hold_outlives_the_manifest() {
     store.hold(kept, uid, ALWAYS.0, ALWAYS.1).unwrap();
     store.hold(released, uid, ALWAYS.0, ALWAYS.1).unwrap();
     store.release(released).unwrap();
+    eventually("the catalogue is complete", || store.reader().is_complete());
     store.close();
     drop(store);
     // First the manifest goes, then what was learned of it must be in the new one.
