@@ -1,6 +1,7 @@
 //! SIGKILL of a recorder at random moments: what is lost, and how soon it records again.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -20,7 +21,7 @@ const MAX_BACK_MS: u32 = 5_000;
 #[test]
 fn a_killed_recorder_lacks_little_and_is_back_at_once() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let kills = count(6, 50);
+    let kills = count(6, 200);
     let cameras = Cameras::start(
         folder.path(),
         0,
@@ -61,6 +62,9 @@ fn a_killed_recorder_lacks_little_and_is_back_at_once() -> Result<()> {
     let stop = now_ns()?;
     std::thread::sleep(Duration::from_millis(500));
     system.stop()?;
+    for volume in system.volumes() {
+        only_the_newest_has_room(&volume)?;
+    }
 
     let json = folder.path().join("report.json");
     let mut arguments = judge::volumes(&cameras.ledgers, &system.volumes());
@@ -97,6 +101,54 @@ fn a_killed_recorder_lacks_little_and_is_back_at_once() -> Result<()> {
         "{kills} kills: at most {worst_lost:.0} ms missing before a kill, recording again after at most {worst_back:.0} ms"
     ));
     Ok(())
+}
+
+/// What is left in a file that is full: less than another GOP (2 Mbit/s, a second) and the index.
+const MAX_LEFT_BYTES: u64 = 1 << 20;
+
+/// However often it was killed: of the files of a stream only the newest has room.
+fn only_the_newest_has_room(volume: &Path) -> Result<()> {
+    let mut streams = BTreeMap::<PathBuf, Vec<PathBuf>>::new();
+    for path in segment_files(&volume.join("streams"))? {
+        let stream = path.parent().and_then(Path::parent).context("a segment outside of a stream's folder")?;
+        streams.entry(stream.to_owned()).or_default().push(path);
+    }
+    ensure!(!streams.is_empty(), "no segments in {}", volume.display());
+    for files in streams.values_mut() {
+        files.sort();
+        files.pop();
+        for path in files {
+            let left = free_at_the_end(&std::fs::read(&path)?).with_context(|| path.display().to_string())?;
+            ensure!(left <= MAX_LEFT_BYTES, "{} has {left} bytes left, and is not the newest", path.display());
+        }
+    }
+    Ok(())
+}
+
+fn segment_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(segment_files(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "mp4") {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+/// Length of the `free` box that an MP4 ends with, 0 where it ends with another one (ISO/IEC 14496-12 §4.2, §8.1.2).
+fn free_at_the_end(file: &[u8]) -> Result<u64> {
+    let mut rest = file;
+    let mut free = 0;
+    while let Some((head, _)) = rest.split_first_chunk::<8>() {
+        let (length, kind) = head.split_at(4);
+        let length = u32::from_be_bytes(length.try_into()?);
+        free = if kind == b"free" { u64::from(length) } else { 0 };
+        rest = rest.get(usize::try_from(length)?..).filter(|_| length >= 8).context("a box reaches past the end")?;
+    }
+    Ok(free)
 }
 
 /// The recorder's supervisor and its worker, in this order.
