@@ -112,6 +112,11 @@ impl Recording {
     }
 }
 
+fn tell(mut to: impl io::Write, line: &str) -> io::Result<()> {
+    writeln!(to, "{line}")?;
+    to.flush()
+}
+
 fn wait(mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
@@ -143,20 +148,16 @@ fn child(what: &str, dir: &Path, arguments: &Arguments) -> Result<(), Box<dyn st
         .lines()
         .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok())
         .unwrap_or(0);
-    println!(
-        "{} {} {} {segments} {}",
-        opened.as_millis(),
-        recorded.as_millis(),
-        complete.as_millis(),
-        memory_kb / 1024
-    );
+    let (opened, recorded, complete) = (opened.as_millis(), recorded.as_millis(), complete.as_millis());
+    let memory_mib = memory_kb / 1024;
+    tell(io::stdout(), &format!("{opened} {recorded} {complete} {segments} {memory_mib}"))?;
     if what == "orderly" {
         drop(recording);
         store.close();
         return Ok(());
     }
     // Recorded on until somebody kills it.
-    println!("ready");
+    tell(io::stdout(), "ready")?;
     loop {
         recording.fragment();
         std::thread::sleep(Duration::from_millis(100));
@@ -189,7 +190,7 @@ fn parent(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let result = measure(&dir, arguments);
     std::fs::remove_dir_all(&dir)?;
     let report = result?;
-    print!("{report}");
+    tell(io::stdout(), &report)?;
     if let Some(path) = &arguments.write {
         write_section(path, &report)?;
     }
@@ -199,7 +200,7 @@ fn parent(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
 fn measure(dir: &Path, arguments: &Arguments) -> Result<String, Box<dyn std::error::Error>> {
     let start = Instant::now();
     run(dir, arguments, "fill")?;
-    eprintln!("{} segments recorded in {:?}", arguments.segments, start.elapsed());
+    tell(io::stderr(), &format!("{} segments recorded in {:?}", arguments.segments, start.elapsed()))?;
     // Leaves a volume that was killed.
     run(dir, arguments, "killed")?;
     let mut rows = Vec::new();
@@ -214,7 +215,7 @@ fn measure(dir: &Path, arguments: &Arguments) -> Result<String, Box<dyn std::err
         }
         empty_caches()?;
         let numbers = run(dir, arguments, end)?;
-        eprintln!("{title}: {numbers:?}");
+        tell(io::stderr(), &format!("{title}: {numbers:?}"))?;
         rows.push((title, numbers));
     }
     let bytes = |name: &str| std::fs::metadata(dir.join(name)).map_or(0, |m| m.len() >> 20);
