@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use framekeeper_crds::RecorderPhase;
 use framekeeper_ingest::bucket::StartRate;
-use framekeeper_ingest::{Ingest, IngestConfig};
+use framekeeper_ingest::{Ingest, IngestConfig, TickTime};
 use framekeeper_store::Store;
 use framekeeper_store::env::WritesWanted;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -192,7 +192,9 @@ impl Worker {
 
         let after_tick = {
             let (store, view) = (Arc::clone(&store), Arc::clone(&view));
-            Box::new(move |at| {
+            Box::new(move |at: TickTime| {
+                let ended_us = store.env().clock.wall().0;
+                tracing::trace!(target: "framekeeper::timing", began_us = at.wall.0, ended_us, "tick");
                 store.flush_tick();
                 view.beat(at);
             })

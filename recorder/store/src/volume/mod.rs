@@ -10,6 +10,12 @@
 //!                         keeper thread ─ catalogue, pool, retirement, late recovery  (volume/keeper/)
 //! ```
 
+/// When writes and syncs began and ended, wall time in microseconds: for whoever wants to know exactly what is durable at which moment
+/// (`docs/durability.md`). Shown with `RUST_LOG=framekeeper::timing=trace`.
+macro_rules! timing {
+    ($($fields:tt)*) => { tracing::trace!(target: "framekeeper::timing", $($fields)*) };
+}
+
 pub(crate) mod books;
 pub(crate) mod keeper;
 pub(crate) mod newest;
@@ -123,6 +129,8 @@ const AWAKE_US: u64 = 500_000;
 pub(crate) struct Pending {
     write_us: AtomicU64,
     sync_us: AtomicU64,
+    /// From then on a sync begins as soon as a batch is written.
+    sync_from_us: AtomicU64,
 }
 
 impl Pending {
@@ -132,6 +140,15 @@ impl Pending {
 
     pub(crate) fn sync(&self, since_us: Option<u64>) {
         self.sync_us.store(since_us.map_or(0, |us| us.max(1)), Ordering::Release);
+    }
+
+    pub(crate) fn sync_from(&self, us: u64) {
+        self.sync_from_us.store(us, Ordering::Release);
+    }
+
+    /// Whether a sync is to follow a batch that was written at `now_us`.
+    pub(crate) fn is_sync_due(&self, now_us: u64) -> bool {
+        now_us >= self.sync_from_us.load(Ordering::Acquire)
     }
 
     /// The earlier of both.

@@ -1,10 +1,14 @@
 //! The thread that makes a volume's writes durable: one sync for all streams, then what follows from it.
+//!
+//! A sync begins when a batch has just been written, if one is about its time: begun a moment earlier, it would leave that batch, and
+//! with it a whole tick more, to the next one. Where writes go past the page cache and the disk takes long for them, that moment is long.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use framekeeper_media::WallTime;
 use framekeeper_media::boxes::segment::{SEALED_PART_OFFSET, Sealed};
 
 use super::{Dirty, Volume};
@@ -13,6 +17,28 @@ use crate::manifest::Record;
 use crate::segment::live::LiveSegment;
 use crate::store::Inner;
 use crate::types::DurableObserver;
+
+/// A sync may begin so much earlier or later than it is due, to begin behind a batch: half a tick at most, so that with the tick of
+/// recorders there is always a batch that ends meanwhile.
+const SLACK_US_AT_MOST: u64 = 50_000;
+
+/// When the next sync begins, by the monotonic clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Due {
+    /// As soon as a batch is written, from then on.
+    behind_a_batch_us: u64,
+    /// Whatever is being written.
+    anyway_us: u64,
+}
+
+impl Due {
+    /// Behind a sync that began at `start_us`.
+    fn after(start_us: u64, interval_us: u64) -> Self {
+        let slack_us = (interval_us / 10).min(SLACK_US_AT_MOST);
+        let due_us = start_us.saturating_add(interval_us);
+        Self { behind_a_batch_us: due_us - slack_us, anyway_us: due_us.saturating_add(slack_us) }
+    }
+}
 
 /// The thread's state.
 pub(crate) struct Syncer {
@@ -30,19 +56,22 @@ impl Syncer {
 
     /// Runs until the store is closed.
     pub(crate) fn run(self) {
-        let mut next_us = self.volume.env.clock.monotonic_us() + self.interval_us;
+        let clock = &self.volume.env.clock;
+        let mut due = Due::after(clock.monotonic_us(), self.interval_us);
         loop {
-            let now = self.volume.env.clock.monotonic_us();
-            let wake = self.volume.wake_sync.wait(Some(Duration::from_micros(next_us.saturating_sub(now).max(1))));
+            self.volume.pending.sync_from(due.behind_a_batch_us);
+            let left_us = due.anyway_us.saturating_sub(clock.monotonic_us()).max(1);
+            let wake = self.volume.wake_sync.wait(Some(Duration::from_micros(left_us)));
             if wake.stop {
                 return;
             }
-            let now = self.volume.env.clock.monotonic_us();
-            if !wake.notified && !wake.finish && now < next_us {
+            let now = clock.monotonic_us();
+            if !wake.notified && !wake.finish && now < due.anyway_us {
                 continue;
             }
             // From start to start; where a sync takes longer, the next one begins at once.
-            next_us = now + self.interval_us;
+            due = Due::after(now, self.interval_us);
+            self.volume.pending.sync_from(due.behind_a_batch_us);
             while self.once() && wake.finish {}
             if wake.finish {
                 self.volume.wake_keeper.finish();
@@ -53,14 +82,15 @@ impl Syncer {
 
     /// Syncs what was written so far; whether there was anything.
     pub(crate) fn once(&self) -> bool {
-        let noted_us = self.volume.env.clock.monotonic_us();
+        let clock = &self.volume.env.clock;
+        let (noted_us, noted) = (clock.monotonic_us(), clock.wall());
         let dirty = std::mem::take(&mut *crate::lock(&self.volume.dirty));
         let Some(since_us) = dirty.since_us else { return false };
         self.volume.pending.sync(Some(since_us));
         let result = if self.volume.has_failed() {
             Err(io::Error::other("the volume has failed before"))
         } else {
-            self.sync(&dirty, noted_us)
+            self.sync(&dirty, noted_us, noted)
         };
         match result {
             Ok(()) => dirty.latches.iter().for_each(|latch| latch.open()),
@@ -71,11 +101,12 @@ impl Syncer {
         true
     }
 
-    fn sync(&self, dirty: &Dirty, noted_us: u64) -> io::Result<()> {
+    fn sync(&self, dirty: &Dirty, noted_us: u64, noted: WallTime) -> io::Result<()> {
         let clock = &self.volume.env.clock;
         let start = clock.monotonic_us();
         self.volume.sync(dirty)?;
         self.volume.counters.synced(clock.monotonic_us().saturating_sub(start));
+        timing!(volume = %self.volume.uuid, began_us = noted.0, ended_us = clock.wall().0, "synced");
         for (stream, mark) in dirty.marks.values() {
             let durable = stream.settle(*mark, &self.inner.budget);
             if let (Some(observer), Some(durable)) = (&self.observer, durable) {
@@ -113,5 +144,59 @@ impl Syncer {
             Some(record) => self.volume.record(Record::Sealed(record), Some(live.clone())),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICK_US: u64 = 100_000;
+    const INTERVAL_US: u64 = 500_000;
+
+    /// Writes of any length up to half a tick: how long after the last tick that a sync covers the next sync begins, at most. Of all
+    /// phases between ticks and syncs.
+    fn longest_us(due: impl Fn(u64) -> Due) -> u64 {
+        let mut longest = 0;
+        for phase in 0..100_u64 {
+            let mut random = phase.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+            let mut next = due(phase * 1_000);
+            let mut covered = None;
+            for tick in 0..2_000 {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let (began, ended) = (tick * TICK_US, tick * TICK_US + (random >> 33) % (TICK_US / 2));
+                // The syncs that begin up to the end of this batch.
+                loop {
+                    let (start, last) = match ended {
+                        at if next.anyway_us < at => (next.anyway_us, began.checked_sub(TICK_US)),
+                        at if next.behind_a_batch_us <= at => (at, Some(began)),
+                        _ => break,
+                    };
+                    // The first ones may come at any time.
+                    let before = covered.replace(last).flatten().filter(|_| tick > 20);
+                    longest = longest.max(before.map_or(0, |before: u64| start - before));
+                    next = due(start);
+                }
+            }
+        }
+        longest
+    }
+
+    #[test]
+    fn what_a_sync_just_misses_waits_no_longer_than_the_interval_and_a_tick() {
+        let ours = longest_us(|start| Due::after(start, INTERVAL_US));
+        assert!(ours <= INTERVAL_US + TICK_US, "{ours}");
+        // On time and no later, whatever is being written: worse.
+        let on_time = longest_us(|start| {
+            let at = start + INTERVAL_US;
+            Due { behind_a_batch_us: u64::MAX, anyway_us: at }
+        });
+        assert!(on_time > INTERVAL_US + TICK_US + TICK_US / 4, "{on_time}");
+    }
+
+    #[test]
+    fn a_short_interval_has_little_slack() {
+        assert_eq!(Due::after(1_000, 100_000), Due { behind_a_batch_us: 91_000, anyway_us: 111_000 });
+        assert_eq!(Due::after(0, 2_000_000), Due { behind_a_batch_us: 1_950_000, anyway_us: 2_050_000 });
     }
 }

@@ -169,6 +169,15 @@ struct Pending {
     first: bool,
 }
 
+/// What a tick had to write.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wrote {
+    Nothing,
+    Something,
+    /// And somebody waits for it to be durable.
+    ToBeSyncedNow,
+}
+
 /// The thread's state.
 pub(crate) struct Writer {
     inner: Arc<Inner>,
@@ -222,12 +231,19 @@ impl Writer {
 
     /// Writes all that waits.
     pub(crate) fn tick(&mut self) {
-        self.volume.pending.write(Some(self.volume.env.clock.monotonic_us()));
-        self.write_all();
+        let clock = self.volume.env.clock.clone();
+        let began = clock.wall();
+        self.volume.pending.write(Some(clock.monotonic_us()));
+        let wrote = self.write_all();
         self.volume.pending.write(None);
+        timing!(volume = %self.volume.uuid, began_us = began.0, ended_us = clock.wall().0, "written");
+        let asked = matches!(wrote, Wrote::ToBeSyncedNow);
+        if asked || matches!(wrote, Wrote::Something) && self.volume.pending.is_sync_due(clock.monotonic_us()) {
+            self.volume.wake_sync.notify();
+        }
     }
 
-    fn write_all(&mut self) {
+    fn write_all(&mut self) -> Wrote {
         let streams = crate::lock(&self.volume.streams).clone();
         for stream in streams {
             if self.volume.has_failed() {
@@ -251,20 +267,22 @@ impl Writer {
             let actives = self.slots.drain().filter_map(|(_, slot)| slot.active);
             actives.filter_map(|active| active.output).for_each(|output| self.batch.close(output.target));
             self.inner.leave(&self.volume);
-            return;
+            return Wrote::Nothing;
         }
         let (mut latches, marks) = (std::mem::take(&mut self.latches), std::mem::take(&mut self.marks));
-        let notify = !latches.is_empty();
+        let wrote = match (latches.is_empty(), marks.is_empty()) {
+            (false, _) => Wrote::ToBeSyncedNow,
+            (true, false) => Wrote::Something,
+            (true, true) => Wrote::Nothing,
+        };
         if !marks.is_empty() {
             self.volume.wrote(|dirty| {
                 marks.iter().for_each(|(stream, mark)| dirty.mark(stream, *mark));
                 dirty.latches.append(&mut latches);
             });
         }
-        if notify {
-            self.volume.wake_sync.notify();
-        }
         self.seal_what_left();
+        wrote
     }
 
     /// Seals the segments of streams that went elsewhere.
