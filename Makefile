@@ -39,8 +39,8 @@ test: check build ## Prove everything, with small counts
 soak: build ## The same tests with the full counts; goes on where it stopped
 	FRAMEKEEPER_SOAK=1 FRAMEKEEPER_BIN=$(abspath $(TARGET))/release e2e/soak
 
-power: build ## Losses of power on a disk that logs its blocks (root); not part of `make test` yet, see docs/durability.md
-	$(E2E) power:: --ignored --test-threads=1 --nocapture
+power: build ## Losses of power on a disk that logs its blocks (root): what is open is in docs/durability.md
+	$(E2E) power:: --include-ignored --test-threads=1 --nocapture
 
 # The programs that stand beside what they measure; each is run by framekeeper-bench.
 BENCHES := -p framekeeper-store --example catalogue_bench --example write_bench --example recovery_bench -p framekeeper-ingest --example receive -p framekeeper-recorder --example clip_latency

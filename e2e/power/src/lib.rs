@@ -24,7 +24,11 @@ pub mod image;
 pub mod log;
 pub mod mount;
 pub mod recover;
+pub mod timing;
 pub mod verdict;
+
+/// `segment.part` as it is when nobody sets it.
+pub const PART_US: i64 = 500_000;
 
 /// Nanoseconds of the monotonic clock.
 #[must_use]

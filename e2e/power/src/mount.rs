@@ -13,10 +13,9 @@ use crate::disk::NAME;
 use crate::image::{Cut, Survival};
 
 /// Programs, and the Debian packages they are in.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 5] = [
     ("losetup", "mount"),
     ("mount", "mount"),
-    ("umount", "mount"),
     ("mkfs.ext4", "e2fsprogs"),
     ("e2fsck", "e2fsprogs"),
     ("strace", "strace"),
@@ -85,6 +84,18 @@ pub fn run(program: &str, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Unmounts. A process that another thread is just starting holds what this one had open, up to the moment in which it becomes another
+/// program: so it may take a moment until nobody uses the mount.
+fn unmount(folder: &Path) -> Result<()> {
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        match rustix::mount::unmount(folder, rustix::mount::UnmountFlags::empty()) {
+            Err(rustix::io::Errno::BUSY) if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),
+            other => return other.with_context(|| format!("unmount {}", folder.display())),
+        }
+    }
+}
+
 fn text(path: &Path) -> Result<&str> {
     path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
 }
@@ -150,6 +161,12 @@ impl DiskProcess {
         Ok(process)
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The disk's file.
     #[must_use]
     pub fn file(&self) -> PathBuf {
@@ -173,7 +190,7 @@ impl DiskProcess {
     /// # Errors
     /// When something still uses the file, or the process failed.
     pub fn stop(mut self) -> Result<()> {
-        run("umount", &[text(&self.folder)?])?;
+        unmount(&self.folder)?;
         self.input = None;
         let status = self.child.wait()?;
         ensure!(status.success(), "power-disk ended with {status}");
@@ -274,7 +291,7 @@ impl Mounted {
     /// # Errors
     /// When it is in use.
     pub fn unmount(mut self) -> Result<()> {
-        run("umount", &[text(&self.folder)?])?;
+        unmount(&self.folder)?;
         self.device = None;
         Ok(())
     }

@@ -38,6 +38,8 @@ pub struct Site {
 pub struct Recovered {
     /// Until recording may begin, milliseconds.
     pub open_ms: f64,
+    /// Of that, for how long the machine did not let the thread that opens work, though it could have.
+    pub delayed_ms: f64,
     /// Until a second of pictures was recorded and durable, milliseconds.
     pub durable_ms: f64,
     /// Until the whole catalogue was there, milliseconds.
@@ -58,8 +60,9 @@ pub fn recover(site: &Site) -> Result<Recovered> {
         budget_bytes: site.budget_bytes,
     };
     let config = StoreConfig::new("default/main", "main-recorder-0", Uuid::new_v4(), vec![volume]);
+    let delayed_before_ms = delayed_ms();
     let store = Store::open(config, Env::real()).context("recovery")?;
-    let open_ms = ms();
+    let (open_ms, delayed_ms) = (ms(), delayed_ms() - delayed_before_ms);
     let ident = StreamIdent { uid: Uuid::new_v4(), namespace: PROBE.to_owned(), name: PROBE.to_owned() };
     let stream = ident.uid;
     let mut writer = store.stream(ident)?;
@@ -83,7 +86,13 @@ pub fn recover(site: &Site) -> Result<Recovered> {
     writer.finish();
     store.close();
     check(&store)?;
-    Ok(Recovered { open_ms, durable_ms, complete_ms })
+    Ok(Recovered { open_ms, delayed_ms, durable_ms, complete_ms })
+}
+
+/// For how long this thread has waited for a processor (`schedstat`, proc(5)).
+fn delayed_ms() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split_whitespace().nth(1).and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0) / 1e6
 }
 
 fn check(store: &Store) -> Result<()> {

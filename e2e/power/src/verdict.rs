@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 
 use framekeeper_e2e_checker::found::Found;
-use framekeeper_e2e_checker::judge::{From, Rules, Until, judge};
+use framekeeper_e2e_checker::judge::{From, Hole, Rules, Until, judge};
 use framekeeper_e2e_checker::ledger::Ledger;
 use framekeeper_e2e_checker::volume::Volume;
 
 use crate::recover::{PROBE, Recovered};
+use crate::timing::Timing;
+
+/// A picture has reached the recorder when the next one comes, at the latest: one frame at 25 a second.
+pub const FRAME_US: i64 = 40_000;
 
 /// What the recorder said of its streams at some moment, by name.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +24,19 @@ pub struct Sample {
     pub times_ms: BTreeMap<String, i64>,
 }
 
+/// What a recorder said and did in the whole of a recording, in order of time.
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    /// How far its streams were durable.
+    pub durable: Vec<Sample>,
+    /// From when on they were there.
+    pub from: Vec<Sample>,
+    /// When it wrote and synced.
+    pub timing: Timing,
+    /// When it was started again in order, which makes a hole. Nanoseconds since 1970.
+    pub restarted_ns: i64,
+}
+
 /// What was promised at the moment of the cut.
 #[derive(Clone, Debug)]
 pub struct Promise {
@@ -29,8 +46,10 @@ pub struct Promise {
     pub durable_ms: BTreeMap<String, i64>,
     /// From where on each stream must still be there. Milliseconds since 1970.
     pub from_ms: BTreeMap<String, i64>,
-    /// Longest allowed loss before the cut, milliseconds.
-    pub max_lost_ms: f64,
+    /// What had reached the recorder by then was covered by a sync that had ended before the cut. Microseconds since 1970.
+    pub arrived_us: Option<i64>,
+    /// Longest allowed loss before the cut by the clock, milliseconds; `None` where the machine did not let the recorder work.
+    pub max_lost_ms: Option<f64>,
     /// When recording must be possible again, milliseconds.
     pub max_open_ms: f64,
     /// When the recorder was started again in order, which makes a hole. Nanoseconds since 1970.
@@ -38,29 +57,25 @@ pub struct Promise {
 }
 
 impl Promise {
-    /// What holds at a cut, by what the recorder had said before.
+    /// What holds at a cut (monotonic, since 1970), by what the recorder had said and done before.
     ///
-    /// `durable` and `from` are in order of time. What retention takes may be gone some time before the recorder says so.
+    /// What retention takes may be gone some time before the recorder says so.
     #[must_use]
-    pub fn at(
-        cut_ns: u64,
-        cut_wall_ns: u64,
-        durable: &[Sample],
-        from: &[Sample],
-        limits: (f64, f64),
-        restarted_ns: i64,
-    ) -> Self {
+    pub fn at(cut: (u64, u64), said: &Said, max_lost_ms: Option<f64>, max_open_ms: f64) -> Self {
         const RETENTION_NS: u64 = 1_500_000_000;
-        let before = durable.iter().rfind(|sample| sample.answered_ns <= cut_ns);
-        let after = from.iter().find(|sample| sample.asked_ns >= cut_ns + RETENTION_NS);
+        let (cut_ns, cut_wall_ns) = cut;
+        let before = said.durable.iter().rfind(|sample| sample.answered_ns <= cut_ns);
+        let after = said.from.iter().find(|sample| sample.asked_ns >= cut_ns + RETENTION_NS);
         let times = |sample: Option<&Sample>| sample.map(|sample| sample.times_ms.clone()).unwrap_or_default();
+        let cut_us = i64::try_from(cut_wall_ns / 1_000).unwrap_or(i64::MAX);
         Self {
             cut_wall_ns,
             durable_ms: times(before),
             from_ms: times(after),
-            max_lost_ms: limits.0,
-            max_open_ms: limits.1,
-            restarted_ns,
+            arrived_us: said.timing.covered(cut_us).map(|covered| covered.arrived_us),
+            max_lost_ms,
+            max_open_ms,
+            restarted_ns: said.restarted_ns,
         }
     }
 }
@@ -68,8 +83,15 @@ impl Promise {
 /// Something that was promised and is not so.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Violation {
-    /// What was said to be durable is not there.
+    /// What was said to be durable is not there, or what came before it is not.
     DurableLost {
+        /// The stream.
+        stream: String,
+        /// How much of it, milliseconds; `None` when nothing of the stream is there.
+        missing_ms: Option<i64>,
+    },
+    /// A sync had covered it and had ended, and it is not there.
+    SyncedLost {
         /// The stream.
         stream: String,
         /// How much of it, milliseconds; `None` when nothing of the stream is there.
@@ -82,7 +104,7 @@ pub enum Violation {
         /// How much of it, milliseconds.
         missing_ms: i64,
     },
-    /// More than allowed is missing before the cut.
+    /// More than allowed is missing before the cut, by the clock.
     TooMuchLost {
         /// The stream.
         stream: String,
@@ -91,11 +113,19 @@ pub enum Violation {
     },
     /// Recording was possible too late.
     Slow {
-        /// After how long, milliseconds.
+        /// After how long, milliseconds, without the time for which the machine did not let it work.
         open_ms: f64,
     },
-    /// What is there is not right: holes, frames that differ, files that contradict each other.
+    /// What is there is not right: frames that differ, files that contradict each other.
     Wrong(String),
+}
+
+impl Violation {
+    /// Whether it says that something durable is gone: what a writer that does not sync is found out by.
+    #[must_use]
+    pub fn is_loss(&self) -> bool {
+        matches!(self, Self::DurableLost { .. } | Self::SyncedLost { .. })
+    }
 }
 
 /// What was found out about one image.
@@ -112,8 +142,9 @@ pub struct Verdict {
 pub fn verdict(volume: &Volume, ledgers: &[Ledger], recovered: &Recovered, promise: &Promise) -> Verdict {
     let mut verdict = Verdict::default();
     verdict.violations.extend(volume.findings.iter().map(|finding| Violation::Wrong(finding.to_string())));
-    if recovered.open_ms > promise.max_open_ms {
-        verdict.violations.push(Violation::Slow { open_ms: recovered.open_ms });
+    let open_ms = recovered.open_ms - recovered.delayed_ms;
+    if open_ms > promise.max_open_ms {
+        verdict.violations.push(Violation::Slow { open_ms });
     }
     let found = Found::on_volume(volume);
     for ledger in ledgers {
@@ -131,36 +162,75 @@ pub fn verdict(volume: &Volume, ledgers: &[Ledger], recovered: &Recovered, promi
 
 fn of_stream(verdict: &mut Verdict, found: Option<&Found>, ledger: &Ledger, promise: &Promise) {
     let stream = ledger.camera.clone();
-    let durable = promise.durable_ms.get(&stream).copied();
-    let walls = || found.iter().flat_map(|found| &found.video).filter_map(|frame| frame.wall_us);
-    let (Some(found), Some(oldest_us), Some(newest_us)) = (found, walls().min(), walls().max()) else {
-        verdict.violations.extend(durable.map(|_| Violation::DurableLost { stream, missing_ms: None }));
+    let durable_ms = promise.durable_ms.get(&stream).copied();
+    let covered_us = promise.arrived_us.map(|arrived| arrived - FRAME_US);
+    let walls = |found: &Found| found.video.iter().filter_map(|frame| frame.wall_us).min();
+    let Some((found, oldest_us)) = found.and_then(|found| Some((found, walls(found)?))) else {
+        let missing_ms = None;
+        let durable = durable_ms.map(|_| Violation::DurableLost { stream: stream.clone(), missing_ms });
+        let synced = covered_us.map(|_| Violation::SyncedLost { stream, missing_ms });
+        verdict.violations.extend(durable.into_iter().chain(synced));
         return;
     };
-    let missing = durable.map_or(0, |durable| durable - newest_us.div_euclid(1_000));
-    if missing > 0 {
-        verdict.violations.push(Violation::DurableLost { stream: stream.clone(), missing_ms: Some(missing) });
+    let missing_ms = promise.from_ms.get(&stream).map_or(0, |from| oldest_us.div_euclid(1_000) - from);
+    if missing_ms > 0 {
+        verdict.violations.push(Violation::OldLost { stream: stream.clone(), missing_ms });
     }
-    let missing = promise.from_ms.get(&stream).map_or(0, |from| oldest_us.div_euclid(1_000) - from);
-    if missing > 0 {
-        verdict.violations.push(Violation::OldLost { stream: stream.clone(), missing_ms: missing });
-    }
-    let newest = found.video.iter().filter_map(|frame| frame.number).max();
-    let next = ledger.video.iter().find(|frame| Some(frame.number) > newest);
+    // Behind what must be there, a disk that writes in any order may leave holes: judged below.
     let cut_ns = i64::try_from(promise.cut_wall_ns).unwrap_or(i64::MAX);
-    let lost_ms = next.map_or(0.0, |next| (cut_ns - next.wall_ns).max(0) as f64 / 1e6);
-    verdict.lost_ms = verdict.lost_ms.max(lost_ms);
-    if lost_ms > promise.max_lost_ms {
-        verdict.violations.push(Violation::TooMuchLost { stream: stream.clone(), lost_ms });
-    }
-    // The hole that touches this moment, and no other, was made by the restart.
-    let known = Rules {
-        kills_ns: vec![promise.restarted_ns],
+    let rules = Rules {
+        from: From::FirstFound,
+        until: Until::EmittedNs(cut_ns),
         max_missing_ms: f64::INFINITY,
-        max_back_ms: f64::INFINITY,
         ..Rules::default()
     };
-    let rules = Rules { from: From::FirstFound, until: Until::LastFound, ..known };
     let report = judge(&[found], ledger, &rules);
     verdict.violations.extend(report.findings.into_iter().map(|what| Violation::Wrong(format!("{stream}: {what}"))));
+    let restarted = |hole: &Hole| {
+        hole.from_ns <= promise.restarted_ns + 100_000_000
+            && hole.back_ns.is_some_and(|back| back >= promise.restarted_ns)
+    };
+    let first_missing = |holes: &[Hole]| holes.iter().find(|hole| !restarted(hole)).map(|hole| hole.from_ns);
+    let picture = first_missing(&report.video.holes);
+    let sound = report.audio.as_ref().and_then(|audio| first_missing(&audio.holes));
+
+    let lost_ms = picture.map_or(0.0, |from| (cut_ns - from).max(0) as f64 / 1e6);
+    verdict.lost_ms = verdict.lost_ms.max(lost_ms);
+    if promise.max_lost_ms.is_some_and(|most| lost_ms > most) {
+        verdict.violations.push(Violation::TooMuchLost { stream: stream.clone(), lost_ms });
+    }
+    let missing = [picture, sound].into_iter().flatten().min();
+    if let (Some(covered_us), Some(from_ns)) = (covered_us, missing)
+        && from_ns <= covered_us * 1_000
+    {
+        let missing_ms = Some((covered_us * 1_000 - from_ns) / 1_000_000);
+        verdict.violations.push(Violation::SyncedLost { stream: stream.clone(), missing_ms });
+    }
+    if let Some(durable_ms) = durable_ms {
+        verdict.violations.extend(durable_lost(found, ledger, durable_ms, missing, &stream));
+    }
 }
+
+/// The frame of that recorded time must be there, and everything that was emitted before it.
+fn durable_lost(
+    found: &Found,
+    ledger: &Ledger,
+    durable_ms: i64,
+    missing: Option<i64>,
+    stream: &str,
+) -> Option<Violation> {
+    let lost = |missing_ms| Some(Violation::DurableLost { stream: stream.to_owned(), missing_ms: Some(missing_ms) });
+    let of = |ms: i64| found.video.iter().find(|frame| frame.wall_us.is_some_and(|us| us.div_euclid(1_000) == ms));
+    let Some(frame) = of(durable_ms) else {
+        let walls = found.video.iter().filter_map(|frame| frame.wall_us.map(|us| us.div_euclid(1_000)));
+        let before = walls.filter(|ms| *ms < durable_ms).max().unwrap_or(i64::MIN);
+        return lost(durable_ms.saturating_sub(before));
+    };
+    let emitted = ledger.video.iter().find(|emitted| Some(emitted.number) == frame.number)?;
+    let from_ns = missing.filter(|from_ns| *from_ns < emitted.wall_ns)?;
+    lost((emitted.wall_ns - from_ns) / 1_000_000)
+}
+
+#[cfg(test)]
+#[path = "verdict_tests.rs"]
+mod tests;
