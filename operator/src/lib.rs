@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! YAML files --> local::manifest --> local::assign --> Recorder objects --> child processes
-//!                (every mistake)     (plan::place)     (assignment.yaml)         |
+//!                (every mistake)     (plan::Planner)   (assignment.yaml)         |
 //!                                                                                v
 //!                       table, statuses, events <-- local::status <-- status.yaml, GET /v1/channels
 //! ```

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::cross;
 use super::manifest::{Key, Manifests};
 use super::state::{PoolState, RecorderState, Retiring, State, StreamState};
-use crate::plan::placement::{self, Demand, Supply};
+use crate::plan::{self, Class, Condition, Demand, Held, Plan, Planner, Promise, Record};
 
 /// What an assignment needs to know of the world outside the manifests.
 pub trait World {
@@ -70,13 +70,13 @@ pub fn assign(manifests: &Manifests, mut state: State, world: &mut dyn World) ->
     for (pool_key, pool) in &manifests.pools {
         let streams = streams_of(manifests, pool_key);
         let plan = place(&state, pool_key, &pool.object, &streams);
-        unplaced.extend(plan.unplaced);
-        for (stream, ordinal) in &plan.placed {
-            decided |= give(&mut state, stream, pool_key, *ordinal, decision);
+        unplaced.extend(plan.waiting);
+        for (stream, assigned) in &plan.placed {
+            decided |= give(&mut state, stream, pool_key, assigned.primary, decision);
         }
         for ordinal in 0..pool.object.recorders {
             let key = Key::new(&pool_key.namespace, recorder_name(&pool_key.name, ordinal));
-            let held = plan.placed.iter().filter(|(_, holder)| **holder == ordinal).map(|(stream, _)| stream);
+            let held = plan.placed.iter().filter(|(_, assigned)| assigned.primary == ordinal).map(|(stream, _)| stream);
             let channels = held.filter_map(|stream| channel(&state, stream, streams.get(stream)?)).collect();
             let recorder = recorder(&mut state, &key, pool_key, ordinal, &pool.object, channels, world);
             recorders.insert(key, recorder);
@@ -101,30 +101,66 @@ fn place(
     pool_key: &Key,
     pool: &StoragePoolSpec,
     streams: &BTreeMap<Key, &CameraStreamSpec>,
-) -> placement::Placement<Key> {
-    let demands: Vec<_> =
-        streams.iter().map(|(key, spec)| Demand { stream: key.clone(), priority: spec.priority }).collect();
-    // More streams than the budget has files for would starve each other, whatever maxChannels says.
-    let slots = pool.max_channels.min(cross::streams_by_budget(pool));
-    let supplies: Vec<_> = (0..pool.recorders).map(|ordinal| Supply { ordinal, slots }).collect();
-    let held = streams.keys().filter_map(|key| {
-        let stream = state.streams.get(&key.to_string()).filter(|stream| stream.pool == pool_key.to_string())?;
-        Some((key.clone(), stream.recorder?))
-    });
-    placement::place(&demands, &supplies, &held.collect())
+) -> Plan<Key> {
+    let pool_name = pool_key.to_string();
+    let demands: BTreeMap<Key, Demand> = streams
+        .iter()
+        .map(|(key, spec)| {
+            let last = state.streams.get(&key.to_string()).filter(|stream| stream.pool == pool_name);
+            let prefers = last.and_then(|stream| stream.recorder);
+            (key.clone(), Demand { class: Class::None, priority: spec.priority, prefers, ..Demand::default() })
+        })
+        .collect();
+    // More streams than the budget has files for would starve each other, whatever maxChannels says. On one machine all fails together.
+    let max_channels = pool.max_channels.min(cross::streams_by_budget(pool));
+    let promise = Promise { max_channels, tolerated_failures: 0, standbys: 0 };
+    let recorders =
+        (0..pool.recorders).map(|ordinal| plan::Recorder { ordinal, domain: 0, condition: Condition::Active });
+    let recorders: Vec<plan::Recorder> = recorders.collect();
+    let division = plan::divide(promise, &recorders, plan::mix(promise, demands.values()));
+    Planner::new(promise, division, &recorders, &demands, &recorded(state, pool_key)).plan()
+}
+
+/// Who records what of a pool, by the Recorder objects as last written.
+fn recorded(state: &State, pool: &Key) -> BTreeMap<Key, Held> {
+    let mut recorded = BTreeMap::new();
+    for (name, recorder) in &state.recorders {
+        let is_ours = recorder.spec.pool == pool.name
+            && name.split_once('/').is_some_and(|(namespace, _)| namespace == pool.namespace);
+        if is_ours {
+            for channel in &recorder.spec.channels {
+                let stream = Key::new(&channel.stream.namespace, &channel.stream.name);
+                // What a recorder held that is wanted no more may have gone on elsewhere since.
+                let known = state.streams.get(&stream.to_string());
+                if known
+                    .is_none_or(|known| known.recorder != Some(recorder.spec.ordinal) || known.pool != pool.to_string())
+                {
+                    continue;
+                }
+                recorded.insert(stream, Held { primary: recorder.spec.ordinal, ..Held::default() });
+            }
+        }
+    }
+    recorded
 }
 
 /// Gives a stream to a recorder. Whether that changed anything.
 fn give(state: &mut State, key: &Key, pool: &Key, ordinal: u32, decision: PlanVersion) -> bool {
     let Some(stream) = state.streams.get_mut(&key.to_string()) else { return false };
     let pool_name = pool.to_string();
-    if stream.recorder == Some(ordinal) && stream.pool == pool_name {
+    let mut record = Record {
+        holders: stream.recorder.filter(|_| stream.pool == pool_name).into_iter().collect(),
+        epoch: stream.epoch,
+        version: stream.plan_version,
+        retired: BTreeMap::new(),
+    };
+    if !record.decide(&[ordinal], decision, stream.epoch) {
         return false;
     }
     let former = stream.recorder.replace(ordinal).map(|former| (stream.pool.clone(), former));
     stream.pool = pool_name;
-    stream.epoch += 1;
-    stream.plan_version = decision;
+    stream.epoch = record.epoch;
+    stream.plan_version = record.version;
     let reference = StreamRef { namespace: key.namespace.clone(), name: key.name.clone(), uid: stream.uid.clone() };
     if let Some((former_pool, former)) = former
         && let Some((namespace, name)) = former_pool.split_once('/')

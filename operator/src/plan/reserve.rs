@@ -1,0 +1,152 @@
+//! How many slots of each recorder are reserved: [`divide`].
+//!
+//! A formula gives the least number that could do. From there on the number grows until a pool that is full to its last normal slot gets all
+//! its standbys past the checker. It follows from the recorders that are wanted, not from those that are there at the moment.
+
+use std::collections::BTreeMap;
+
+use super::ledger::Ledger;
+use super::model::{Class, Condition, NoReserve, Promise, Recorder, Slots};
+
+/// How many streams of each class a pool has, or is to be divided for; only the proportions count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mix {
+    /// By class, in the order of [`Class::ALL`].
+    pub streams: [u32; 4],
+}
+
+impl Mix {
+    /// A pool with one class.
+    #[must_use]
+    pub fn only(class: Class) -> Self {
+        let mut mix = Mix::default();
+        mix.add(class);
+        mix
+    }
+
+    /// One stream more.
+    pub fn add(&mut self, class: Class) {
+        self.streams[class as usize] += 1;
+    }
+
+    fn of(self, class: Class) -> u64 {
+        u64::from(self.streams[class as usize])
+    }
+
+    fn total(self) -> u64 {
+        self.streams.iter().map(|count| u64::from(*count)).sum()
+    }
+
+    /// Whether any stream wants a standby.
+    fn wants_standbys(self) -> bool {
+        self.total() > self.of(Class::None)
+    }
+
+    /// Classes without end, each as often as its share says and as evenly as can be.
+    fn classes(self) -> impl Iterator<Item = Class> {
+        let total = i128::from(self.total());
+        let mut credit = [0_i128; 4];
+        std::iter::repeat_with(move || {
+            let mut next = Class::None;
+            for class in Class::ALL {
+                credit[class as usize] += i128::from(self.of(class));
+                if credit[class as usize] > credit[next as usize] {
+                    next = class;
+                }
+            }
+            credit[next as usize] -= total;
+            next
+        })
+    }
+}
+
+/// How a pool is divided, and why it has no reserve if it has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Division {
+    /// Slots of each recorder.
+    pub slots: Slots,
+    /// Standbys a stream gets: K, at most one in each other failure domain.
+    pub standbys: u32,
+    /// Why there is no reserve, if a stream wanted one.
+    pub no_reserve: Option<NoReserve>,
+}
+
+/// Divides the slots of each recorder into normal and reserved ones.
+#[must_use]
+pub fn divide(promise: Promise, recorders: &[Recorder], mix: Mix) -> Division {
+    let standbys = promise.standbys.max(promise.tolerated_failures);
+    let slots = Slots { normal: promise.max_channels, reserved: 0 };
+    let undivided = |no_reserve| Division { slots, standbys, no_reserve };
+    if !mix.wants_standbys() {
+        return undivided(None);
+    }
+    let domains = sizes(recorders).len() as u32;
+    if promise.tolerated_failures == 0 {
+        return undivided(Some(NoReserve::NotAsked));
+    }
+    if promise.tolerated_failures >= domains {
+        let tolerated_failures = promise.tolerated_failures;
+        return undivided(Some(NoReserve::Domains { domains, tolerated_failures }));
+    }
+    let standbys = standbys.min(domains - 1);
+    for reserved in formula(promise, standbys, recorders, mix)..promise.max_channels {
+        let slots = Slots { normal: promise.max_channels - reserved, reserved };
+        if is_enough(Promise { standbys, ..promise }, slots, recorders, mix) {
+            return Division { slots, standbys, no_reserve: None };
+        }
+    }
+    undivided(Some(NoReserve::MaxChannels { max_channels: promise.max_channels }))
+}
+
+/// The least reserve by the sum of slots alone. The f largest domains have R of N recorders: what they carried, R·n streams, must fit into
+/// (N − R)·r; so r ≥ R·M / N. A standby with a slot of its own takes K slots a stream: r ≥ K·M / (K + 1). Classes are weighed by their share.
+fn formula(promise: Promise, standbys: u32, recorders: &[Recorder], mix: Mix) -> u32 {
+    let mut sizes: Vec<u64> = sizes(recorders).into_values().collect();
+    sizes.sort_unstable_by(|one, other| other.cmp(one));
+    let failing: u64 = sizes.iter().take(promise.tolerated_failures as usize).sum();
+    let all = recorders.len() as u64;
+    let left = all.saturating_sub(failing).max(1);
+    // A stream's cost in reserved slots, in parts of `left × total`.
+    let shared = u128::from(mix.of(Class::Ready)) * u128::from(failing);
+    let own = u128::from(mix.of(Class::Playing) + mix.of(Class::Mirrored)) * u128::from(standbys) * u128::from(left);
+    let (cost, whole) = (shared + own, u128::from(left) * u128::from(mix.total()));
+    let reserve = (u128::from(promise.max_channels) * cost).div_ceil(whole + cost);
+    u32::try_from(reserve).unwrap_or(u32::MAX)
+}
+
+fn sizes(recorders: &[Recorder]) -> BTreeMap<u32, u64> {
+    let mut sizes = BTreeMap::new();
+    for recorder in recorders {
+        *sizes.entry(recorder.domain).or_default() += 1;
+    }
+    sizes
+}
+
+/// Whether a full pool gets all its standbys.
+fn is_enough(promise: Promise, slots: Slots, recorders: &[Recorder], mix: Mix) -> bool {
+    let mut recorders: Vec<Recorder> =
+        recorders.iter().map(|recorder| Recorder { condition: Condition::Active, ..*recorder }).collect();
+    recorders.sort_unstable_by_key(|recorder| recorder.ordinal);
+    let mut ledger = Ledger::new(promise, slots, &recorders, &BTreeMap::new());
+    let streams = recorders.len() as u64 * u64::from(slots.normal);
+    let mut primaries = Vec::with_capacity(usize::try_from(streams).unwrap_or(0));
+    for (_, class) in (0..streams).zip(mix.classes()) {
+        let Some(primary) = ledger.best_primary(class, false) else { return false };
+        ledger.add_primary(primary, class);
+        primaries.push((primary, class));
+    }
+    let mut chain = Vec::new();
+    for (primary, class) in primaries {
+        if class == Class::None {
+            continue;
+        }
+        chain.clear();
+        chain.push(primary);
+        for _ in 0..promise.standbys {
+            let Some(standby) = ledger.best_standby(&chain, class) else { return false };
+            ledger.add_standby(&chain, class, standby);
+            chain.push(standby);
+        }
+    }
+    true
+}
