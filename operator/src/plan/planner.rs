@@ -147,7 +147,7 @@ impl<S: Ord + Clone> Planner<S> {
             *slot = Some(new);
         }
         self.index.insert(stream.clone(), at);
-        if self.place_in_normal(at) && self.extend(at) {
+        if self.place_in_normal(at) && self.extend(at, u32::MAX) {
             return vec![stream];
         }
         let mut changed = self.replan(&self.demands());

@@ -129,23 +129,19 @@ fn is_enough(promise: Promise, slots: Slots, recorders: &[Recorder], mix: Mix) -
     recorders.sort_unstable_by_key(|recorder| recorder.ordinal);
     let mut ledger = Ledger::new(promise, slots, &recorders, &BTreeMap::new());
     let streams = recorders.len() as u64 * u64::from(slots.normal);
-    let mut primaries = Vec::with_capacity(usize::try_from(streams).unwrap_or(0));
+    let mut chains = Vec::with_capacity(usize::try_from(streams).unwrap_or(0));
     for (_, class) in (0..streams).zip(mix.classes()) {
         let Some(primary) = ledger.best_primary(class, false) else { return false };
         ledger.add_primary(primary, class);
-        primaries.push((primary, class));
+        chains.push((vec![primary], class));
     }
-    let mut chain = Vec::new();
-    for (primary, class) in primaries {
-        if class == Class::None {
-            continue;
-        }
-        chain.clear();
-        chain.push(primary);
-        for _ in 0..promise.standbys {
-            let Some(standby) = ledger.best_standby(&chain, class) else { return false };
-            ledger.add_standby(&chain, class, standby);
+    // Rank by rank, as the planner does it.
+    for rank in 0..promise.standbys as usize {
+        for (chain, class) in chains.iter_mut().filter(|(_, class)| *class != Class::None) {
+            let Some(standby) = ledger.best_standby(chain, *class) else { return false };
+            ledger.add_standby(chain, *class, standby);
             chain.push(standby);
+            debug_assert_eq!(chain.len(), rank + 2);
         }
     }
     true

@@ -174,11 +174,13 @@ impl fmt::Display for NoReserve {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NoReserve::NotAsked => write!(f, "toleratedFailures is 0; set it to 1 or more"),
-            NoReserve::Domains { domains, tolerated_failures } => write!(
-                f,
-                "{tolerated_failures} failure domains may fail and there are {domains}; at least {} are needed",
-                tolerated_failures + 1
-            ),
+            NoReserve::Domains { domains, tolerated_failures } => {
+                let least = tolerated_failures + 1;
+                write!(
+                    f,
+                    "toleratedFailures {tolerated_failures} needs {least} failure domains at least, there is only {domains}"
+                )
+            }
             NoReserve::MaxChannels { max_channels } => {
                 write!(f, "with maxChannels {max_channels} a reserve that is large enough leaves no normal slot")
             }

@@ -8,6 +8,7 @@ use super::planner::Planner;
 impl<S: Ord + Clone> Planner<S> {
     /// Gives the streams their standbys. `old` are those each entry had.
     pub(super) fn settle_standbys(&mut self, order: &[usize], old: &[Vec<u32>]) {
+        let most = self.entries.iter().flatten().map(|entry| entry.standbys).max().unwrap_or(0);
         let mut rest = order;
         while let Some(priority) = rest.first().and_then(|at| self.priority(*at)) {
             let same = rest.iter().take_while(|at| self.priority(**at) == Some(priority)).count();
@@ -15,8 +16,11 @@ impl<S: Ord + Clone> Planner<S> {
             for at in level {
                 self.keep(*at, old.get(*at).map_or(&[], Vec::as_slice));
             }
-            for at in level {
-                self.extend(*at);
+            // Rank by rank over all: the later ranks even out what the earlier ones leave, and can only when those are all there.
+            for rank in 1..=most {
+                for at in level {
+                    self.extend(*at, rank);
+                }
             }
             rest = lower;
         }
@@ -43,13 +47,13 @@ impl<S: Ord + Clone> Planner<S> {
         }
     }
 
-    /// Adds the standbys that are missing. Whether the stream now has all.
-    pub(super) fn extend(&mut self, at: usize) -> bool {
+    /// Adds the standbys that are missing up to a rank. Whether the stream now has all.
+    pub(super) fn extend(&mut self, at: usize, rank: u32) -> bool {
         let Some(entry) = self.entries.get_mut(at).and_then(Option::as_mut) else { return false };
         if entry.class == Class::None || entry.chain.is_empty() {
             return !entry.chain.is_empty();
         }
-        while entry.chain.len() <= entry.standbys as usize {
+        while entry.chain.len() <= entry.standbys.min(rank) as usize {
             let Some(standby) = self.ledger.best_standby(&entry.chain, entry.class) else { return false };
             self.ledger.add_standby(&entry.chain, entry.class, standby);
             entry.chain.push(standby);

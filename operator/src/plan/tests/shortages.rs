@@ -12,11 +12,11 @@ fn said(promise: Promise, recorders: &[Recorder], demands: &BTreeMap<u32, Demand
 
 #[test]
 fn too_few_slots() {
-    // 8 recorders with 80 normal slots each would hold 600; f = 2 of 8 leaves 75.
+    // f = 2 of 8: 25 of 100 slots are reserved.
     let (shortage, text) = said(promise(100, 2, 2), &recorders(8, 1), &streams(700, &[Class::Ready]));
     assert_eq!(shortage.waiting, 700 - 8 * 75);
     assert!(
-        text.starts_with("100 streams not recorded: no slot is free; needs 1 more recorder or maxChannels 117"),
+        text.starts_with("100 streams not recorded: no slot is free; needs 2 more recorders or maxChannels 118"),
         "{text}"
     );
     let (shortage, text) = said(promise(10, 0, 0), &recorders(2, 1), &streams(21, &[Class::None]));
@@ -31,7 +31,7 @@ fn no_reserve() {
     assert_eq!(shortage.no_reserve, Some((NoReserve::Domains { domains: 1, tolerated_failures: 1 }, 3)));
     assert_eq!(
         text,
-        "3 streams not protected, the pool has no reserve: 1 failure domains may fail and there are 1; at least 2 are needed; needs 1 more recorder"
+        "3 streams not protected, the pool has no reserve: toleratedFailures 1 needs 2 failure domains at least, there is only 1; needs 1 more recorder"
     );
     let plan = fresh(promise(100, 2, 2), &recorders(4, 2), &streams(9, &[Class::Playing])).plan();
     assert!(plan.placed.values().all(|assigned| assigned.protected == Some(false) && assigned.class == Class::None));
