@@ -11,12 +11,6 @@ use framekeeper_crds::StreamPhase;
 use rustix::process::Signal;
 use support::{Site, until};
 
-#[test]
-#[ignore = "the recorder of the other tests, not a test"]
-fn fake_recorder() {
-    support::fake_recorder();
-}
-
 fn pool(recorders: u32, max_channels: u32) -> String {
     format!(
         "apiVersion: framekeeper.dev/v1alpha1\nkind: StoragePool\nmetadata: {{name: main}}\nspec: {{recorders: {recorders}, \
