@@ -14,6 +14,7 @@ pub mod mistake;
 pub mod objects;
 pub mod observe;
 pub mod ports;
+pub mod recorder_notes;
 pub mod report;
 pub mod run;
 pub mod running;

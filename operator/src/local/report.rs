@@ -15,6 +15,7 @@ use super::cross;
 use super::manifest::{DEFAULT_NAMESPACE, Key, Manifests};
 use super::objects::{Kind, Objects};
 use super::observe::ChannelReport;
+use super::recorder_notes;
 use super::running::Running;
 use super::screen::Screen;
 use super::state::State;
@@ -72,7 +73,7 @@ impl Reporter {
         self.forget(view);
         self.streams(view, now, wall);
         self.pools(view, now, wall);
-        self.recorders(view);
+        self.recorders(view, wall);
         if self.screen.is_live() && !view.stopped {
             let recorders: Vec<String> = view
                 .running
@@ -238,10 +239,11 @@ impl Reporter {
         }
     }
 
-    fn recorders(&mut self, view: &View<'_>) {
+    fn recorders(&mut self, view: &View<'_>, wall: Timestamp) {
         for (key, running) in view.running {
             let now = (&running.recorder, &running.status);
-            let same = self.recorders.get(key).is_some_and(|(recorder, status)| (recorder, status) == now);
+            let before = self.recorders.get(key);
+            let same = before.is_some_and(|(recorder, status)| (recorder, status) == now);
             if same && !self.unwritten.contains(&(Kind::Recorder, key.clone())) {
                 continue;
             }
@@ -249,7 +251,16 @@ impl Reporter {
             object.status.clone_from(&running.status);
             let written = self.objects.write(Kind::Recorder, key, &object);
             self.written(Kind::Recorder, key, written);
-            self.recorders.insert(key.clone(), (running.recorder.clone(), running.status.clone()));
+            // Between two of its processes a recorder says nothing: what the second one says is compared with the first's.
+            let old = self.recorders.remove(key).and_then(|(_, status)| status);
+            if let Some(new) = &running.status {
+                let uid = running.recorder.metadata.uid.clone().unwrap_or_default();
+                for note in recorder_notes::notes(old.as_ref(), new) {
+                    let result = self.objects.event(Kind::Recorder, key, &uid, &note, wall);
+                    self.note_trouble(result);
+                }
+            }
+            self.recorders.insert(key.clone(), (running.recorder.clone(), running.status.clone().or(old)));
         }
     }
 
