@@ -172,7 +172,7 @@ async fn measure() -> anyhow::Result<()> {
     let audio = AacParameters::from_audio_specific_config(&[0x11, 0x90])?;
     let init = InitSegment::new(&video, Some(&audio)).bytes;
     let footage = Arc::new(Synthetic { init, indexes_read: AtomicU64::new(0) });
-    let app = router(ServeState::of(Arc::clone(&footage) as _, PathBuf::new()));
+    let app = router(ServeState::of(Arc::clone(&footage) as _, PathBuf::new(), 64));
     let mut out = std::io::stdout();
     writeln!(out, "{:>6} {:>12} {:>12} {:>9} {:>14}", "clip", "first byte", "worst", "indexes", "length")?;
     for hours in [1i64, 24, 24 * 7] {

@@ -135,6 +135,8 @@ pub fn main() -> ExitCode {
 }
 
 fn limit_this_process() -> Result<(), StillError> {
+    // Should memory run out, the kernel takes this process and not the one that records. Without /proc it decides by itself.
+    let _no_promise = std::fs::write("/proc/self/oom_score_adj", "1000");
     let limits = [(Resource::As, MAX_ADDRESS_SPACE_BYTES), (Resource::Cpu, MAX_CPU_S), (Resource::Core, 0)];
     for (resource, most) in limits {
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::assignment::Refusal;
 use crate::channel::{ChannelStats, Snapshot};
+use crate::limits::MemoryShort;
 use crate::metrics::TickNumbers;
 
 /// A tick thread that has not finished a tick for this long hangs.
@@ -37,6 +38,8 @@ pub(crate) struct View {
     assignment_is_stale: AtomicBool,
     /// Streams whose GOP is too long for the memory that it may take, by name.
     long_gops: RwLock<Vec<String>>,
+    /// It is to record more than its memory is rated for.
+    memory_short: RwLock<Option<MemoryShort>>,
     ticks: RwLock<TickNumbers>,
 }
 
@@ -89,6 +92,8 @@ pub(crate) struct VolumeNumbers {
     pub(crate) capacity_bytes: u64,
     pub(crate) used_bytes: u64,
     pub(crate) free_files: u64,
+    /// Records that wait for the catalogue.
+    pub(crate) waiting_records: u64,
     pub(crate) written_bytes: u64,
     pub(crate) writes: u64,
     /// Times that something was written, and how long these took together.
@@ -124,6 +129,7 @@ impl View {
             beat_us: AtomicU64::new(0),
             assignment_is_stale: AtomicBool::new(false),
             long_gops: RwLock::default(),
+            memory_short: RwLock::default(),
             ticks: RwLock::default(),
         }
     }
@@ -192,6 +198,23 @@ impl View {
             drop(current);
             self.transition();
         }
+    }
+
+    /// Whether it is to record more than its memory is rated for, with the numbers of when that began.
+    pub(crate) fn memory_short(&self) -> Option<MemoryShort> {
+        *self.memory_short.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Numbers that change are no news, a number of channels that does is. Whether there is something new to tell.
+    pub(crate) fn set_memory_short(&self, short: Option<MemoryShort>) -> bool {
+        let mut current = self.memory_short.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = current.map(|short| short.channels) != short.map(|short| short.channels);
+        if changed {
+            *current = short;
+            drop(current);
+            self.transition();
+        }
+        changed
     }
 
     pub(crate) fn set_refusals(&self, refusals: Vec<Refusal>) {

@@ -43,7 +43,7 @@ fn memory() -> Memory {
 }
 
 fn app(footage: &Arc<Memory>) -> Router {
-    router(ServeState::of(Arc::clone(footage) as _, PathBuf::from(env!("CARGO_BIN_EXE_framekeeper-recorder"))))
+    router(ServeState::of(Arc::clone(footage) as _, PathBuf::from(env!("CARGO_BIN_EXE_framekeeper-recorder")), 64))
 }
 
 /// A time `ms` behind the beginning of the footage.
@@ -319,7 +319,7 @@ async fn a_picture_that_cannot_be_decoded_is_an_error_and_nothing_more() {
 #[tokio::test]
 async fn a_missing_decoder_program_is_an_error_with_its_reason() {
     let footage = Arc::new(memory());
-    let app = router(ServeState::of(footage as _, PathBuf::from("/nowhere/framekeeper-recorder")));
+    let app = router(ServeState::of(footage as _, PathBuf::from("/nowhere/framekeeper-recorder"), 64));
     let uri = format!("/v1/streams/default/door/frame.jpg?at={}", at(1_000));
     assert!(problem(&app, &uri, 500).await["detail"].as_str().unwrap().contains("decoder"));
 }

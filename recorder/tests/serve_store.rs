@@ -70,7 +70,7 @@ fn footage_of_a_real_store() {
 
     let store = open(folder.path());
     record(&store, &ident, &first);
-    let footage = Arc::new(Stored::new(store.reader()));
+    let footage = Arc::new(Stored::new(store.reader(), 16 << 20));
     assert_eq!(footage.find("default", "door").unwrap(), Some(ident.uid));
     let segments = footage.segments(ident.uid, WallTime(0), WallTime(i64::MAX)).unwrap();
     assert!(segments.len() > 3, "{} segments are too few for this test", segments.len());
@@ -83,7 +83,7 @@ fn footage_of_a_real_store() {
 
     let store = open(folder.path());
     record(&store, &ident, &second);
-    let footage = Arc::new(Stored::new(store.reader()));
+    let footage = Arc::new(Stored::new(store.reader(), 16 << 20));
     let runs = footage.coverage(ident.uid, WallTime(0), WallTime(i64::MAX)).unwrap();
     assert_eq!(runs.iter().map(|run| run.frames).collect::<Vec<_>>(), [300, 200]);
     for (from, to) in [(0, 60 * S), (10_520_000, 21_880_000), (18_990_000, 20 * S)] {

@@ -151,6 +151,11 @@ impl ChannelStats {
         });
     }
 
+    /// Video and audio, over the last seconds.
+    pub(crate) fn bits_per_second(&self) -> u64 {
+        self.bits_per_second.load(Ordering::Relaxed)
+    }
+
     /// What the channel does.
     pub(crate) fn condition(&self) -> Condition {
         lock(&self.condition).clone()

@@ -10,7 +10,6 @@
 mod channels;
 pub(crate) mod server;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -34,6 +33,8 @@ use crate::view::{View, VolumeNumbers};
 /// What answers are made from.
 #[derive(Clone)]
 pub(crate) struct Sources {
+    /// What is being served.
+    pub(crate) serve: ServeState,
     /// What the recorder shows.
     pub(crate) view: Arc<View>,
     /// What is on disk.
@@ -44,8 +45,8 @@ pub(crate) struct Sources {
 
 /// All of it.
 pub(crate) fn router(sources: Sources) -> Router {
-    let serve = ServeState::new(sources.store.reader(), PathBuf::from("/proc/self/exe"));
-    let footage = crate::serve::router(serve).layer(from_fn_with_state(Arc::clone(&sources.guard), shed));
+    let footage =
+        crate::serve::router(sources.serve.clone()).layer(from_fn_with_state(Arc::clone(&sources.guard), shed));
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -154,6 +155,9 @@ async fn metrics(State(sources): State<Sources>) -> Response {
         ticks: sources.view.ticks(),
         process: ProcessNumbers::now(),
         limits: sources.guard.numbers(),
+        serve: sources.serve.numbers(),
+        reader_cache_bytes: sources.serve.cache_bytes(),
+        frames_bytes: sources.store.frames_bytes(),
         restarts: sources.view.restarts,
     };
     match expose(scrape) {

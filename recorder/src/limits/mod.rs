@@ -3,9 +3,11 @@
 mod guard;
 mod memory;
 mod pressure;
+mod shares;
 
-pub(crate) use guard::{Guard, LimitNumbers};
+pub(crate) use guard::{Guard, LimitNumbers, MemoryShort};
 pub(crate) use memory::memory_limit;
+pub(crate) use shares::{ChannelLoad, Shares, needed_bytes};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -30,12 +32,12 @@ pub(crate) fn raise_descriptors() -> std::io::Result<u64> {
     Ok(limit.maximum.unwrap_or(u64::MAX))
 }
 
-/// HTTP connections that may be open at once, so that with `channels` recording a tenth of all descriptors stays free.
-pub(crate) fn connections(descriptors: u64, channels: usize) -> usize {
+/// HTTP connections that may be open at once, so that with `channels` recording a tenth of all descriptors stays free, and as many as memory allows.
+pub(crate) fn connections(descriptors: u64, channels: usize, memory: Shares) -> usize {
     let kept = descriptors / 10 + DESCRIPTORS_AT_LEAST + channels as u64 * DESCRIPTORS_A_CHANNEL;
     let left = descriptors.saturating_sub(kept);
     // Few descriptors: the readers' files are opened in turn, and share what there is with connections.
-    let free = left.saturating_sub(READERS_FILES.min(left / 2));
+    let free = left.saturating_sub(READERS_FILES.min(left / 2)).min(memory.connections);
     usize::try_from(free.clamp(CONNECTIONS_AT_LEAST, CONNECTIONS_AT_MOST)).unwrap_or(usize::MAX)
 }
 
@@ -45,12 +47,15 @@ mod tests {
 
     #[test]
     fn recording_gets_its_descriptors_first() {
-        assert_eq!(connections(1_048_576, 500), 1_024);
-        assert_eq!(connections(4_096, 500), 1_024);
+        let memory = Shares::of(4 << 30);
+        assert_eq!(connections(1_048_576, 500, memory), 1_024);
+        assert_eq!(connections(4_096, 500, memory), 1_024);
         // 1024 − 102 − 64 − 400 = 458, half of it for readers' files.
-        assert_eq!(connections(1_024, 100), 229);
-        assert_eq!(connections(256, 100), 8);
-        assert_eq!(connections(0, 0), 8);
+        assert_eq!(connections(1_024, 100, memory), 229);
+        assert_eq!(connections(256, 100, memory), 8);
+        assert_eq!(connections(0, 0, memory), 8);
+        // A twentieth of the memory, 64 KiB each.
+        assert_eq!(connections(4_096, 500, Shares::of(256 << 20)), 204);
     }
 
     #[test]

@@ -6,22 +6,16 @@ const SHED_PERCENT: u64 = 70;
 const SERVE_PERCENT: u64 = 60;
 
 /// Decides, with some distance between on and off.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pressure {
-    limit_bytes: u64,
     short: bool,
 }
 
 impl Pressure {
-    /// Nothing is short under a limit of so many bytes.
-    pub(crate) fn new(limit_bytes: u64) -> Self {
-        Self { limit_bytes, short: false }
-    }
-
-    /// The process uses so many bytes now: whether memory is short.
-    pub(crate) fn look(&mut self, resident_bytes: u64) -> bool {
+    /// The process uses so many bytes of so many now: whether memory is short.
+    pub(crate) fn look(&mut self, resident_bytes: u64, limit_bytes: u64) -> bool {
         let percent = if self.short { SERVE_PERCENT } else { SHED_PERCENT };
-        self.short = resident_bytes >= self.limit_bytes / 100 * percent;
+        self.short = resident_bytes >= limit_bytes / 100 * percent;
         self.short
     }
 }
@@ -32,8 +26,8 @@ mod tests {
 
     #[test]
     fn it_does_not_flap() {
-        let mut pressure = Pressure::new(1_000);
-        let looks = [600, 690, 700, 690, 610, 599, 690].map(|resident| pressure.look(resident));
+        let mut pressure = Pressure::default();
+        let looks = [600, 690, 700, 690, 610, 599, 690].map(|resident| pressure.look(resident, 1_000));
         assert_eq!(looks, [false, false, true, true, true, false, false]);
     }
 }

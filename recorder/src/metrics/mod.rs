@@ -18,6 +18,7 @@ pub(crate) use process::ProcessNumbers;
 use table::{Kind, METRICS};
 
 use crate::limits::LimitNumbers;
+use crate::serve::ServeNumbers;
 use crate::view::{ChannelView, VolumeView};
 
 /// Everything that metrics are made from, copied at one moment.
@@ -29,6 +30,11 @@ pub(crate) struct Scrape {
     pub(crate) ticks: TickNumbers,
     pub(crate) process: ProcessNumbers,
     pub(crate) limits: LimitNumbers,
+    pub(crate) serve: ServeNumbers,
+    /// What readers keep.
+    pub(crate) reader_cache_bytes: u64,
+    /// Bytes of all streams' frames in memory, and how many there may be.
+    pub(crate) frames_bytes: (usize, usize),
     pub(crate) restarts: u64,
 }
 
@@ -174,6 +180,9 @@ mod tests {
             ticks: TickNumbers::default(),
             process: ProcessNumbers::default(),
             limits: LimitNumbers::default(),
+            serve: ServeNumbers::default(),
+            reader_cache_bytes: 0,
+            frames_bytes: (0, 0),
             restarts: 3,
         })
         .unwrap();

@@ -30,10 +30,11 @@ use tracing::{error, info, warn};
 use crate::assignment::{Assignment, FileWatch, Secrets, Version};
 use crate::exit::Exit;
 use crate::http::{self, Sources};
-use crate::limits::{self, Guard};
+use crate::limits::{self, ChannelLoad, Guard, Shares};
 use crate::metrics::{ProcessNumbers, TickNumbers};
+use crate::serve::{ServeLimits, ServeState};
 use crate::status::StatusFile;
-use crate::view::View;
+use crate::view::{ChannelEntry, View};
 use crate::{clock, supervisor};
 use channels::Channels;
 use control::Control;
@@ -41,6 +42,8 @@ use volumes::Volumes;
 
 /// How often the assignment, Secrets and transitions are looked at.
 const LOOK: Duration = Duration::from_millis(250);
+/// At every so many looks the memory limit is asked for again, each 2 s: a pod can be resized while it runs.
+const LIMIT_LOOKS: u32 = 8;
 /// Looks in a row without a tick after which the tick thread counts as hung: 15 s.
 const HUNG_LOOKS: u32 = 60;
 /// How many sessions may begin: after a crash, 500 cameras, the most that a recorder may have, play again within 3 s.
@@ -135,6 +138,8 @@ struct Worker {
     volumes: Volumes,
     store: Arc<Store>,
     channels: Channels,
+    /// How often it has looked.
+    looks: u32,
     /// What people at the machine ask; none where there can be no socket.
     control: Option<Control>,
     signals: Signals,
@@ -177,16 +182,18 @@ impl Worker {
         info!(recorder = assignment.name, version = %assignment.version, channels = assignment.channels.len(), volumes = assignment.volumes.len(), "the assignment");
 
         let mut status = StatusFile::new(options.status.as_deref());
-        let (mut volumes, store) = match volumes::open(&options.volumes, &assignment, options.writes.into()) {
-            Ok(opened) => opened,
-            Err(refused) => {
-                let message = refused.to_string();
-                view.set_volumes(refused.views);
-                view.set_phase(RecorderPhase::Failed);
-                tell(&mut status, &assignment, &view, http);
-                return Err(StartError::Volumes(message));
-            }
-        };
+        let guard = Arc::new(guard(&assignment));
+        let (mut volumes, store) =
+            match volumes::open(&options.volumes, &assignment, options.writes.into(), guard.shares) {
+                Ok(opened) => opened,
+                Err(refused) => {
+                    let message = refused.to_string();
+                    view.set_volumes(refused.views);
+                    view.set_phase(RecorderPhase::Failed);
+                    tell(&mut status, &assignment, &view, http);
+                    return Err(StartError::Volumes(message));
+                }
+            };
         let store = Arc::new(store);
         volumes.publish(&store, &view);
 
@@ -206,8 +213,10 @@ impl Worker {
         let mut secrets = Secrets::new(options.secrets.as_deref());
         channels.apply(&assignment, &mut secrets);
 
-        let guard = Arc::new(guard(&assignment));
-        let sources = Sources { view: Arc::clone(&view), store: Arc::clone(&store), guard: Arc::clone(&guard) };
+        rate_memory(&guard, &view, &store);
+        let limits = ServeLimits { clips: guard.shares.clips, cache_bytes: guard.shares.serve_cache_bytes };
+        let serve = ServeState::new(store.reader(), PathBuf::from("/proc/self/exe"), limits);
+        let sources = Sources { serve, view: Arc::clone(&view), store: Arc::clone(&store), guard: Arc::clone(&guard) };
         let app = http::router(sources);
         let listener = {
             let _inside = runtime.enter();
@@ -232,6 +241,7 @@ impl Worker {
             volumes,
             store,
             channels,
+            looks: 0,
             control,
             signals,
         };
@@ -277,10 +287,15 @@ impl Worker {
             let _ = question.reply.try_send(self.volumes.ask(question.verb, &question.volume, &self.store));
         }
         self.volumes.reconcile(&self.store, Instant::now());
+        self.looks = self.looks.wrapping_add(1);
+        if self.looks.is_multiple_of(LIMIT_LOOKS) {
+            self.guard.set_memory_limit(limits::memory_limit());
+        }
         self.guard.look(ProcessNumbers::resident_bytes());
         self.channels.look(&mut self.secrets);
         self.view.set_ticks(self.channels.ticks());
         self.volumes.publish(&self.store, &self.view);
+        rate_memory(&self.guard, &self.view, &self.store);
         let long_gops = self.store.streams().into_iter().filter(|stream| stream.gop_too_long);
         self.view.set_long_gops(long_gops.map(|stream| stream.name).collect());
         let usable = self.volumes.any_ready();
@@ -339,9 +354,34 @@ fn guard(assignment: &Assignment) -> Guard {
         warn!(%error, "the limit of open files could not be raised");
         0
     });
-    let (memory_limit_bytes, connections) = (limits::memory_limit(), limits::connections(descriptors, channels));
-    info!(memory_limit_bytes, descriptors, connections, "limits");
+    let memory_limit_bytes = limits::memory_limit();
+    let shares = Shares::of(memory_limit_bytes);
+    let connections = limits::connections(descriptors, channels, shares);
+    info!(
+        memory_limit_bytes,
+        frames_bytes = shares.frames_bytes,
+        clips = shares.clips,
+        descriptors,
+        connections,
+        "limits"
+    );
     Guard::new(memory_limit_bytes, descriptors, connections)
+}
+
+/// Compares what the channels ask for with the memory that there is.
+fn rate_memory(guard: &Guard, view: &View, store: &Store) {
+    let channels = view.channels();
+    let load = |entry: &Arc<ChannelEntry>| ChannelLoad {
+        gop_bytes: store.stream_stats(entry.stream.uid).and_then(|stream| stream.gop_bytes),
+        bits_per_second: entry.stats.bits_per_second(),
+    };
+    let short = guard.rate(limits::needed_bytes(channels.iter().map(load)), channels.len());
+    if view.set_memory_short(short) {
+        match short {
+            Some(short) => warn!("memory: {short}"),
+            None => info!("the memory is rated for what is to be recorded"),
+        }
+    }
 }
 
 fn tell(status: &mut StatusFile, assignment: &Assignment, view: &View, http: SocketAddr) {

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 use super::control::{Reply, Verb};
 use super::opens::Opens;
 use crate::assignment::{Assignment, VolumePlan, write_copy};
+use crate::limits::Shares;
 use crate::view::{View, VolumeNumbers, VolumeView};
 
 /// A volume that could not be opened is tried again after that long: a mount may have come.
@@ -76,7 +77,12 @@ impl fmt::Display for NoVolume {
 ///
 /// # Errors
 /// When none can.
-pub(super) fn open(folder: &Path, assignment: &Assignment, writes: WritesWanted) -> Result<(Volumes, Store), NoVolume> {
+pub(super) fn open(
+    folder: &Path,
+    assignment: &Assignment,
+    writes: WritesWanted,
+    memory: Shares,
+) -> Result<(Volumes, Store), NoVolume> {
     let known = assignment.volumes.iter().map(|plan| Known::new(folder, plan.clone())).collect();
     let segment_bytes = assignment.segment_bytes;
     let opens = Opens::read(folder);
@@ -99,6 +105,9 @@ pub(super) fn open(folder: &Path, assignment: &Assignment, writes: WritesWanted)
     config.sync_interval = assignment.sync;
     config.writes = writes;
     config.known_opens = volumes.opens.known.clone();
+    config.stream_queue_bytes = memory.stream_frames_bytes;
+    config.total_queue_bytes = memory.frames_bytes;
+    config.reader_cache_bytes = memory.reader_cache_bytes;
     match Store::open(config, Env::real()) {
         Ok(store) => Ok((volumes, store)),
         Err(error) => none(&volumes.known, Some(&error.to_string())),
@@ -382,6 +391,7 @@ fn numbers(stats: &VolumeStats) -> VolumeNumbers {
         capacity_bytes: stats.files_total.saturating_mul(stats.segment_bytes),
         used_bytes: used_files.saturating_mul(stats.segment_bytes),
         free_files: stats.files_free,
+        waiting_records: stats.waiting_records,
         written_bytes: stats.bytes,
         writes: stats.writes,
         write_batches: stats.write_batches,

@@ -1,6 +1,7 @@
 //! `clip.mp4` over HTTP: parameters, statuses, ranges and validators around the virtual file.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
@@ -44,6 +45,7 @@ pub(super) async fn clip(
         Some(other) => return Err(Problem::parameter("gaps", other, "close or keep")),
     };
     let Ok(permit) = Arc::clone(&state.clips).try_acquire_owned() else {
+        state.counters.refused_clips.fetch_add(1, Ordering::Relaxed);
         return Err(Problem::busy("as many clips are being sent as this recorder allows", RETRY_AFTER_S));
     };
     let footage = Arc::clone(&state.footage);

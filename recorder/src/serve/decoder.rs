@@ -52,6 +52,11 @@ impl Decoder {
         }
     }
 
+    /// Pictures being made, or waiting for their turn.
+    pub(super) fn admitted(&self) -> usize {
+        (AT_ONCE + WAITING).saturating_sub(self.admitted.available_permits())
+    }
+
     /// Waits until a child may run; refuses at once when too many wait already.
     pub(super) async fn turn(&self) -> Result<Turn, Problem> {
         let busy = || Problem::busy("as many pictures are being made as this recorder allows", RETRY_AFTER_S);

@@ -164,6 +164,10 @@ pub trait Footage: Send + Sync + 'static {
     fn is_complete(&self) -> bool {
         true
     }
+    /// Bytes of what was read and is kept.
+    fn cache_bytes(&self) -> usize {
+        0
+    }
     /// Asks that these segments stay as they are for up to a minute.
     fn lease(&self, segments: &[Segment]) -> Box<dyn Lease>;
     /// Of the run that is being recorded, frames before this wall time are safe on disk. `None`: all that there is is safe.

@@ -1,6 +1,7 @@
 //! `frame.jpg`: one picture of a stream.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
@@ -44,7 +45,9 @@ pub(super) async fn frame(
     };
     let footage = Arc::clone(&state.footage);
     // The place in the queue comes first: what waits holds no picture.
-    let turn = state.decoder.turn().await?;
+    let turn = state.decoder.turn().await.inspect_err(|_| {
+        state.counters.refused_stills.fetch_add(1, Ordering::Relaxed);
+    })?;
     let (request, coded, wall) = blocking(move || {
         let stream = find(footage.as_ref(), &namespace, &name)?;
         let found = picture(footage.as_ref(), stream, at, exact).map_err(internal)?;

@@ -24,6 +24,7 @@ mod stream;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Json;
 use axum::Router;
@@ -38,28 +39,80 @@ use footage::{Footage, FootageError};
 use problem::Problem;
 use query::Query;
 
-/// Clips sent at the same time. Each costs up to 1 MiB and some reading; recording must not feel it.
-const MAX_CLIPS: usize = 64;
-
 /// What the routes share.
 #[derive(Clone)]
 pub struct ServeState {
     footage: Arc<dyn Footage>,
     clips: Arc<Semaphore>,
+    clips_at_most: usize,
+    counters: Arc<Counters>,
     decoder: Arc<Decoder>,
+}
+
+/// What serving may use; recording must not feel it.
+#[derive(Clone, Copy, Debug)]
+pub struct ServeLimits {
+    /// Clips sent at once. Each costs up to 1 MiB and some reading.
+    pub clips: usize,
+    /// Bytes kept of where segments' frames are.
+    pub cache_bytes: usize,
+}
+
+/// What was refused because as many of a kind were being made.
+#[derive(Debug, Default)]
+struct Counters {
+    refused_clips: AtomicU64,
+    refused_stills: AtomicU64,
+}
+
+/// What is being made for clients now, and what was refused.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ServeNumbers {
+    /// Clips being sent.
+    pub clips: u64,
+    /// Clips refused because as many as may be were being sent.
+    pub refused_clips: u64,
+    /// Pictures being made, or waiting for their turn.
+    pub stills: u64,
+    /// Pictures refused because as many as may waited.
+    pub refused_stills: u64,
 }
 
 impl ServeState {
     /// Serves what a store holds. `program` is the recorder's own executable, whose `decode-still` command makes pictures.
     #[must_use]
-    pub fn new(reader: framekeeper_store::Reader, program: PathBuf) -> Self {
-        Self::of(Arc::new(stored::Stored::new(reader)), program)
+    pub fn new(reader: framekeeper_store::Reader, program: PathBuf, limits: ServeLimits) -> Self {
+        Self::of(Arc::new(stored::Stored::new(reader, limits.cache_bytes)), program, limits.clips)
     }
 
-    /// Serves any footage.
+    /// Serves any footage, up to so many clips at once.
     #[must_use]
-    pub fn of(footage: Arc<dyn Footage>, program: PathBuf) -> Self {
-        Self { footage, clips: Arc::new(Semaphore::new(MAX_CLIPS)), decoder: Arc::new(Decoder::new(program)) }
+    pub fn of(footage: Arc<dyn Footage>, program: PathBuf, clips: usize) -> Self {
+        Self {
+            footage,
+            clips: Arc::new(Semaphore::new(clips)),
+            clips_at_most: clips,
+            counters: Arc::default(),
+            decoder: Arc::new(Decoder::new(program)),
+        }
+    }
+
+    /// Bytes of what was read and is kept.
+    #[must_use]
+    pub fn cache_bytes(&self) -> u64 {
+        self.footage.cache_bytes() as u64
+    }
+
+    /// For metrics.
+    #[must_use]
+    pub fn numbers(&self) -> ServeNumbers {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ServeNumbers {
+            clips: self.clips_at_most.saturating_sub(self.clips.available_permits()) as u64,
+            refused_clips: load(&self.counters.refused_clips),
+            stills: self.decoder.admitted() as u64,
+            refused_stills: load(&self.counters.refused_stills),
+        }
     }
 }
 

@@ -11,12 +11,11 @@ use uuid::Uuid;
 use super::footage::{Footage, FootageError, Init, Lease, Run, Segment, SegmentFrames};
 use super::segment_frames::frames;
 
-/// Frames of segments kept in memory, in bytes: an hour of a camera at 4 Mbit/s with audio takes about 10 MB.
-const CACHE_BYTES: usize = 48 << 20;
-
 /// Footage of a store.
 pub struct Stored {
     reader: Reader,
+    /// Of frames of segments that are kept in memory: an hour of a camera at 4 Mbit/s with audio takes about 10 MB.
+    cache_bytes: usize,
     recent: Mutex<VecDeque<(Key, Arc<SegmentFrames>)>>,
 }
 
@@ -28,10 +27,10 @@ fn key(segment: &Segment) -> Key {
 }
 
 impl Stored {
-    /// Footage of this store.
+    /// Footage of this store; so many bytes may be kept of where its frames are.
     #[must_use]
-    pub fn new(reader: Reader) -> Self {
-        Self { reader, recent: Mutex::default() }
+    pub fn new(reader: Reader, cache_bytes: usize) -> Self {
+        Self { reader, cache_bytes, recent: Mutex::default() }
     }
 
     fn recall(&self, key: &Key) -> Option<Arc<SegmentFrames>> {
@@ -48,7 +47,7 @@ impl Stored {
         recent.retain(|(known, _)| *known != key);
         recent.push_back((key, Arc::clone(frames)));
         let mut bytes: usize = recent.iter().map(|(_, frames)| frames.weight()).sum();
-        while bytes > CACHE_BYTES
+        while bytes > self.cache_bytes
             && let Some((_, oldest)) = recent.pop_front()
         {
             bytes -= oldest.weight();
@@ -121,6 +120,13 @@ impl Footage for Stored {
 
     fn is_complete(&self) -> bool {
         self.reader.is_complete()
+    }
+
+    fn cache_bytes(&self) -> usize {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let frames: usize = recent.iter().map(|(_, frames)| frames.weight()).sum();
+        drop(recent);
+        frames + self.reader.cache_bytes()
     }
 
     fn lease(&self, segments: &[Segment]) -> Box<dyn Lease> {

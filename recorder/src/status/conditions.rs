@@ -5,6 +5,7 @@ use framekeeper_crds::k8s_openapi::jiff::Timestamp;
 use framekeeper_crds::{ChannelState, ChannelStatus, RecorderPhase, RecorderStatus, VolumeState};
 use framekeeper_media::WallTime;
 
+use crate::limits::MemoryShort;
 use crate::view::{View, VolumeView};
 
 /// One condition before it has its times.
@@ -23,8 +24,14 @@ pub(super) fn make(
     now: WallTime,
     before: Option<&RecorderStatus>,
 ) -> Vec<Condition> {
-    let verdicts =
-        [ready(view.phase()), assignment(view), healthy(volumes), gops_fit(&view.long_gops()), as_planned(channels)];
+    let verdicts = [
+        ready(view.phase()),
+        assignment(view),
+        healthy(volumes),
+        memory(view.memory_short()),
+        gops_fit(&view.long_gops()),
+        as_planned(channels),
+    ];
     // Conditions have whole seconds, as `Time` of Kubernetes has.
     let now = Time(Timestamp::from_second(now.0.div_euclid(1_000_000)).unwrap_or_default());
     verdicts
@@ -83,6 +90,17 @@ fn healthy(volumes: &[VolumeView]) -> Verdict {
         Verdict { kind: "VolumesHealthy", good: true, reason: "AllReady", message }
     } else {
         Verdict { kind: "VolumesHealthy", good: false, reason: "VolumeNotReady", message: bad.join("; ") }
+    }
+}
+
+fn memory(short: Option<MemoryShort>) -> Verdict {
+    const KIND: &str = "MemorySufficient";
+    match short {
+        None => {
+            let message = "the memory is rated for what is to be recorded".to_owned();
+            Verdict { kind: KIND, good: true, reason: "Rated", message }
+        }
+        Some(short) => Verdict { kind: KIND, good: false, reason: "MoreThanRated", message: short.to_string() },
     }
 }
 

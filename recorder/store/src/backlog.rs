@@ -86,6 +86,11 @@ pub(crate) struct Backlog {
     bytes: usize,
     waiting_bytes: usize,
     durable_bytes: usize,
+    /// Bytes of the GOP that goes on, so far, and of the last one that was whole.
+    gop_bytes: usize,
+    whole_gop_bytes: Option<usize>,
+    /// A GOP goes on whose beginning was seen.
+    inside_gop: bool,
     /// The beginning of the GOP that goes on had to be let go, and that of the one before.
     cut: bool,
     cut_before: bool,
@@ -105,6 +110,11 @@ impl Backlog {
     /// Bytes of frames that are durable and only kept for the rest of their GOP.
     pub(crate) fn durable_bytes(&self) -> usize {
         self.durable_bytes
+    }
+
+    /// Bytes of the last GOP that was seen whole, or of the one that goes on where that is larger, whether they are in memory or not.
+    pub(crate) fn gop_bytes(&self) -> Option<usize> {
+        self.whole_gop_bytes.map(|whole| whole.max(self.gop_bytes))
     }
 
     /// Whether the beginning of a GOP had to be let go, of the one that goes on or of the one before.
@@ -144,7 +154,12 @@ impl Backlog {
     pub(crate) fn fragment(&mut self, fragment: Fragment, bytes: usize) {
         if fragment.begins_random_access {
             self.cut_before = std::mem::take(&mut self.cut);
+            let whole = std::mem::take(&mut self.gop_bytes);
+            if std::mem::replace(&mut self.inside_gop, true) {
+                self.whole_gop_bytes = Some(whole);
+            }
         }
+        self.gop_bytes += bytes;
         self.push(Item::Fragment(Arc::new(fragment)), bytes);
     }
 
@@ -360,6 +375,17 @@ mod tests {
         log.begin(run(1, None), false);
         fragments.chars().for_each(|c| log.fragment(fragment(c == 'K'), 10));
         log
+    }
+
+    #[test]
+    fn the_size_of_a_gop_is_known_once_one_was_whole() {
+        assert_eq!(with("..K...").gop_bytes(), None);
+        assert_eq!(with("..K...K").gop_bytes(), Some(40));
+        assert_eq!(with("K...K......").gop_bytes(), Some(70), "the one that goes on is larger");
+        let mut log = with("K...K..");
+        log.cut();
+        log.give_up();
+        assert_eq!(log.gop_bytes(), Some(40), "what is in memory does not matter");
     }
 
     #[test]

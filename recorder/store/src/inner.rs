@@ -20,6 +20,7 @@ pub(crate) struct Inner {
     pub(crate) streams: RwLock<HashMap<Uuid, Arc<StreamState>>>,
     pub(crate) budget: QueueBudget,
     limits: QueueLimits,
+    pub(crate) reader_cache_bytes: usize,
     pub(crate) closed: AtomicBool,
     /// Volumes that are being opened again.
     pub(crate) coming: AtomicUsize,
@@ -33,6 +34,7 @@ impl Inner {
             streams: RwLock::default(),
             budget: QueueBudget::default(),
             limits: QueueLimits { stream_bytes: config.stream_queue_bytes, total_bytes: config.total_queue_bytes },
+            reader_cache_bytes: config.reader_cache_bytes,
             closed: AtomicBool::new(false),
             coming: AtomicUsize::new(0),
         }

@@ -25,10 +25,10 @@ use crate::types::{RunInfo, SegmentInfo, StreamIdent};
 use crate::volume::Volume;
 use crate::volume::keeper::LEASE_US;
 
-/// Indexes kept in memory; one of a busy segment takes 200 KB.
-const INDEXES: usize = 64;
 /// Files kept open.
 const FILES: usize = 256;
+/// What one takes in memory: its parameters, and what the allocator and the list add.
+const FILE_BYTES: usize = 4 << 10;
 /// How often, and how long each time, a catalogue is waited for that is being written: half a second.
 const CATALOGUE_LOOKS: u32 = 100;
 const CATALOGUE_LOOK: Duration = Duration::from_millis(5);
@@ -87,36 +87,45 @@ fn key(segment: &SegmentInfo) -> Key {
     (segment.volume, segment.file_number, segment.nonce)
 }
 
-/// The least recently used goes first.
+/// What was read, by segment, bounded in bytes: the least recently used goes first.
 struct Lru<T> {
-    entries: VecDeque<(Key, T)>,
+    /// With the bytes that each takes.
+    entries: VecDeque<(Key, T, usize)>,
+    bytes: usize,
 }
 
 impl<T> Default for Lru<T> {
     fn default() -> Self {
-        Self { entries: VecDeque::new() }
+        Self { entries: VecDeque::new(), bytes: 0 }
     }
 }
 
 impl<T: Clone> Lru<T> {
     fn get(&mut self, key: &Key) -> Option<T> {
-        let at = self.entries.iter().position(|(k, _)| k == key)?;
+        let at = self.entries.iter().position(|(k, ..)| k == key)?;
         let entry = self.entries.remove(at)?;
         let value = entry.1.clone();
         self.entries.push_back(entry);
         Some(value)
     }
 
-    fn put(&mut self, key: Key, value: T, most: usize) {
-        self.entries.retain(|(k, _)| *k != key);
-        self.entries.push_back((key, value));
-        while self.entries.len() > most {
-            self.entries.pop_front();
+    /// Keeps a value that takes so many bytes, if `most` allow that at all.
+    fn put(&mut self, key: Key, value: T, bytes: usize, most: usize) {
+        self.remove(&key);
+        self.entries.push_back((key, value, bytes));
+        self.bytes += bytes;
+        while self.bytes > most {
+            let Some((.., freed)) = self.entries.pop_front() else { break };
+            self.bytes -= freed;
         }
     }
 
     fn remove(&mut self, key: &Key) {
-        self.entries.retain(|(k, _)| k != key);
+        if let Some(at) = self.entries.iter().position(|(k, ..)| k == key)
+            && let Some((.., freed)) = self.entries.remove(at)
+        {
+            self.bytes -= freed;
+        }
     }
 }
 
@@ -145,6 +154,13 @@ fn poisoned<T>(_: T) -> ReadError {
 impl Reader {
     pub(crate) fn new(inner: Arc<Inner>) -> Self {
         Self { inner, caches: Arc::default() }
+    }
+
+    /// Bytes of what was read and is kept.
+    #[must_use]
+    pub fn cache_bytes(&self) -> usize {
+        let indexes = lock(&self.caches.indexes).bytes;
+        indexes + lock(&self.caches.files).bytes
     }
 
     fn volume(&self, uuid: Uuid) -> Result<Arc<Volume>, ReadError> {
@@ -321,7 +337,8 @@ impl Reader {
         let index = self.read_index(segment, &open)?;
         self.still_there(segment, &open)?;
         let index = Arc::new(index);
-        lock(&self.caches.indexes).put(key(segment), index.clone(), INDEXES);
+        let most = self.inner.reader_cache_bytes;
+        lock(&self.caches.indexes).put(key(segment), index.clone(), index.memory_bytes(), most);
         Ok(index)
     }
 
@@ -379,7 +396,7 @@ impl Reader {
             return Err(ReadError::Gone);
         }
         let open = Arc::new(OpenSegment { file, head });
-        lock(&self.caches.files).put(key(segment), open.clone(), FILES);
+        lock(&self.caches.files).put(key(segment), open.clone(), FILE_BYTES, FILES * FILE_BYTES);
         Ok(open)
     }
 
@@ -455,5 +472,32 @@ impl Drop for Lease {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: u64) -> Key {
+        (Uuid::nil(), number, 1)
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_in_bytes_and_the_least_used_goes_first() {
+        let mut kept = Lru::default();
+        for number in 0..4 {
+            kept.put(key(number), number, 25, 100);
+        }
+        assert_eq!(kept.get(&key(0)), Some(0));
+        kept.put(key(4), 4, 30, 100);
+        // 1 and 2 had to go for it; 0 was asked for since.
+        assert_eq!([0, 1, 2, 3, 4].map(|number| kept.get(&key(number))), [Some(0), None, None, Some(3), Some(4)]);
+        assert_eq!(kept.bytes, 80);
+        kept.put(key(4), 5, 10, 100);
+        kept.remove(&key(3));
+        assert_eq!((kept.bytes, kept.get(&key(4))), (35, Some(5)));
+        kept.put(key(5), 6, 101, 100);
+        assert_eq!((kept.bytes, kept.entries.len()), (0, 0), "more than may be kept at all");
     }
 }

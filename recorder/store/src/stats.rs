@@ -180,6 +180,8 @@ pub struct StreamStats {
     pub queue_bytes: u64,
     /// Bytes of frames in memory: those that wait, those that are not durable yet, and the GOP that they belong to.
     pub memory_bytes: u64,
+    /// Bytes of a whole GOP, boxes not included: of the last one, or of the one that goes on where that is larger. `None` before one was whole.
+    pub gop_bytes: Option<u64>,
     /// The GOP that goes on is too long for the memory that is allowed: should the volume fail, what was not durable goes on elsewhere without
     /// its key frame, and can be shown only as long as the failed volume can be read.
     pub gop_too_long: bool,
@@ -261,6 +263,8 @@ pub struct VolumeStats {
     pub files_retired: u64,
     /// Streams being written here.
     pub streams: u64,
+    /// Records of the manifest that wait for the catalogue.
+    pub waiting_records: u64,
     /// Whether the catalogue knows all that is on the volume.
     pub catalogue_complete: bool,
     /// How often it was opened, this time included.
@@ -314,6 +318,7 @@ impl VolumeStats {
             files_free: 0,
             files_retired: 0,
             streams: 0,
+            waiting_records: 0,
             catalogue_complete: false,
             opens: 0,
             catalogue_progress: CatalogueProgress::default(),

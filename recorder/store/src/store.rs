@@ -320,6 +320,12 @@ impl Store {
         self.inner.streams().iter().map(|stream| self.stats_of(stream)).collect()
     }
 
+    /// Bytes of all streams' frames in memory, and how many there may be ([`StoreConfig::total_queue_bytes`]).
+    #[must_use]
+    pub fn frames_bytes(&self) -> (usize, usize) {
+        (self.inner.budget.used(), self.inner.queue_limits().total_bytes)
+    }
+
     /// Numbers of one stream.
     #[must_use]
     pub fn stream_stats(&self, stream: Uuid) -> Option<StreamStats> {
@@ -328,7 +334,7 @@ impl Store {
 
     fn stats_of(&self, stream: &StreamState) -> StreamStats {
         let c = &stream.counters;
-        let (queue_bytes, memory_bytes, gop_too_long) = stream.memory();
+        let memory = stream.memory();
         StreamStats {
             stream: stream.ident.uid,
             name: names::full_name(&stream.ident),
@@ -339,9 +345,10 @@ impl Store {
             fragments: c.fragments.get(),
             segments: c.segments.get(),
             runs: c.runs.get(),
-            queue_bytes: queue_bytes as u64,
-            memory_bytes: memory_bytes as u64,
-            gop_too_long,
+            queue_bytes: memory.waiting_bytes,
+            memory_bytes: memory.bytes,
+            gop_bytes: memory.gop_bytes,
+            gop_too_long: memory.gop_too_long,
             dropped_frames: c.dropped_by_reason(),
             durable: stream.durable().map(|d| d.wall),
         }

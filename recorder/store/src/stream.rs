@@ -99,6 +99,19 @@ pub(crate) struct StreamState {
     taken: AtomicBool,
 }
 
+/// What of a stream is in memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// Bytes that wait for the disk.
+    pub(crate) waiting_bytes: u64,
+    /// Bytes of all its frames in memory.
+    pub(crate) bytes: u64,
+    /// Bytes of a whole GOP, where one has been seen.
+    pub(crate) gop_bytes: Option<u64>,
+    /// The GOP that goes on is too long for the budget.
+    pub(crate) gop_too_long: bool,
+}
+
 /// Bytes of frames in memory, over all streams.
 #[derive(Default)]
 pub(crate) struct QueueBudget {
@@ -203,11 +216,15 @@ impl StreamState {
         lock(&self.queue).volume = volume;
     }
 
-    /// Bytes that wait for the disk; bytes in memory; whether the GOP that goes on is too long for the budget.
-    pub(crate) fn memory(&self) -> (usize, usize, bool) {
+    pub(crate) fn memory(&self) -> Memory {
         let queue = lock(&self.queue);
         let backlog = &queue.backlog;
-        (backlog.waiting_bytes(), backlog.bytes(), self.is_taken() && backlog.is_cut())
+        Memory {
+            waiting_bytes: backlog.waiting_bytes() as u64,
+            bytes: backlog.bytes() as u64,
+            gop_bytes: backlog.gop_bytes().map(|bytes| bytes as u64),
+            gop_too_long: self.is_taken() && backlog.is_cut(),
+        }
     }
 
     /// All that waits, for the writer of that volume.

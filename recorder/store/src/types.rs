@@ -226,10 +226,12 @@ pub struct StoreConfig {
     pub recorder_uid: Uuid,
     /// From the start of one sync to the start of the next (never before that one ended). 500 ms unless disks are slow.
     pub sync_interval: Duration,
-    /// Bytes that one stream may have waiting for the disk.
+    /// Bytes of frames that one stream may have in memory: what waits for the disk, what is not durable yet, and the GOP that goes on.
     pub stream_queue_bytes: usize,
-    /// Bytes that all streams together may have waiting for the disk.
+    /// Bytes of frames that all streams together may have in memory.
     pub total_queue_bytes: usize,
+    /// Bytes that readers may keep of what they have read.
+    pub reader_cache_bytes: usize,
     /// Is told of each stream that became more durable, from the thread that syncs: must return at once.
     pub on_durable: Option<DurableObserver>,
     /// How long [`crate::Store::open`] may take before unsealed segments are left for later, and recording goes into fresh files. 1 s.
@@ -245,6 +247,8 @@ impl StoreConfig {
     pub const STREAM_QUEUE_BYTES: usize = 24 << 20;
     /// Bytes that all streams may have waiting.
     pub const TOTAL_QUEUE_BYTES: usize = 512 << 20;
+    /// Bytes that readers may keep: some sixty indexes of busy segments.
+    pub const READER_CACHE_BYTES: usize = 12 << 20;
 
     /// A setup with the default limits.
     #[must_use]
@@ -257,6 +261,7 @@ impl StoreConfig {
             sync_interval: Duration::from_millis(500),
             stream_queue_bytes: Self::STREAM_QUEUE_BYTES,
             total_queue_bytes: Self::TOTAL_QUEUE_BYTES,
+            reader_cache_bytes: Self::READER_CACHE_BYTES,
             on_durable: None,
             recovery_budget: Duration::from_secs(1),
             writes: WritesWanted::Auto,

@@ -120,6 +120,15 @@ impl Default for IndexTotals {
 }
 
 impl SegmentIndex {
+    /// Bytes that it takes in memory.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.runs.capacity() * size_of::<IndexRun>()
+            + self.entries.capacity() * size_of::<IndexEntry>()
+            + self.audio_sizes.capacity() * size_of::<u16>()
+    }
+
     /// Length in bytes of an index box with so many runs, entries and audio frames: what must be kept free for it.
     #[must_use]
     pub const fn encoded_length(runs: u64, entries: u64, audio_frames: u64) -> u64 {

@@ -376,6 +376,7 @@ impl Volume {
             files_free: free,
             files_retired: retired,
             streams: self.recording.load(Ordering::Relaxed) as u64,
+            waiting_records: lock(&self.jobs).len() as u64,
             catalogue_complete: self.catalogue_complete.load(Ordering::Acquire),
             opens: lock(&self.identity).opens,
             catalogue_progress: *lock(&self.progress),
