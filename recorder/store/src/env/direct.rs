@@ -18,6 +18,8 @@ use super::{Batch, Interrupt, Target, Write, WritePath};
 
 /// What is written at once is not smaller, whatever the disk says: file systems and disks work in pages.
 const BLOCK_BYTES: usize = 4096;
+/// tmpfs and ramfs (linux/magic.h).
+const IN_MEMORY: [rustix::fs::FsWord; 2] = [0x0102_1994, 0x8584_58f6];
 /// Written and removed to see whether it can be done.
 const PROBE: &str = "direct.probe";
 
@@ -62,6 +64,11 @@ fn refused(error: io::Error) -> io::Error {
 /// Writes a block to a file that nobody sees, past the cache, and reads it through the cache. Gives the size of a block.
 fn probe(dir: &OwnedFd) -> io::Result<usize> {
     let mut ring = Ring::new(Interrupt::default()).map_err(refused)?;
+    if IN_MEMORY.contains(&rustix::fs::fstatfs(dir)?.f_type) {
+        // tmpfs takes the flag since Linux 6.6, and copies into the page cache all the same: that is where its files are.
+        let message = "the file system is in memory and has no direct writes";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+    }
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
     let plain = rustix::fs::openat(dir, PROBE, flags, Mode::from(0o600))?;
     let direct = rustix::fs::openat(dir, PROBE, OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty());
