@@ -97,8 +97,10 @@ impl Camera {
 
     fn payload(&self, kind: &str, number: u64, size: usize) -> Bytes {
         let mut body = format!("{kind}{number:08}").into_bytes();
+        // Made once: simulations make a million of them.
+        let marker = self.marker();
         while body.len() < size {
-            body.extend_from_slice(&self.marker());
+            body.extend_from_slice(&marker);
         }
         body.truncate(size);
         Bytes::from(body)
