@@ -22,6 +22,14 @@ impl LoopDisk {
     pub fn new(folder: &Path, name: &str, bytes: u64, mount: &Path) -> Result<Self> {
         let image = folder.join(format!("{name}.ext4"));
         File::create(&image)?.set_len(bytes)?;
+        Self::on(&image, mount)
+    }
+
+    /// Makes one of a file that is there, and mounts it on `mount`, which is made.
+    ///
+    /// # Errors
+    /// When a tool fails.
+    pub fn on(image: &Path, mount: &Path) -> Result<Self> {
         fs::create_dir_all(mount)?;
         let device = tool("losetup", &["-f", "--show", &image.display().to_string()])?.trim().to_owned();
         let disk = Self { device, mount: mount.to_owned(), frozen: false };
@@ -44,12 +52,17 @@ impl LoopDisk {
         tool("python3", &["-c", CALL, &self.mount.display().to_string()]).map(drop)
     }
 
-    /// As after a repair: the file system is mounted anew. Nobody may have files of it open.
+    /// As after a repair: the file system is checked, as at boot, and mounted anew. Nobody may have files of it open.
     ///
     /// # Errors
     /// When somebody does, or a tool fails.
     pub fn repair(&self) -> Result<()> {
         tool("umount", &[&self.mount.display().to_string()])?;
+        let checked = Command::new("e2fsck").args(["-p", &self.device]).output().context("cannot run e2fsck")?;
+        // 1: errors were corrected (e2fsck(8)).
+        if !matches!(checked.status.code(), Some(0 | 1)) {
+            bail!("e2fsck -p: {}: {}", checked.status, String::from_utf8_lossy(&checked.stdout));
+        }
         self.mount()
     }
 

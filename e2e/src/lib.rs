@@ -1,6 +1,7 @@
 //! End-to-end tests, fault tests and benchmarks: the harness that starts cameras, recorders and judges.
 
 pub mod bench;
+pub mod cgroup;
 pub mod disk;
 pub mod harness;
 pub mod judge;

@@ -126,6 +126,14 @@ impl System {
         Self::launch(folder, manifest, recorders, &[], &[])
     }
 
+    /// The same, with the choice of how segments are written: `auto`, `direct` or `buffered`.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn start_writing(folder: &Path, manifest: PathBuf, recorders: usize, writes: &str) -> Result<Self> {
+        Self::launch(folder, manifest, recorders, &[("FRAMEKEEPER_WRITES", writes.to_owned())], &[])
+    }
+
     fn launch(
         folder: &Path,
         manifest: PathBuf,

@@ -20,6 +20,7 @@
 //! of blocks misses nothing.
 
 pub mod disk;
+pub mod faulty;
 pub mod image;
 pub mod log;
 pub mod mount;

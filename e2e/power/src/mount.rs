@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::disk::NAME;
+use crate::faulty::Death;
 use crate::image::{Cut, Survival};
 
 /// Programs, and the Debian packages they are in.
@@ -119,8 +120,7 @@ impl DiskProcess {
         Self::start(
             program,
             folder,
-            &["record", "--bytes", &bytes.to_string(), "--blocks", text(&blocks)?],
-            &Self::log(folder),
+            &["record", "--bytes", &bytes.to_string(), "--blocks", text(&blocks)?, "--log", text(&Self::log(folder))?],
         )
     }
 
@@ -129,7 +129,24 @@ impl DiskProcess {
     /// # Errors
     /// As [`Self::record`].
     pub fn images(program: &Path, folder: &Path, bytes: u64, log: &Path) -> Result<Self> {
-        Self::start(program, folder, &["images", "--bytes", &bytes.to_string()], log)
+        Self::start(program, folder, &["images", "--bytes", &bytes.to_string(), "--log", text(log)?])
+    }
+
+    /// An empty disk that dies when told: blocks in `folder/blocks`, the file in `folder/fuse`.
+    ///
+    /// # Errors
+    /// As [`Self::record`].
+    pub fn faulty(program: &Path, folder: &Path, bytes: u64) -> Result<Self> {
+        let blocks = folder.join("blocks");
+        Self::start(program, folder, &["faulty", "--bytes", &bytes.to_string(), "--blocks", text(&blocks)?])
+    }
+
+    /// A faulty disk is to die so, or to live.
+    ///
+    /// # Errors
+    /// When the process does not answer.
+    pub fn set(&mut self, death: Option<Death>) -> Result<()> {
+        self.ask(&serde_json::to_string(&death)?).map(drop)
     }
 
     /// Where a recording disk's log is.
@@ -138,13 +155,11 @@ impl DiskProcess {
         folder.join("log")
     }
 
-    fn start(program: &Path, folder: &Path, arguments: &[&str], log: &Path) -> Result<Self> {
+    fn start(program: &Path, folder: &Path, arguments: &[&str]) -> Result<Self> {
         let mount = folder.join("fuse");
         fs::create_dir_all(&mount)?;
         let mut child = Command::new(program)
             .args(arguments)
-            .arg("--log")
-            .arg(log)
             .arg("--mount")
             .arg(&mount)
             .stdin(Stdio::piped())
@@ -178,11 +193,17 @@ impl DiskProcess {
     /// # Errors
     /// When the process does not answer.
     pub fn show(&mut self, cut: Cut) -> Result<Survival> {
-        let input = self.input.as_mut().context("power-disk has ended")?;
-        writeln!(input, "{}", serde_json::to_string(&cut)?)?;
-        let mut line = String::new();
-        self.output.read_line(&mut line)?;
+        let line = self.ask(&serde_json::to_string(&cut)?)?;
         serde_json::from_str(&line).with_context(|| format!("power-disk said {line:?}"))
+    }
+
+    /// Sends a line; returns the answer's.
+    fn ask(&mut self, line: &str) -> Result<String> {
+        let input = self.input.as_mut().context("power-disk has ended")?;
+        writeln!(input, "{line}")?;
+        let mut answer = String::new();
+        ensure!(self.output.read_line(&mut answer)? > 0, "power-disk has ended");
+        Ok(answer)
     }
 
     /// Unmounts the file's folder and waits for the process; its log is whole then.

@@ -9,5 +9,7 @@ mod disks;
 mod edits;
 mod files;
 mod kill;
+mod memory;
 mod power;
 mod recording;
+mod writes;
