@@ -326,17 +326,17 @@ fn every_kth(operation: Operation, small: usize) {
 
 #[test]
 fn a_write_that_fails_loses_nothing() {
-    every_kth(Operation::Write, 12);
+    every_kth(Operation::Write, 3);
 }
 
 #[test]
 fn a_sync_that_fails_loses_nothing() {
-    every_kth(Operation::Sync, 8);
+    every_kth(Operation::Sync, 2);
 }
 
 #[test]
 fn a_rename_that_fails_loses_nothing() {
-    every_kth(Operation::Rename, 4);
+    every_kth(Operation::Rename, 2);
 }
 
 #[test]
