@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::common::{PoolRef, SecretRef};
+use crate::common::{PoolRef, RetentionSpec, SecretRef};
 
 /// What to record, from where, and into which pool.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -46,6 +46,9 @@ pub struct CameraStreamSpec {
     /// Whether the camera's audio is recorded along with the video, where it sends any.
     #[serde(default = "yes")]
     pub audio: bool,
+    /// How long this stream's footage is kept. What is not said here is as the pool's `retention` says.
+    #[serde(default, skip_serializing_if = "RetentionSpec::is_empty")]
+    pub retention: RetentionSpec,
     /// Streams with a higher priority get a recorder first when a pool has too few slots. May be negative.
     #[serde(default)]
     pub priority: i32,

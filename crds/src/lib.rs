@@ -17,6 +17,7 @@
 #[expect(unreachable_pub, reason = "KubeSchema expands to a pub struct inside a function")]
 #[expect(clippy::duplicated_attributes, reason = "print columns have the same keys each")]
 mod camera_stream;
+#[expect(unreachable_pub, reason = "KubeSchema expands to a pub struct inside a function")]
 mod common;
 mod human_duration;
 mod quantity;
@@ -31,12 +32,13 @@ pub use camera_stream::{
     CameraStream, CameraStreamSpec, CameraStreamStatus, RedundancyClass, Source, StreamAssignment, StreamPhase,
     Transport,
 };
-pub use common::{PlanVersion, PoolRef, SecretRef, StreamRef};
+pub use common::{Placement, PlanVersion, PoolRef, RetentionSpec, SecretRef, StreamRef};
 pub use human_duration::{HumanDuration, ParseDurationError};
 pub use quantity::{ByteQuantity, ParseQuantityError};
 pub use recorder::{
-    Addresses, Channel, ChannelState, ChannelStatus, Instance, Recorder, RecorderPhase, RecorderSegment, RecorderSlots,
-    RecorderSpec, RecorderStatus, RecorderVolume, Retired, Role, VolumeState, VolumeStatus, VolumeWrites,
+    Addresses, Channel, ChannelState, ChannelStatus, Instance, Kept, Recorder, RecorderPhase, RecorderRetention,
+    RecorderSegment, RecorderSlots, RecorderSpec, RecorderStatus, RecorderVolume, Retired, Role, VolumeState,
+    VolumeStatus, VolumeWrites,
 };
 pub use storage_pool::{
     ClaimRequests, ClaimResources, ClaimSpec, ClaimTemplate, PoolBytes, PoolSlots, PoolVolume, ReclaimPolicy,

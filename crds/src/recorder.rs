@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::camera_stream::Source;
-use crate::common::{PlanVersion, StreamRef};
+use crate::common::{Placement, PlanVersion, StreamRef};
 
 /// What one recorder is to do. Written by the operator only. Lists are atomic: each write replaces them.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -46,6 +46,12 @@ pub struct RecorderSpec {
     /// Where it writes to.
     #[schemars(length(max = 32))]
     pub volumes: Vec<RecorderVolume>,
+    /// On which volume the next segment of a stream is recorded.
+    #[serde(default)]
+    pub placement: Placement,
+    /// How long footage is kept of streams that nothing else is known of: neither this object nor a volume tells their limits.
+    #[serde(default, skip_serializing_if = "RecorderRetention::is_empty")]
+    pub retention: RecorderRetention,
     /// The streams it holds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000))]
@@ -54,6 +60,10 @@ pub struct RecorderSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000))]
     pub retired: Vec<Retired>,
+    /// Streams that exist and are not recorded, whose footage it has: how long that is kept. Of those that are gone, what was said last holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000))]
+    pub kept: Vec<Kept>,
 }
 
 /// A recorder's slots.
@@ -113,6 +123,40 @@ pub struct Channel {
     /// The stream's priority.
     #[serde(default)]
     pub priority: i32,
+    /// How long its footage is kept.
+    #[serde(default, skip_serializing_if = "RecorderRetention::is_empty")]
+    pub retention: RecorderRetention,
+}
+
+/// How long a recorder keeps footage. What is not said has no limit but the room on the volumes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecorderRetention {
+    /// Footage older than this many milliseconds is given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age_ms: Option<u64>,
+    /// Bytes of segment files of one stream that are kept, over all volumes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
+}
+
+impl RecorderRetention {
+    /// Whether there is no limit.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A stream that is not recorded now, and whose footage is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Kept {
+    /// The stream.
+    pub stream: StreamRef,
+    /// How long its footage is kept.
+    #[serde(default, skip_serializing_if = "RecorderRetention::is_empty")]
+    pub retention: RecorderRetention,
 }
 
 /// What a recorder is to a stream.
@@ -223,7 +267,7 @@ pub struct VolumeStatus {
     /// Number of segment files that are empty, as of the last transition.
     #[serde(default)]
     pub free_segments: u64,
-    /// Wall-clock time of the oldest frame on it, as of the last transition.
+    /// Wall-clock time of the oldest frame on it, to within a twentieth of what is on it, at least an hour: it is written when it has moved by more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_footage: Option<MicroTime>,
     /// How footage is written to it.

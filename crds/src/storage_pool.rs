@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+use crate::common::{Placement, RetentionSpec};
 use crate::human_duration::HumanDuration;
 use crate::quantity::ByteQuantity;
 
@@ -45,6 +46,9 @@ pub struct StoragePoolSpec {
     /// How footage is cut into files.
     #[serde(default)]
     pub segment: SegmentSpec,
+    /// How long footage is kept, for streams that don't say so themselves. Without it: until its space is needed.
+    #[serde(default, skip_serializing_if = "RetentionSpec::is_empty")]
+    pub retention: RetentionSpec,
     /// What becomes of the footage when the pool is deleted. `Retain`: it stays.
     #[serde(default)]
     pub reclaim_policy: ReclaimPolicy,
@@ -60,6 +64,9 @@ pub struct StorageSpec {
         validation = crate::validate::VOLUME_NAMES.here()
     )]
     pub volumes: Vec<PoolVolume>,
+    /// On which of a recorder's volumes the next segment of a stream is recorded.
+    #[serde(default)]
+    pub placement: Placement,
 }
 
 /// One volume that every recorder of the pool gets.

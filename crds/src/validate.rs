@@ -6,6 +6,7 @@ use std::fmt;
 use kube::core::Rule;
 
 use crate::camera_stream::{CameraStreamSpec, Source};
+use crate::common::RetentionSpec;
 use crate::quantity::ByteQuantity;
 use crate::recorder::RecorderSpec;
 use crate::storage_pool::StoragePoolSpec;
@@ -74,6 +75,17 @@ pub const SYNC_RANGE: CelRule = CelRule {
     rule: "duration(self) >= duration('100ms') && duration(self) <= duration('10s')",
     message: "must be between 100ms and 10s",
 };
+/// Footage is not given up at once.
+pub const MAX_AGE: CelRule = CelRule {
+    // CEL's durations know no days.
+    rule: "self.matches('[1-9][0-9]*d') || (!self.contains('d') && duration(self) >= duration('10s'))",
+    message: "must be at least 10s",
+};
+/// There is a segment to write and one to keep, of the smallest size that segments may have.
+pub const MAX_BYTES: CelRule = CelRule {
+    rule: "isQuantity(string(self)) && quantity(string(self)).isInteger() && quantity(string(self)).asInteger() >= 8388608",
+    message: "must be at least 8Mi, two of the smallest segments",
+};
 /// An operator that lost its leadership cannot turn a recorder back.
 pub const RECORDER_TERM: CelRule = CelRule {
     rule: "self.spec.term >= oldSelf.spec.term",
@@ -81,6 +93,7 @@ pub const RECORDER_TERM: CelRule = CelRule {
 };
 
 const MIN_SEGMENT_BYTES: u64 = 4 << 20;
+const MIN_AGE_MS: u64 = 10_000;
 const MAX_SEGMENT_BYTES: u64 = 1 << 30;
 const SEGMENT_GRAIN_BYTES: u64 = 4096;
 
@@ -140,6 +153,18 @@ pub fn camera_stream(spec: &CameraStreamSpec) -> Vec<FieldError> {
     let mut errors = source(&spec.source, "spec.source");
     if spec.pool_ref.name.is_empty() {
         errors.push(FieldError::new("spec.poolRef.name", "", "must name a StoragePool"));
+    }
+    errors.extend(retention(&spec.retention));
+    errors
+}
+
+fn retention(retention: &RetentionSpec) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if let Some(age) = retention.max_age.filter(|age| age.as_millis() < MIN_AGE_MS) {
+        errors.push(shown("spec.retention.maxAge", &age, MAX_AGE.message));
+    }
+    if let Some(bytes) = retention.max_bytes.filter(|bytes| bytes.as_bytes() < 2 * MIN_SEGMENT_BYTES) {
+        errors.push(shown("spec.retention.maxBytes", &bytes, MAX_BYTES.message));
     }
     errors
 }
@@ -261,6 +286,7 @@ pub fn storage_pool(name: &str, spec: &StoragePoolSpec) -> Vec<FieldError> {
     if !(100..=10_000).contains(&segment.sync.as_millis()) {
         errors.push(shown("spec.segment.sync", &segment.sync, SYNC_RANGE.message));
     }
+    errors.extend(retention(&spec.retention));
     errors
 }
 

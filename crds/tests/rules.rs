@@ -95,6 +95,34 @@ fn addresses() {
 }
 
 #[test]
+fn retention() {
+    for (limits, wrong) in [
+        (json!({}), 0),
+        (json!({ "maxAge": "7d" }), 0),
+        (json!({ "maxAge": "1d12h" }), 0),
+        (json!({ "maxAge": "10s" }), 0),
+        (json!({ "maxAge": "10000ms" }), 0),
+        (json!({ "maxAge": "9s999ms" }), 1),
+        (json!({ "maxAge": "0d" }), 1),
+        (json!({ "maxAge": "0s" }), 1),
+        (json!({ "maxBytes": "8Mi" }), 0),
+        (json!({ "maxBytes": 8_388_608 }), 0),
+        (json!({ "maxBytes": "8388607" }), 1),
+        (json!({ "maxBytes": "0" }), 1),
+        (json!({ "maxAge": "1s", "maxBytes": "1Ki" }), 2),
+    ] {
+        let mut stream = stream("rtsp://camera");
+        stream.spec.retention = serde_json::from_value(limits.clone()).unwrap();
+        let by_function = plain(&validate::camera_stream(&stream.spec));
+        assert_eq!(by_function.len(), wrong, "{limits}: {by_function:?}");
+        assert_eq!(cel(validate_cel(&stream)), by_function, "{limits}");
+        let pool = pool("main", |pool| pool.spec.retention = stream.spec.retention);
+        assert_eq!(plain(&validate::storage_pool("main", &pool.spec)), by_function, "{limits}");
+        assert_eq!(cel(validate_cel(&pool)), by_function, "{limits}");
+    }
+}
+
+#[test]
 fn segments() {
     let segment = |bytes: u64, part_ms: u64, sync_ms: u64| {
         pool("main", |pool| {

@@ -199,6 +199,29 @@ fn budgets() {
 }
 
 #[test]
+fn retention() {
+    let camera =
+        |more: &str| camera("c", &format!("  source: {{url: \"rtsp://c/1\"}}\n  poolRef: {{name: main}}\n{more}"));
+    let of_camera = |limits: &str| format!("{POOL}{}", camera(&format!("  retention: {limits}")));
+    assert_eq!(mistakes(&of_camera("{maxAge: 7d, maxBytes: 128Mi}")), Vec::<String>::new());
+    one(&of_camera("{maxAge: 5s}"), &["spec.retention.maxAge: 5s: must be at least 10s"]);
+    one(&of_camera("{maxAge: 7}"), &["spec.retention.maxAge: 7: must be text"]);
+    one(
+        &of_camera("{maxBytes: 127Mi}"),
+        &["CameraStream", "spec.retention.maxBytes: 127Mi: must be at least 128Mi: 2 segments of 64Mi"],
+    );
+    one(
+        &format!("{POOL}  retention: {{maxBytes: 10Mi}}\n"),
+        &["StoragePool", "spec.retention.maxBytes: 10Mi: must be at least 128Mi"],
+    );
+    one(&of_camera("{maxDays: 7}"), &["spec.retention.maxDays"]);
+    one(
+        &POOL.replace("  storage:\n", "  storage:\n    placement: Spread\n"),
+        &["spec.storage.placement", "Fill", "RoundRobin"],
+    );
+}
+
+#[test]
 fn slots() {
     let cameras = |count: usize, more: &str| -> String {
         let spec = format!("  source: {{url: \"rtsp://c/1\"}}\n  poolRef: {{name: main}}\n{more}");

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use framekeeper_crds::validate::{self, FieldError};
 use framekeeper_crds::{
-    CameraStreamSpec, Channel, PlanVersion, Recorder, RecorderSegment, RecorderSlots, RecorderSpec, RecorderVolume,
-    Retired, Role, StoragePoolSpec, StreamRef, recorder_name,
+    CameraStreamSpec, Channel, Kept, PlanVersion, Recorder, RecorderRetention, RecorderSegment, RecorderSlots,
+    RecorderSpec, RecorderVolume, RetentionSpec, Retired, Role, StoragePoolSpec, StreamRef, recorder_name,
 };
 use uuid::Uuid;
 
@@ -14,6 +14,9 @@ use super::cross;
 use super::manifest::{Key, Manifests};
 use super::state::{PoolState, RecorderState, Retiring, State, StreamState};
 use crate::plan::{self, Class, Condition, Demand, Held, Plan, Planner, Promise, Record};
+
+/// More than a Recorder may hold are not told of; of these, what was said last holds.
+const KEPT_AT_MOST: usize = 1000;
 
 /// What an assignment needs to know of the world outside the manifests.
 pub trait World {
@@ -77,8 +80,12 @@ pub fn assign(manifests: &Manifests, mut state: State, world: &mut dyn World) ->
         for ordinal in 0..pool.object.recorders {
             let key = Key::new(&pool_key.namespace, recorder_name(&pool_key.name, ordinal));
             let held = plan.placed.iter().filter(|(_, assigned)| assigned.primary == ordinal).map(|(stream, _)| stream);
-            let channels = held.filter_map(|stream| channel(&state, stream, streams.get(stream)?)).collect();
-            let recorder = recorder(&mut state, &key, pool_key, ordinal, &pool.object, channels, world);
+            let channels = held.filter_map(|stream| channel(&state, stream, streams.get(stream)?, &pool.object));
+            let held = OfStreams {
+                channels: channels.collect(),
+                kept: kept(&state, manifests, pool_key, ordinal, &plan.placed),
+            };
+            let recorder = recorder(&mut state, &key, pool_key, ordinal, &pool.object, held, world);
             recorders.insert(key, recorder);
         }
     }
@@ -86,6 +93,38 @@ pub fn assign(manifests: &Manifests, mut state: State, world: &mut dyn World) ->
         state.sequence = decision.sequence;
     }
     Assignment { state, recorders, unplaced }
+}
+
+/// What a recorder has of streams.
+struct OfStreams {
+    channels: Vec<Channel>,
+    kept: Vec<Kept>,
+}
+
+/// The limits of streams whose footage a recorder has, and that nobody records now: suspended ones, and those without a slot.
+fn kept<T>(state: &State, manifests: &Manifests, pool_key: &Key, ordinal: u32, placed: &BTreeMap<Key, T>) -> Vec<Kept> {
+    let Some(pool) = manifests.pools.get(pool_key) else { return Vec::new() };
+    let idle = manifests.streams.iter().filter(|(key, _)| !placed.contains_key(*key));
+    let here = idle.filter_map(|(key, stream)| {
+        let known = state.streams.get(&key.to_string())?;
+        let held_last = known.recorder == Some(ordinal) && known.pool == pool_key.to_string();
+        let retention = retention(stream.object.retention, &pool.object);
+        held_last.then(|| Kept { stream: reference(key, &known.uid), retention })
+    });
+    here.take(KEPT_AT_MOST).collect()
+}
+
+fn reference(key: &Key, uid: &str) -> StreamRef {
+    StreamRef { namespace: key.namespace.clone(), name: key.name.clone(), uid: uid.to_owned() }
+}
+
+/// What a recorder is told: the stream's own limits before the pool's.
+fn retention(own: RetentionSpec, pool: &StoragePoolSpec) -> RecorderRetention {
+    let RetentionSpec { max_age, max_bytes } = own.or(pool.retention);
+    RecorderRetention {
+        max_age_ms: max_age.map(framekeeper_crds::HumanDuration::as_millis),
+        max_bytes: max_bytes.map(framekeeper_crds::ByteQuantity::as_bytes),
+    }
 }
 
 /// The streams of a pool that are to be recorded.
@@ -161,7 +200,7 @@ fn give(state: &mut State, key: &Key, pool: &Key, ordinal: u32, decision: PlanVe
     stream.pool = pool_name;
     stream.epoch = record.epoch;
     stream.plan_version = record.version;
-    let reference = StreamRef { namespace: key.namespace.clone(), name: key.name.clone(), uid: stream.uid.clone() };
+    let reference = reference(key, &stream.uid);
     if let Some((former_pool, former)) = former
         && let Some((namespace, name)) = former_pool.split_once('/')
         && let Some(recorder) = state.recorders.get_mut(&format!("{namespace}/{}", recorder_name(name, former)))
@@ -173,10 +212,10 @@ fn give(state: &mut State, key: &Key, pool: &Key, ordinal: u32, decision: PlanVe
     true
 }
 
-fn channel(state: &State, key: &Key, spec: &CameraStreamSpec) -> Option<Channel> {
+fn channel(state: &State, key: &Key, spec: &CameraStreamSpec, pool: &StoragePoolSpec) -> Option<Channel> {
     let stream = state.streams.get(&key.to_string())?;
     Some(Channel {
-        stream: StreamRef { namespace: key.namespace.clone(), name: key.name.clone(), uid: stream.uid.clone() },
+        stream: reference(key, &stream.uid),
         role: Role::Primary,
         rank: 0,
         epoch: stream.epoch,
@@ -184,6 +223,7 @@ fn channel(state: &State, key: &Key, spec: &CameraStreamSpec) -> Option<Channel>
         source: spec.source.clone(),
         audio: spec.audio,
         priority: spec.priority,
+        retention: retention(spec.retention, pool),
     })
 }
 
@@ -193,9 +233,10 @@ fn recorder(
     pool_key: &Key,
     ordinal: u32,
     pool: &StoragePoolSpec,
-    channels: Vec<Channel>,
+    held: OfStreams,
     world: &mut dyn World,
 ) -> Recorder {
+    let OfStreams { channels, kept } = held;
     let name = key.to_string();
     let old = state.recorders.get(&name).cloned();
     let volumes = pool.storage.volumes.iter().map(|volume| {
@@ -228,7 +269,10 @@ fn recorder(
             sync_ms: millis(pool.segment.sync),
         },
         volumes,
+        placement: pool.storage.placement,
+        retention: retention(RetentionSpec::default(), pool),
         channels,
+        kept,
         retired: retiring
             .iter()
             .map(|retiring| Retired { stream: retiring.stream.clone(), plan_version: retiring.plan_version })
@@ -349,6 +393,40 @@ mod tests {
         assert_eq!(first.state.sequence, 1);
         let second = assign(&manifests, first.state.clone(), &mut world);
         assert_eq!(first, second);
+    }
+
+    #[test]
+    fn a_streams_limits_come_before_the_pools_and_stay_while_it_is_suspended() {
+        let limits = |recorder: &Recorder, name: &str| {
+            let channels = recorder.spec.channels.iter().map(|c| (&c.stream, c.retention, "recorded"));
+            let kept = recorder.spec.kept.iter().map(|k| (&k.stream, k.retention, "kept"));
+            let found = channels.chain(kept).find(|(stream, ..)| stream.name == name);
+            found.map(|(_, retention, how)| (retention.max_age_ms, retention.max_bytes, how))
+        };
+        let with = |b: &str| {
+            let mut manifests = manifests(1, 5, &[("a", ""), ("b", b)]);
+            let pool = manifests.pools.get_mut(&at("main")).unwrap();
+            pool.object.retention.max_age = Some("7d".parse().unwrap());
+            manifests
+        };
+        let mut world = Fake::default();
+        let own = ", retention: {maxAge: 1h, maxBytes: 1Gi}";
+        let first = assign(&with(own), State::default(), &mut world);
+        let recorder = &first.recorders[&at("main-recorder-0")];
+        let week_ms = 7 * 24 * 3_600_000;
+        assert_eq!(limits(recorder, "a"), Some((Some(week_ms), None, "recorded")));
+        assert_eq!(limits(recorder, "b"), Some((Some(3_600_000), Some(1 << 30), "recorded")));
+        assert_eq!(recorder.spec.retention.max_age_ms, Some(week_ms));
+
+        let suspended = assign(&with(", suspend: true, retention: {maxAge: 2h}"), first.state.clone(), &mut world);
+        let recorder = &suspended.recorders[&at("main-recorder-0")];
+        assert_eq!(limits(recorder, "b"), Some((Some(7_200_000), None, "kept")));
+        // Of one that is gone nothing is said: the recorder goes by what it knows.
+        let gone = assign(&manifests(1, 5, &[("a", "")]), suspended.state, &mut world);
+        assert_eq!(limits(&gone.recorders[&at("main-recorder-0")], "b"), None);
+        // One that was never recorded has no footage anywhere.
+        let never = assign(&with(", suspend: true"), State::default(), &mut world);
+        assert_eq!(limits(&never.recorders[&at("main-recorder-0")], "b"), None);
     }
 
     #[test]

@@ -18,6 +18,7 @@ const SPARE_SEGMENTS_PER_VOLUME: u64 = 2;
 pub fn check(reading: &mut Reading) {
     let mut found = references(&reading.manifests);
     found.extend(capacities(&reading.manifests));
+    found.extend(retentions(&reading.manifests));
     reading.mistakes.extend(found);
 }
 
@@ -136,6 +137,31 @@ fn capacities(manifests: &Manifests) -> Vec<Mistake> {
         found.push(place.mistake(&format!("StoragePool {key}"), path, &given, message));
     }
     found
+}
+
+/// Limits that leave no segment to keep beside the one that is being written.
+fn retentions(manifests: &Manifests) -> Vec<Mistake> {
+    let path = "spec.retention.maxBytes";
+    let wrong = |max_bytes: Option<ByteQuantity>, pool: &StoragePoolSpec| {
+        let (bytes, segment) = (max_bytes?, pool.segment.bytes);
+        let needed = ByteQuantity::from_bytes(segment.as_bytes().saturating_mul(SEGMENTS_PER_STREAM));
+        let message = format!(
+            "must be at least {needed}: {SEGMENTS_PER_STREAM} segments of {segment} each, one to write and one to keep"
+        );
+        (bytes < needed).then(|| (bytes.to_string(), message))
+    };
+    let pools = manifests.pools.iter().filter_map(|(key, pool)| {
+        let (shown, message) = wrong(pool.object.retention.max_bytes, &pool.object)?;
+        let object = format!("StoragePool {key}");
+        (!pool.place.is_reported(path)).then(|| pool.place.mistake(&object, path, &shown, message))
+    });
+    let streams = manifests.streams.iter().filter_map(|(key, stream)| {
+        let pool = manifests.pools.get(&Key::new(&key.namespace, &stream.object.pool_ref.name))?;
+        let (shown, message) = wrong(stream.object.retention.max_bytes, &pool.object)?;
+        let object = format!("CameraStream {key}");
+        (!stream.place.is_reported(path)).then(|| stream.place.mistake(&object, path, &shown, message))
+    });
+    pools.chain(streams).collect()
 }
 
 /// What is said of a pool whose recorders have fewer slots than there are streams.
