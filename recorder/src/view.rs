@@ -67,6 +67,8 @@ pub(crate) struct ChannelView {
     pub(crate) memory_bytes: u64,
     /// The GOP that goes on does not fit into the memory that it may take.
     pub(crate) gop_too_long: bool,
+    /// Bytes of its segments, where there is a limit to them.
+    pub(crate) kept_bytes: Option<u64>,
 }
 
 /// One volume.
@@ -82,6 +84,8 @@ pub(crate) struct VolumeView {
     pub(crate) reason: Option<(&'static str, String)>,
     /// How segments are written, as the status has it; `None` where it is not open.
     pub(crate) writes: Option<(VolumeWrites, Option<String>)>,
+    /// When its oldest footage begins, to within what a status tells.
+    pub(crate) oldest: Option<WallTime>,
     /// Numbers, where it is open.
     pub(crate) numbers: Option<VolumeNumbers>,
 }
@@ -105,6 +109,8 @@ pub(crate) struct VolumeNumbers {
     pub(crate) unsynced_us: u64,
     pub(crate) sealed_segments: u64,
     pub(crate) retired_segments: u64,
+    /// When the oldest footage begins.
+    pub(crate) oldest: Option<WallTime>,
     pub(crate) syncs: u64,
     /// Sum of all syncs' durations.
     pub(crate) sync_seconds: f64,
@@ -229,7 +235,8 @@ impl View {
     pub(crate) fn set_volumes(&self, volumes: Vec<VolumeView>) {
         let mut current = self.volumes.write().unwrap_or_else(PoisonError::into_inner);
         let states = |volumes: &[VolumeView]| {
-            volumes.iter().map(|volume| (volume.uuid, volume.state, volume.reason.clone())).collect::<Vec<_>>()
+            let told = |volume: &VolumeView| (volume.uuid, volume.state, volume.reason.clone(), volume.oldest);
+            volumes.iter().map(told).collect::<Vec<_>>()
         };
         let changed = states(&current) != states(&volumes);
         *current = volumes;

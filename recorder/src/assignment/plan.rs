@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
-use framekeeper_crds::{Channel, Recorder, Role, StreamRef};
+use framekeeper_crds::{Channel, Placement, Recorder, RecorderRetention, Role, StreamRef};
 use framekeeper_ingest::SourceSpec;
-use framekeeper_store::{PlanVersion, StreamIdent};
+use framekeeper_store::{Limits, PlanVersion, Retention, StreamIdent};
 use url::Url;
 use uuid::Uuid;
 
@@ -36,6 +36,10 @@ pub struct Assignment {
     pub sync: Duration,
     /// Where to write to.
     pub volumes: Vec<VolumePlan>,
+    /// On which of them the next segment of a stream goes.
+    pub placement: Placement,
+    /// How long footage is kept; also of streams that are refused or not recorded now.
+    pub retention: Retention,
     /// The channels to record.
     pub channels: Vec<ChannelPlan>,
     /// The channels that cannot be recorded, and why.
@@ -165,6 +169,8 @@ impl Assignment {
             part: Duration::from_millis(segment.part_ms.into()),
             sync: Duration::from_millis(segment.sync_ms.into()),
             volumes,
+            placement: recorder.spec.placement,
+            retention: retention(&recorder),
             channels,
             refusals,
             object: recorder,
@@ -212,6 +218,20 @@ fn uid_of(field: &str, text: &str) -> Result<Uuid, PlanError> {
         value: text.to_owned(),
         expected: "it must be a UUID such as 0b0e7a3e-4f6b-4f8a-9d2e-1c2b3a4d5e6f",
     })
+}
+
+fn retention(recorder: &Recorder) -> Retention {
+    let spec = &recorder.spec;
+    let limits = |told: RecorderRetention| Limits {
+        max_age: told.max_age_ms.map(Duration::from_millis),
+        max_bytes: told.max_bytes,
+    };
+    let kept = spec.kept.iter().map(|kept| (&kept.stream, kept.retention));
+    let recorded = spec.channels.iter().map(|channel| (&channel.stream, channel.retention));
+    // What has no UID has no footage.
+    let streams =
+        kept.chain(recorded).filter_map(|(stream, told)| Some((Uuid::parse_str(&stream.uid).ok()?, limits(told))));
+    Retention { streams: streams.collect(), others: limits(spec.retention) }
 }
 
 fn volumes(recorder: &Recorder) -> Result<Vec<VolumePlan>, PlanError> {

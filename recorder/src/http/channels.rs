@@ -69,6 +69,7 @@ pub(super) fn views(sources: &Sources) -> Vec<ChannelView> {
             queue_bytes: stored.map_or(0, |stream| stream.queue_bytes),
             memory_bytes: stored.map_or(0, |stream| stream.memory_bytes),
             gop_too_long: stored.is_some_and(|stream| stream.gop_too_long),
+            kept_bytes: stored.and_then(|stream| stream.kept_bytes),
         }
     };
     sources.view.channels().iter().map(view).collect()

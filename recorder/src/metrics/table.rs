@@ -183,6 +183,19 @@ pub(super) const METRICS: &[Metric] = &[
         samples: |scrape| stream_times(scrape, |channel| channel.durable),
     },
     Metric {
+        name: "framekeeper_stream_kept",
+        unit: Some("bytes"),
+        kind: Kind::Gauge,
+        labels: STREAM,
+        help: "Bytes of the stream's segments over all volumes, as of the last segment; only of streams with retention.maxBytes.",
+        samples: |scrape| {
+            let sample = |channel: &ChannelView| {
+                Some(Sample { labels: stream_labels(channel), value: Value::Count(channel.kept_bytes?) })
+            };
+            scrape.channels.iter().filter_map(sample).collect()
+        },
+    },
+    Metric {
         name: "framekeeper_volume_ready",
         unit: None,
         kind: Kind::Gauge,
@@ -224,6 +237,18 @@ pub(super) const METRICS: &[Metric] = &[
         labels: VOLUME,
         help: "Bytes of segment files that hold footage.",
         samples: |scrape| volumes(scrape, |numbers| numbers.used_bytes),
+    },
+    Metric {
+        name: "framekeeper_volume_oldest_footage_timestamp",
+        unit: Some("seconds"),
+        kind: Kind::Gauge,
+        labels: VOLUME,
+        help: "When the oldest footage on the volume begins, in seconds since 1970; not there while there is none.",
+        samples: |scrape| {
+            let time = |volume: &VolumeView| volume.numbers.as_ref()?.oldest;
+            let sample = |volume: &VolumeView| Some(volume_sample(volume, Value::Number(time(volume)?.0 as f64 / 1e6)));
+            scrape.volumes.iter().filter_map(sample).collect()
+        },
     },
     Metric {
         name: "framekeeper_volume_free_segments",

@@ -326,6 +326,8 @@ impl Worker {
         info!(version = %assignment.version, channels = assignment.channels.len(), "a new assignment");
         self.channels.apply(&assignment, &mut self.secrets);
         self.volumes.assign(&assignment);
+        self.store.set_retention(assignment.retention.clone());
+        self.store.set_placement(volumes::placement(&assignment));
         self.assignment = assignment;
         self.view.transition();
         self.volumes.keep_copies(&self.assignment.object);

@@ -14,18 +14,22 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use framekeeper_crds::{Recorder, VolumeState, VolumeWrites};
+use framekeeper_media::WallTime;
 use framekeeper_store::env::{Env, WritePath, WritesWanted};
-use framekeeper_store::{SYNC_BUCKETS_US, Store, StoreConfig, VolumeConfig, VolumeStats};
+use framekeeper_store::{Placement, SYNC_BUCKETS_US, Store, StoreConfig, VolumeConfig, VolumeStats};
 use tracing::{info, warn};
 
 use super::control::{Reply, Verb};
 use super::opens::Opens;
 use crate::assignment::{Assignment, VolumePlan, write_copy};
+use crate::clock;
 use crate::limits::Shares;
 use crate::view::{View, VolumeNumbers, VolumeView};
 
 /// A volume that could not be opened is tried again after that long: a mount may have come.
 const RETRY: Duration = Duration::from_secs(10);
+
+const HOUR_US: i64 = 3_600_000_000;
 
 /// The volumes, by the names that the pool gives them.
 pub(super) struct Volumes {
@@ -59,6 +63,8 @@ struct Known {
     retry: Option<Instant>,
     change: Option<JoinHandle<Result<(), String>>>,
     ready: bool,
+    /// When its oldest footage begins, as the status tells it.
+    oldest: Option<WallTime>,
 }
 
 /// No volume can be used.
@@ -108,9 +114,19 @@ pub(super) fn open(
     config.stream_queue_bytes = memory.stream_frames_bytes;
     config.total_queue_bytes = memory.frames_bytes;
     config.reader_cache_bytes = memory.reader_cache_bytes;
+    config.retention = assignment.retention.clone();
+    config.placement = placement(assignment);
     match Store::open(config, Env::real()) {
         Ok(store) => Ok((volumes, store)),
         Err(error) => none(&volumes.known, Some(&error.to_string())),
+    }
+}
+
+/// As the store calls it.
+pub(super) fn placement(assignment: &Assignment) -> Placement {
+    match assignment.placement {
+        framekeeper_crds::Placement::Fill => Placement::Fill,
+        framekeeper_crds::Placement::RoundRobin => Placement::RoundRobin,
     }
 }
 
@@ -195,7 +211,9 @@ impl Volumes {
                 let dir = |stats: &&VolumeStats| stats.volume.is_nil() && stats.dir == volume.folder;
                 volume.problem = stats.iter().find(dir).and_then(|stats| stats.failed.clone());
             }
-            let next = volume.view(stats.iter().find(|stats| volume.is(stats)));
+            let found = stats.iter().find(|stats| volume.is(stats));
+            volume.oldest = told(volume.oldest, found.and_then(|stats| stats.oldest), clock::wall());
+            let next = volume.view(found);
             volume.ready = next.state == VolumeState::Ready;
             views.push(next);
         }
@@ -245,6 +263,7 @@ impl Known {
             retry: None,
             change: None,
             ready: false,
+            oldest: None,
         }
     }
 
@@ -346,6 +365,7 @@ impl Known {
             state,
             reason: why.map(|message| (word, message)),
             writes: None,
+            oldest: self.oldest,
             numbers: None,
         }
     }
@@ -381,6 +401,14 @@ impl Known {
     }
 }
 
+/// When a volume's oldest footage begins, as a status tells it: in steady state that moves on all the time, and a status is not written for it
+/// all the time.
+fn told(told: Option<WallTime>, is: Option<WallTime>, now: WallTime) -> Option<WallTime> {
+    let (Some(before), Some(is)) = (told, is) else { return is };
+    let step_us = (now.0.saturating_sub(is.0) / 20).max(HOUR_US);
+    Some(if is.0.abs_diff(before.0) < step_us.unsigned_abs() { before } else { is })
+}
+
 fn numbers(stats: &VolumeStats) -> VolumeNumbers {
     let used_files = stats.files_made.saturating_sub(stats.files_free).saturating_sub(stats.files_retired);
     let mut sync_buckets: Vec<(f64, u64)> =
@@ -400,9 +428,30 @@ fn numbers(stats: &VolumeStats) -> VolumeNumbers {
         unsynced_us: stats.unsynced_us,
         sealed_segments: stats.sealed,
         retired_segments: stats.retired,
+        oldest: stats.oldest,
         syncs: stats.syncs,
         sync_seconds: stats.sync_us as f64 / 1e6,
         sync_buckets,
         catalogue: stats.catalogue_progress,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_footage_is_told_in_steps() {
+        let hours = |hours: i64| WallTime(hours * HOUR_US);
+        let minutes = |minutes: i64| WallTime(minutes * HOUR_US / 60);
+        assert_eq!(told(None, Some(hours(5)), hours(6)), Some(hours(5)));
+        assert_eq!(told(Some(hours(5)), Some(minutes(359)), hours(6)), Some(hours(5)));
+        assert_eq!(told(Some(hours(5)), Some(hours(6)), hours(7)), Some(hours(6)));
+        // A twentieth of 200 hours.
+        assert_eq!(told(Some(hours(5)), Some(hours(14)), hours(214)), Some(hours(5)));
+        assert_eq!(told(Some(hours(5)), Some(hours(15)), hours(215)), Some(hours(15)));
+        // Also backwards: an old volume is found in its whole length.
+        assert_eq!(told(Some(hours(5)), Some(hours(3)), hours(6)), Some(hours(3)));
+        assert_eq!(told(Some(hours(5)), None, hours(6)), None);
     }
 }

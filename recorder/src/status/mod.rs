@@ -125,7 +125,7 @@ fn volume(view: &VolumeView) -> VolumeStatus {
         capacity_bytes: numbers.map_or(0, |numbers| numbers.capacity_bytes),
         used_bytes: numbers.map_or(0, |numbers| numbers.used_bytes),
         free_segments: numbers.map_or(0, |numbers| numbers.free_files),
-        oldest_footage: None,
+        oldest_footage: view.oldest.and_then(time),
         writes: view.writes.as_ref().map(|(way, _)| *way),
         writes_reason: view.writes.as_ref().and_then(|(_, reason)| reason.clone()),
     }

@@ -11,9 +11,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
 use framekeeper_media::boxes::run::GapReason;
+use framekeeper_media::{MediaTime, WallTime};
 
 use crate::stream::Latch;
 use crate::types::{Fragment, PreviousRun, RunStart};
+use crate::volume::writer::Carry;
 
 /// Something for the writer of a volume to do.
 #[derive(Clone)]
@@ -55,7 +57,22 @@ pub(crate) struct Handed {
     pub(crate) again_below: u64,
     /// Frames of items with smaller numbers have been counted as written.
     pub(crate) counted_below: u64,
+    /// What the volume that the stream was handed over from knew of it.
+    pub(crate) carry: Option<Box<Carry>>,
 }
+
+/// A volume that the stream was handed over from, as long as what it was given is not durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Before {
+    /// Its position in the store.
+    volume: usize,
+    moves: u64,
+    /// It has the items below.
+    below: u64,
+}
+
+/// Wall time and presentation time of a video frame.
+type Newest = Option<(WallTime, MediaTime)>;
 
 struct Entry {
     item: Item,
@@ -83,6 +100,10 @@ pub(crate) struct Backlog {
     inside_run: bool,
     /// The next volume must be told of the run first.
     resume: bool,
+    before: Option<Before>,
+    /// What the volume that the stream is on has made durable meanwhile.
+    ahead: (u64, Newest),
+    carry: Option<Box<Carry>>,
     bytes: usize,
     waiting_bytes: usize,
     durable_bytes: usize,
@@ -188,10 +209,45 @@ impl Backlog {
             let skip = usize::try_from(self.drained.saturating_sub(self.first)).unwrap_or(usize::MAX);
             items.extend((self.drained..).zip(self.entries.iter().skip(skip).map(|entry| entry.item.clone())));
         }
-        let handed = Handed { items, moves: self.moves, again_below: self.handed, counted_below: self.counted };
+        let (moves, again_below, counted_below) = (self.moves, self.handed, self.counted);
+        let handed = Handed { items, moves, again_below, counted_below, carry: self.carry.take() };
         self.drained = self.end();
         self.waiting_bytes = 0;
         handed
+    }
+
+    /// The volume that the stream has moved to `moves` times could not take items from `number` on: it is given them again.
+    pub(crate) fn give_back(&mut self, moves: u64, number: u64) {
+        if moves != self.moves || number < self.first || number >= self.drained {
+            return;
+        }
+        self.drained = number;
+        self.waiting_bytes = self.bytes_from(number);
+    }
+
+    /// The volume that the stream has moved to `moves` times goes on with nothing from item `number` on, because another one's turn has come: that
+    /// one is given them. `false` when the stream is elsewhere, or not even what was handed over the last time is durable.
+    pub(crate) fn hand_over(&mut self, volume: usize, moves: u64, number: u64, carry: Box<Carry>) -> bool {
+        if moves != self.moves || self.before.is_some() || number < self.first || number >= self.drained {
+            return false;
+        }
+        self.before = (self.durable < number).then_some(Before { volume, moves, below: number });
+        self.moves += 1;
+        self.ahead = (0, None);
+        self.drained = number;
+        self.waiting_bytes = self.bytes_from(number);
+        self.carry = Some(carry);
+        true
+    }
+
+    /// Whether a volume that the stream was handed over from has something of it that is not durable.
+    pub(crate) fn waits_for(&self, volume: usize) -> bool {
+        self.before.is_some_and(|before| before.volume == volume)
+    }
+
+    fn bytes_from(&self, number: u64) -> usize {
+        let skip = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        self.entries.iter().skip(skip).map(|entry| entry.bytes).sum()
     }
 
     /// No volume can store a fragment. Returns the bytes that became free.
@@ -210,20 +266,46 @@ impl Backlog {
         freed
     }
 
-    /// Frames up to `number` (exclusive) were written, for the first time or again.
-    /// `false` when the stream has moved on since it had moved `moves` times.
-    pub(crate) fn written(&mut self, moves: u64, number: u64) -> bool {
-        let here = moves == self.moves;
-        if here {
-            self.counted = self.counted.max(number);
+    /// Frames up to `number` (exclusive) were written, for the first time or again. Whether that is the newest that was written of the stream;
+    /// `None` when the stream has moved on since it had moved `moves` times.
+    pub(crate) fn written(&mut self, moves: u64, number: u64) -> Option<bool> {
+        let before = self.before.is_some_and(|before| before.moves == moves);
+        if moves != self.moves && !before {
+            return None;
         }
-        here
+        let newest = number >= self.counted;
+        self.counted = self.counted.max(number);
+        Some(newest)
     }
 
-    /// Items up to `number` (exclusive) are durable on the volume that the stream has moved to `moves` times, or will never be. Returns how many
-    /// video frames are so for the first time; `None` when that is no news.
-    pub(crate) fn settled(&mut self, moves: u64, number: u64) -> Option<u64> {
-        if moves != self.moves || number <= self.durable {
+    /// Items up to `number` (exclusive) are durable on the volume that the stream has moved to `moves` times, or will never be; `newest` is the
+    /// newest video frame among them. Returns how many video frames are so for the first time, and the newest of these; `None` when that is
+    /// no news.
+    pub(crate) fn settled(&mut self, moves: u64, number: u64, newest: Newest) -> Option<(u64, Newest)> {
+        match self.before {
+            Some(before) if moves == before.moves => {
+                let frames = self.durable_to(number.min(before.below));
+                if self.durable < before.below {
+                    return frames.map(|frames| (frames, newest));
+                }
+                self.before = None;
+                let (ahead, newer) = std::mem::take(&mut self.ahead);
+                let more = self.durable_to(ahead);
+                (frames.is_some() || more.is_some())
+                    .then(|| (frames.unwrap_or(0) + more.unwrap_or(0), newer.or(newest)))
+            }
+            // Not before what came before it is: a stream is durable up to a frame, or not.
+            Some(_) if moves == self.moves => {
+                self.ahead = (self.ahead.0.max(number), newest.or(self.ahead.1));
+                None
+            }
+            _ if moves == self.moves => self.durable_to(number).map(|frames| (frames, newest)),
+            _ => None,
+        }
+    }
+
+    fn durable_to(&mut self, number: u64) -> Option<u64> {
+        if number <= self.durable {
             return None;
         }
         let mut frames = 0;
@@ -297,6 +379,13 @@ impl Backlog {
         self.drained = self.first;
         self.waiting_bytes = self.bytes;
         self.resume = true;
+        self.forget_hand_over();
+    }
+
+    fn forget_hand_over(&mut self) {
+        self.before = None;
+        self.ahead = (0, None);
+        self.carry = None;
     }
 
     /// All is given up; the latches in it are for the caller to open. Returns the bytes that became free.
@@ -314,6 +403,7 @@ impl Backlog {
         self.context = None;
         self.inside_run = false;
         self.resume = false;
+        self.forget_hand_over();
         (freed, latches)
     }
 }
@@ -394,7 +484,7 @@ mod tests {
         assert_eq!(told(&log.drain()), "[1 ?]K..K..K.");
         assert_eq!(told(&log.drain()), "");
         // Up to the fifth fragment; the sixth is at risk, and its GOP began with the fourth.
-        assert_eq!(log.settled(0, 6), Some(0));
+        assert_eq!(log.settled(0, 6, None), Some((0, None)));
         assert_eq!(log.trim(true), 30);
         assert_eq!((log.bytes(), log.durable_bytes(), log.waiting_bytes()), (50, 20, 0));
         log.move_on();
@@ -402,8 +492,8 @@ mod tests {
         assert_eq!(log.waiting_bytes(), 60);
         assert_eq!(told(&log.drain()), "[1+ NoGap]K..K..");
         // What the first volume still says does not count; what the second one says does.
-        assert_eq!(log.settled(0, 9), None);
-        assert_eq!(log.settled(1, 10), Some(0));
+        assert_eq!(log.settled(0, 9, None), None);
+        assert_eq!(log.settled(1, 10, None), Some((0, None)));
         assert_eq!(log.trim(true), 30);
         assert_eq!(log.trim(false), 30);
     }
@@ -419,7 +509,7 @@ mod tests {
         let resolved = (GapReason::Silence, Some(PreviousRun { run: Uuid::nil(), end: WallTime(5), in_order: true }));
         begin.resolved.set(resolved).unwrap();
         // Everything but the last fragment is durable: only that goes on, behind the same gap.
-        log.settled(0, 4);
+        log.settled(0, 4, None);
         log.trim(true);
         log.move_on();
         let again = log.drain();
@@ -429,7 +519,7 @@ mod tests {
         // Once more, from inside of the run.
         log.fragment(fragment(true), 10);
         log.drain();
-        log.settled(1, 6);
+        log.settled(1, 6, None);
         log.trim(true);
         log.move_on();
         assert_eq!(told(&log.drain()), "[2+ NoGap]K");
@@ -442,7 +532,7 @@ mod tests {
         log.begin(run(1, Some(GapReason::NoGap)), false);
         log.fragment(fragment(true), 10);
         log.drain();
-        log.settled(0, 4);
+        log.settled(0, 4, None);
         log.trim(true);
         log.move_on();
         assert_eq!(told(&log.drain()), "[1+ NoGap]K");
@@ -452,10 +542,41 @@ mod tests {
         assert_eq!(told(&log.drain()), "[3 Silence]");
     }
 
+    #[test]
+    fn what_is_handed_over_goes_on_where_it_was_and_is_durable_only_behind_what_was_before() {
+        let mut log = with("K..K..");
+        assert_eq!(told(&log.drain()), "[1 ?]K..K..");
+        // The first volume wrote up to the second key frame, and syncs some of it later.
+        assert_eq!(log.settled(0, 3, None), Some((0, None)));
+        assert!(log.hand_over(0, 0, 4, Carry::empty()));
+        assert!(log.waits_for(0) && !log.waits_for(1));
+        assert_eq!(log.waiting_bytes(), 30);
+        let handed = log.drain();
+        assert_eq!((told(&handed).as_str(), handed.moves, handed.carry.is_some()), ("K..", 1, true));
+        let at = |us| Some((WallTime(us), MediaTime(us)));
+        assert_eq!(log.settled(1, 7, at(7)), None);
+        assert!(!log.hand_over(1, 1, 6, Carry::empty()), "one at a time");
+        assert_eq!((log.written(1, 7), log.written(0, 4)), (Some(true), Some(false)));
+        assert_eq!(log.settled(0, 4, at(4)), Some((0, at(7))));
+        assert!(!log.waits_for(0));
+        assert_eq!(log.durable, 7);
+        // The first volume has no part in it any more.
+        assert_eq!((log.settled(0, 7, None), log.written(0, 7)), (None, None));
+        // Should it have failed before that, all that was not durable goes on from its key frame.
+        let mut log = with("K..K..");
+        log.drain();
+        assert!(log.hand_over(0, 0, 4, Carry::empty()));
+        log.drain();
+        assert_eq!(log.settled(1, 7, None), None);
+        log.move_on();
+        let handed = log.drain();
+        assert_eq!((told(&handed).as_str(), handed.carry.is_some()), ("[1+ ?]K..K..", false));
+    }
+
     proptest! {
         /// Whatever happens in whatever order: what is at risk is always there to be handed over, and the bytes add up.
         #[test]
-        fn nothing_at_risk_is_ever_let_go(steps in proptest::collection::vec((0_u8..8, 0_u64..6), 1..200)) {
+        fn nothing_at_risk_is_ever_let_go(steps in proptest::collection::vec((0_u8..9, 0_u64..6), 1..200)) {
             let mut log = with("K");
             let (mut end, mut drained, mut moves, mut durable) = (2_u64, 0, 0, 0);
             for (step, n) in steps {
@@ -472,7 +593,7 @@ mod tests {
                     }
                     4 => {
                         let below = drained.min(durable + n);
-                        let news = log.settled(moves, below).is_some();
+                        let news = log.settled(moves, below, None).is_some();
                         prop_assert_eq!(news, below > durable);
                         durable = durable.max(below);
                     }
@@ -487,8 +608,17 @@ mod tests {
                         prop_assert!((durable..end).all(|n| numbers.contains(&n)));
                         drained = end;
                     }
+                    7 => {
+                        // What was settled is written, and never comes back.
+                        let from = durable.max(drained.saturating_sub(n));
+                        log.give_back(moves + 1, from);
+                        log.give_back(moves, from);
+                        let numbers: Vec<u64> = log.drain().items.iter().map(|(number, _)| *number).collect();
+                        prop_assert_eq!(numbers, (from.min(drained)..end).collect::<Vec<_>>());
+                        drained = end;
+                    }
                     _ => {
-                        prop_assert!(log.settled(moves + 1, end).is_none());
+                        prop_assert!(log.settled(moves + 1, end, None).is_none());
                     }
                 }
                 let all: usize = log.entries.iter().map(|e| e.bytes).sum();

@@ -12,7 +12,7 @@ use redb::{
 use uuid::Uuid;
 
 use crate::env::{File, Folder, read_exact, write_all};
-use crate::manifest::{Checked, Damage, Hold, Record, RunPart, SealedSegment};
+use crate::manifest::{Checked, Damage, Hold, Record, RunPart, SealedSegment, SegmentPlace};
 use crate::manifest_log::Position;
 
 pub(crate) const NAME: &str = "catalogue.redb";
@@ -279,6 +279,15 @@ impl View {
         Ok(found)
     }
 
+    /// A run, as far as it is here.
+    pub(crate) fn run(&self, stream: Uuid, run: Uuid) -> Result<Option<RunRow>> {
+        let starts = self.read.open_table(RUN_STARTS)?;
+        let Some(start) = starts.get(run_start_key(stream, run).as_slice())? else { return Ok(None) };
+        let first = WallTime(Reader::new(start.value()).i64().map_err(damaged)?);
+        let row = self.read.open_table(RUNS)?.get(run_key(stream, first, run).as_slice())?;
+        row.map(|row| RunRow::decode(row.value())).transpose()
+    }
+
     fn backwards(
         &self,
         table: Table,
@@ -323,6 +332,22 @@ impl View {
             }
         }
         Ok(None)
+    }
+
+    /// Where the segments of a stream are, in order of their first frame: all, or those that end before `until` and a few more.
+    pub(crate) fn places(&self, stream: Uuid, until: Option<WallTime>, look_on: usize) -> Result<Vec<SegmentPlace>> {
+        let table = self.read.open_table(SEGMENTS)?;
+        let (low, high) = (time_key(stream, WallTime(i64::MIN)), time_key(stream, WallTime(i64::MAX)));
+        let (mut places, mut behind) = (Vec::new(), 0);
+        for row in table.range::<&[u8]>(low.as_slice()..high.as_slice())? {
+            let place = SealedSegment::place_in(row?.1.value()).map_err(damaged)?;
+            behind = if until.is_some_and(|until| place.end >= until) { behind + 1 } else { 0 };
+            places.push(place);
+            if behind > look_on {
+                break;
+            }
+        }
+        Ok(places)
     }
 
     /// Streams that have sealed segments, with their names.

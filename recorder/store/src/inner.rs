@@ -7,8 +7,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use uuid::Uuid;
 
 use crate::lock;
+use crate::retention;
 use crate::stream::{Destination, QueueBudget, QueueLimits, StreamState};
-use crate::types::{StoreConfig, StreamIdent};
+use crate::types::{Placement, StoreConfig, StreamIdent};
 use crate::volume::Volume;
 use crate::volume::open::Opened;
 
@@ -24,6 +25,8 @@ pub(crate) struct Inner {
     pub(crate) closed: AtomicBool,
     /// Volumes that are being opened again.
     pub(crate) coming: AtomicUsize,
+    pub(crate) retention: retention::Shared,
+    placement: RwLock<Placement>,
 }
 
 impl Inner {
@@ -37,6 +40,8 @@ impl Inner {
             reader_cache_bytes: config.reader_cache_bytes,
             closed: AtomicBool::new(false),
             coming: AtomicUsize::new(0),
+            retention: retention::Shared::new(config.retention.clone()),
+            placement: RwLock::new(config.placement),
         }
     }
 
@@ -124,6 +129,34 @@ impl Inner {
         Some(roomiest.at)
     }
 
+    /// The volume that is next in turn for a stream after `from`; none where it stays, or where that is to be left to room.
+    pub(crate) fn next_in_turn(&self, stream: &Arc<StreamState>, from: &Volume) -> Option<Arc<Volume>> {
+        if self.placement() != Placement::RoundRobin {
+            return None;
+        }
+        let usable = |volume: &Arc<Volume>| {
+            let has_files = !volume.is_stuck() || lock(&volume.pool).numbers().2 > 0;
+            volume.at != from.at && volume.takes_streams() && has_files
+        };
+        // By identity: the order is the same whichever volumes come and go.
+        let behind = |volume: &Arc<Volume>| (volume.uuid < from.uuid, volume.uuid);
+        let next = self.volumes().into_iter().filter(usable).min_by_key(behind)?;
+        let mut streams = lock(&next.streams);
+        if !streams.iter().any(|s| Arc::ptr_eq(s, stream)) {
+            streams.push(stream.clone());
+        }
+        drop(streams);
+        Some(next)
+    }
+
+    pub(crate) fn placement(&self) -> Placement {
+        *self.placement.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_placement(&self, placement: Placement) {
+        *self.placement.write().unwrap_or_else(PoisonError::into_inner) = placement;
+    }
+
     /// Whether a volume may come that takes streams which have none now.
     pub(crate) fn one_may_come(&self) -> bool {
         self.coming.load(Ordering::Acquire) > 0
@@ -132,6 +165,9 @@ impl Inner {
 
     /// The streams of a volume that takes none go on elsewhere, if they can. From a volume that failed they go in any case.
     pub(crate) fn leave(&self, volume: &Volume) {
+        if volume.has_failed() || volume.is_stalled() {
+            self.streams().iter().for_each(|stream| stream.lost(volume.at));
+        }
         let streams = std::mem::take(&mut *lock(&volume.streams));
         let mut staying = Vec::new();
         for stream in streams {
@@ -170,7 +206,17 @@ impl Inner {
 
     /// Looks after volumes that hang or wake up, and streams that can go where they should be. To be called a few times a second.
     pub(crate) fn watch(&self, now_us: u64) {
-        for volume in self.volumes() {
+        let volumes = self.volumes();
+        let taking = volumes.iter().filter(|volume| volume.takes_streams()).count();
+        for volume in &volumes {
+            let coming = match self.placement() {
+                Placement::Fill => 0,
+                // Wherever they are now, their next segments are spread over all.
+                Placement::RoundRobin => self.streams().iter().filter(|s| s.is_taken()).count().div_ceil(taking.max(1)),
+            };
+            volume.coming.store(coming, Ordering::Relaxed);
+        }
+        for volume in volumes {
             volume.watch(now_us);
             if !volume.takes_streams() {
                 self.leave(&volume);

@@ -130,6 +130,16 @@ impl SealedSegment {
     }
 }
 
+/// Which file a segment is in, and when it is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentPlace {
+    pub(crate) file_number: u64,
+    pub(crate) nonce: u64,
+    pub(crate) number: u64,
+    pub(crate) first: WallTime,
+    pub(crate) end: WallTime,
+}
+
 impl Record {
     /// The record as it stands in the file: length, CRC, payload, padding.
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -244,6 +254,18 @@ impl SealedSegment {
         let mut r = Reader::new(payload);
         r.take(BEFORE_END)?;
         Ok(WallTime(r.i64()?))
+    }
+
+    /// Where a segment is, from its record's payload alone.
+    pub(crate) fn place_in(payload: &[u8]) -> Result<SegmentPlace, Ended> {
+        let mut r = Reader::new(payload);
+        // Kind, version, fragments.
+        r.take(8)?;
+        let (file_number, nonce) = (r.u64()?, r.u64()?);
+        r.take(16)?;
+        let number = r.u64()?;
+        r.take(8)?;
+        Ok(SegmentPlace { file_number, nonce, number, first: WallTime(r.i64()?), end: WallTime(r.i64()?) })
     }
 
     fn write(&self, w: &mut BoxWriter) {
@@ -397,7 +419,11 @@ mod tests {
 
     #[test]
     fn the_end_is_found_without_reading_the_rest() {
-        assert_eq!(SealedSegment::end_in(&Record::Sealed(sealed()).payload()), Ok(sealed().end));
+        let sealed = sealed();
+        let payload = Record::Sealed(sealed.clone()).payload();
+        assert_eq!(SealedSegment::end_in(&payload), Ok(sealed.end));
+        let SealedSegment { file_number, nonce, number, first, end, .. } = sealed;
+        assert_eq!(SealedSegment::place_in(&payload), Ok(SegmentPlace { file_number, nonce, number, first, end }));
     }
 
     #[test]

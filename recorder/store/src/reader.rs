@@ -1,6 +1,6 @@
 //! Reading: what footage there is, and its bytes. Never in the way of writers, and never a byte of another use of a file.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, RwLockReadGuard, TryLockError};
@@ -18,6 +18,7 @@ use crate::damage::Hole;
 use crate::env::{File, read_exact};
 use crate::error::ReadError;
 use crate::lock;
+use crate::manifest::RunPart;
 use crate::segment::sealed::read_index;
 use crate::segment::walk::{self, Head, HeadError};
 use crate::store::Inner;
@@ -261,23 +262,49 @@ impl Reader {
     /// # Errors
     /// When a catalogue fails.
     pub fn coverage(&self, stream: Uuid, from: WallTime, to: WallTime) -> Result<Vec<RunInfo>, ReadError> {
-        let mut runs: Vec<RunInfo> = Vec::new();
-        for volume in &self.readable() {
-            let Some(guard) = Self::catalogue(volume)? else { continue };
+        // Each volume as it is at one moment: a segment is either in its catalogue or live.
+        let mut volumes = Vec::new();
+        for volume in self.readable() {
+            let Some(guard) = Self::catalogue(&volume)? else { continue };
             let live = volume.live_of(stream);
-            let mut rows: Vec<RunRow> = Self::as_far_as(volume, guard.view().and_then(|v| v.runs(stream, from, to)))?;
+            let view = Self::as_far_as(&volume, guard.view().map(Some))?;
             drop(guard);
-            let mut newest = None;
-            for part in live.iter().flat_map(|segment| segment.run_parts()) {
-                newest = Some(part.run);
-                let at = rows.iter().position(|row| row.part.run == part.run);
-                let row = merge_run(at.map(|at| rows.swap_remove(at)), &part, 1);
-                rows.push(row);
-            }
-            let active = self.inner.stream(stream).is_some_and(|s| s.is_taken() && s.volume() == Some(volume.at));
-            let inside = rows.into_iter().filter(|row| row.part.first < to && row.part.end > from);
-            runs.extend(inside.map(|row| run_info(&row, active && newest == Some(row.part.run))));
+            volumes.push((volume, view, live));
         }
+        let mut found = Vec::with_capacity(volumes.len());
+        for (volume, view, _) in &volumes {
+            let rows = view.as_ref().map_or(Ok(Vec::new()), |view| view.runs(stream, from, to));
+            found.push(Self::as_far_as(volume, rows)?);
+        }
+        let parts: Vec<Vec<_>> =
+            volumes.iter().map(|(.., live)| live.iter().flat_map(|segment| segment.run_parts()).collect()).collect();
+        // A run may have its segments on several volumes in turn: each is asked for what the others told of, so that it is known whole.
+        let named: HashSet<Uuid> = found.iter().flatten().map(|row| row.part.run).collect();
+        let named: HashSet<Uuid> = named.into_iter().chain(parts.iter().flatten().map(|part| part.run)).collect();
+        let mut rows: HashMap<Uuid, RunRow> = HashMap::new();
+        for ((volume, view, _), found) in volumes.iter().zip(found) {
+            let here: HashSet<Uuid> = found.iter().map(|row| row.part.run).collect();
+            found.into_iter().for_each(|row| put_row(&mut rows, row));
+            for run in named.difference(&here) {
+                let row = view.as_ref().map_or(Ok(None), |view| view.run(stream, *run));
+                Self::as_far_as(volume, row)?.into_iter().for_each(|row| put_row(&mut rows, row));
+            }
+        }
+        for part in parts.iter().flatten() {
+            let row = merge_run(rows.remove(&part.run), part, 1);
+            rows.insert(part.run, row);
+        }
+        let active = self.inner.stream(stream).filter(|s| s.is_taken()).and_then(|s| s.volume()).and_then(|at| {
+            let here = volumes.iter().position(|(volume, ..)| volume.at == at)?;
+            // It may have been handed over to this volume just now.
+            let newest = || parts.iter().flatten().max_by_key(|part| part.end);
+            parts.get(here).and_then(|parts| parts.last()).or_else(newest).map(|part| part.run)
+        });
+        let mut runs: Vec<RunInfo> = rows
+            .into_values()
+            .filter(|row| row.part.first < to && row.part.end > from)
+            .map(|row| run_info(&row, active == Some(row.part.run)))
+            .collect();
         runs.sort_by_key(|run| (run.from, run.run));
         Ok(runs)
     }
@@ -418,6 +445,24 @@ impl Reader {
     pub fn is_complete(&self) -> bool {
         self.inner.volumes().iter().all(|v| v.catalogue_complete.load(std::sync::atomic::Ordering::Acquire))
     }
+}
+
+/// What of a run is on one more volume.
+fn put_row(rows: &mut HashMap<Uuid, RunRow>, row: RunRow) {
+    let run = row.part.run;
+    let both = match rows.remove(&run) {
+        None => row,
+        Some(other) => {
+            let (first, rest) = if other.part.continued { (row, other) } else { (other, row) };
+            let part = RunPart {
+                first: first.part.first.min(rest.part.first),
+                end: first.part.end.max(rest.part.end),
+                ..first.part
+            };
+            RunRow { part, frames: first.frames + rest.frames, segments: first.segments + rest.segments }
+        }
+    };
+    rows.insert(run, both);
 }
 
 pub(crate) fn run_info(row: &RunRow, active: bool) -> RunInfo {

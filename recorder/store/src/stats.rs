@@ -189,6 +189,8 @@ pub struct StreamStats {
     pub dropped_frames: Vec<(DropReason, u64)>,
     /// Wall time of the newest durable video frame.
     pub durable: Option<WallTime>,
+    /// Bytes of its segments, over all volumes, as of the last segment; where it has a limit of bytes.
+    pub kept_bytes: Option<u64>,
 }
 
 /// Upper bounds of the buckets of sync durations, in microseconds.
@@ -301,6 +303,8 @@ pub struct VolumeStats {
     pub sealed: u64,
     /// Segments retired.
     pub retired: u64,
+    /// When the oldest footage on it begins, as of the last seconds; `None` while there is none, or it is not known yet.
+    pub oldest: Option<WallTime>,
 }
 
 impl VolumeStats {
@@ -337,6 +341,7 @@ impl VolumeStats {
             draining: false,
             sealed: 0,
             retired: 0,
+            oldest: None,
         }
     }
 }

@@ -13,11 +13,12 @@ use crate::error::{HoldError, OpenError, StreamError, VolumeError};
 pub(crate) use crate::inner::Inner;
 use crate::manifest::{Hold, Record};
 use crate::reader::Reader;
+use crate::retention::Retention;
 use crate::stats::{StreamStats, VolumeStats};
 use crate::stream::{Destination, StreamState, StreamWriter};
 pub(crate) use crate::threads::Workers;
 use crate::threads::{END_AT_MOST, Threads};
-use crate::types::{Durable, PreviousRun, StoreConfig, StreamIdent, VolumeConfig};
+use crate::types::{Durable, Placement, PreviousRun, StoreConfig, StreamIdent, VolumeConfig};
 use crate::volume::Volume;
 use crate::volume::keeper::Keeper;
 use crate::volume::open::open;
@@ -54,6 +55,7 @@ impl Store {
             store.threads.start(workers);
         }
         store.threads.watch(&store.env);
+        store.threads.retire();
         Ok(store)
     }
 
@@ -194,6 +196,9 @@ impl Store {
         volume.set_draining(true);
         self.inner.leave(&volume);
         let ended = self.threads.finish(&volume, Instant::now() + patience(&volume));
+        if !ended {
+            self.inner.streams().iter().for_each(|stream| stream.lost(volume.at));
+        }
         for stream in self.inner.streams() {
             stream.move_to(volume.at, streams, &self.inner.budget);
         }
@@ -289,6 +294,16 @@ impl Store {
         self.on_each_manifest(&Record::HoldReleased { hold }, |volume| lock(&volume.holds).retain(|h| h.hold != hold))
     }
 
+    /// How long footage is kept from now on.
+    pub fn set_retention(&self, retention: Retention) {
+        self.inner.retention.set(retention);
+    }
+
+    /// On which volume the next segment of a stream goes from now on.
+    pub fn set_placement(&self, placement: Placement) {
+        self.inner.set_placement(placement);
+    }
+
     fn on_each_manifest(&self, record: &Record, change: impl Fn(&Volume)) -> Result<(), HoldError> {
         for volume in self.inner.volumes().iter().filter(|v| !v.has_failed()) {
             // Behind a start, the manifest may not have been read yet, and what it says of holds not be known.
@@ -351,6 +366,7 @@ impl Store {
             gop_too_long: memory.gop_too_long,
             dropped_frames: c.dropped_by_reason(),
             durable: stream.durable().map(|d| d.wall),
+            kept_bytes: self.inner.retention.kept_bytes(stream.ident.uid),
         }
     }
 
@@ -369,6 +385,7 @@ impl Store {
         self.inner.flush_tick();
         latches.iter().for_each(|latch| latch.wait_until(until));
         self.threads.stop_watching();
+        self.threads.end_retention(until);
         let volumes = self.inner.volumes();
         for volume in &volumes {
             if volume.has_failed() {

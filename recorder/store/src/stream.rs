@@ -12,6 +12,7 @@ use crate::lock;
 use crate::stats::{DropReason, StreamCounters};
 use crate::store::Inner;
 use crate::types::{Durable, Fragment, PreviousRun, RunStart, StreamIdent};
+use crate::volume::writer::Carry;
 
 /// Bytes that a frame in memory takes beside its own.
 const FRAME_OVERHEAD_BYTES: usize = 128;
@@ -152,10 +153,10 @@ impl StreamState {
     /// What `mark` says is durable; how far the stream is then, if that is news.
     pub(crate) fn settle(&self, mark: Mark, budget: &QueueBudget) -> Option<Durable> {
         let mut queue = lock(&self.queue);
-        let frames = queue.backlog.settled(mark.moves, mark.below)?;
+        let (frames, newest) = queue.backlog.settled(mark.moves, mark.below, mark.newest)?;
         budget.freed(queue.backlog.trim(self.is_taken()));
         drop(queue);
-        let (wall, pts) = mark.newest?;
+        let (wall, pts) = newest?;
         let mut durable = lock(&self.durable);
         let frames = durable.map_or(0, |durable| durable.frames) + frames;
         *durable = Some(Durable { wall, pts, frames });
@@ -166,10 +167,10 @@ impl StreamState {
     pub(crate) fn written(&self, moves: u64, below: u64, run_end: Option<PreviousRun>) -> bool {
         let mut queue = lock(&self.queue);
         let here = queue.backlog.written(moves, below);
-        if let Some(run_end) = run_end.filter(|_| here) {
+        if let Some(run_end) = run_end.filter(|_| here == Some(true)) {
             self.set_previous(run_end);
         }
-        here
+        here.is_some()
     }
 
     /// No volume can store the fragment of that number.
@@ -236,6 +237,11 @@ impl StreamState {
         Some(queue.backlog.drain()).filter(|handed| !handed.items.is_empty())
     }
 
+    /// The volume that it had moved to `moves` times has no file yet for what it was handed from item `number` on.
+    pub(crate) fn give_back(&self, moves: u64, number: u64) {
+        lock(&self.queue).backlog.give_back(moves, number);
+    }
+
     /// Asks the stream's volume to seal its segment.
     pub(crate) fn push_seal(&self) {
         lock(&self.queue).backlog.seal();
@@ -277,6 +283,24 @@ impl StreamState {
         drop(queue);
         latches.iter().for_each(|latch| latch.open());
         true
+    }
+
+    /// The turn of volume `to` has come: it goes on there from item `number` on, all of which `from` was handed and has not written.
+    pub(crate) fn hand_over(&self, from: usize, to: usize, moves: u64, number: u64, carry: Box<Carry>) -> bool {
+        let mut queue = lock(&self.queue);
+        let handed = queue.volume == Some(from) && queue.backlog.hand_over(from, moves, number, carry);
+        if handed {
+            queue.volume = Some(to);
+        }
+        handed
+    }
+
+    /// A volume that it was handed over from makes nothing durable any more: what it had goes on where the stream is now.
+    pub(crate) fn lost(&self, volume: usize) {
+        let mut queue = lock(&self.queue);
+        if queue.backlog.waits_for(volume) {
+            queue.backlog.move_on();
+        }
     }
 
     /// Whether it has frames and no volume.

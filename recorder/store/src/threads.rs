@@ -1,4 +1,4 @@
-//! The threads of a store: three a volume, and one that watches them all.
+//! The threads of a store: three a volume, one that watches them all, and one for the limits of streams.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::env::Env;
 use crate::inner::Inner;
 use crate::lock;
+use crate::retention::{self, Retirer};
 use crate::stream::Destination;
 use crate::volume::Volume;
 use crate::volume::keeper::Keeper;
@@ -36,11 +37,18 @@ pub(crate) struct Threads {
     of_volumes: Mutex<HashMap<usize, Vec<JoinHandle<()>>>>,
     watch: Arc<Signal>,
     watcher: Mutex<Option<JoinHandle<()>>>,
+    retirer: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Threads {
     pub(crate) fn new(inner: Arc<Inner>) -> Self {
-        Self { inner, of_volumes: Mutex::default(), watch: Arc::default(), watcher: Mutex::default() }
+        Self {
+            inner,
+            of_volumes: Mutex::default(),
+            watch: Arc::default(),
+            watcher: Mutex::default(),
+            retirer: Mutex::default(),
+        }
     }
 
     pub(crate) fn start(&self, workers: Workers) {
@@ -55,6 +63,41 @@ impl Threads {
         match std::thread::Builder::new().name(name).spawn(run) {
             Ok(handle) => lock(&self.of_volumes).entry(volume.at).or_default().push(handle),
             Err(error) => volume.fail("start a thread", &error),
+        }
+    }
+
+    /// Begins to give up footage by the limits of streams.
+    pub(crate) fn retire(&self) {
+        let (inner, signal) = (Arc::downgrade(&self.inner), self.inner.retention.wake.clone());
+        let run = move || {
+            let mut retirer = Retirer::new();
+            loop {
+                let wake = signal.wait(Some(retention::ROUND));
+                let Some(inner) = inner.upgrade().filter(|_| !wake.stop) else { return };
+                if wake.finish {
+                    return retirer.last(&inner);
+                }
+                // A catalogue whose pages changed under redb may panic; its keeper builds it anew.
+                let round = std::panic::AssertUnwindSafe(|| retirer.round(&inner));
+                if std::panic::catch_unwind(round).is_err() {
+                    tracing::error!(
+                        "a catalogue failed while the limits of streams were looked at; that is tried again"
+                    );
+                }
+            }
+        };
+        match std::thread::Builder::new().name("store-retention".to_owned()).spawn(run) {
+            Ok(handle) => *lock(&self.retirer) = Some(handle),
+            Err(error) => tracing::error!(%error, "no footage goes by its limits: a thread could not be started"),
+        }
+    }
+
+    /// In order, but not waiting for a disk that hangs: then the thread is left behind.
+    pub(crate) fn end_retention(&self, until: Instant) {
+        self.inner.retention.wake.finish();
+        let retirer = lock(&self.retirer).take();
+        while retirer.as_ref().is_some_and(|thread| !thread.is_finished()) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 
@@ -127,6 +170,7 @@ impl Drop for Threads {
     fn drop(&mut self) {
         self.inner.closed.store(true, Ordering::Release);
         self.stop_watching();
+        self.inner.retention.wake.stop();
         let volumes = self.inner.volumes();
         for volume in &volumes {
             for signal in [&volume.wake_writer, &volume.wake_sync, &volume.wake_keeper] {

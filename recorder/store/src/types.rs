@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::env::WritesWanted;
 use crate::identity::KnownOpens;
+use crate::retention::Retention;
 
 pub use framekeeper_media::boxes::run::{GapReason, PlanVersion, ReportedTime};
 
@@ -240,6 +241,10 @@ pub struct StoreConfig {
     pub writes: WritesWanted,
     /// How often the volumes were opened before, as far as somebody remembers.
     pub known_opens: KnownOpens,
+    /// How long footage is kept, beside what the room on the volumes allows.
+    pub retention: Retention,
+    /// On which volume the next segment of a stream goes.
+    pub placement: Placement,
 }
 
 impl StoreConfig {
@@ -266,8 +271,20 @@ impl StoreConfig {
             recovery_budget: Duration::from_secs(1),
             writes: WritesWanted::Auto,
             known_opens: KnownOpens::default(),
+            retention: Retention::default(),
+            placement: Placement::Fill,
         }
     }
+}
+
+/// On which volume the next segment of a stream goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// On the one where the stream is. It began on the one with most room, and goes elsewhere only when that takes it no more.
+    #[default]
+    Fill,
+    /// On the next one in turn that takes streams.
+    RoundRobin,
 }
 
 /// One volume.

@@ -27,12 +27,13 @@ pub(crate) mod sync;
 pub(crate) mod unit;
 pub(crate) mod writer;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
+use framekeeper_media::WallTime;
 use uuid::Uuid;
 
 use crate::catalogue::Catalogue;
@@ -78,12 +79,18 @@ pub(crate) struct Volume {
     pub(crate) dirty: Mutex<Dirty>,
     pub(crate) jobs: Mutex<Vec<Job>>,
     pub(crate) holds: Mutex<Vec<Hold>>,
+    /// When the oldest footage begins, as of the last round of the keeper.
+    pub(crate) oldest: Mutex<Option<WallTime>>,
+    /// Segments that are to go by the limits of their streams: file number and nonce.
+    pub(crate) doomed: Mutex<HashSet<(u64, u64)>>,
     pub(crate) leases: Mutex<HashMap<u64, Vec<(u64, u64)>>>,
     /// Held while a folder is made and filled, or removed when empty.
     pub(crate) folders: Mutex<()>,
     pub(crate) streams: Mutex<Vec<Arc<StreamState>>>,
     /// Streams with a handle that are written here.
     pub(crate) recording: AtomicUsize,
+    /// Streams that may come for their next segment.
+    pub(crate) coming: AtomicUsize,
     pub(crate) counters: VolumeCounters,
     pub(crate) stuck: Mutex<Stuck>,
     /// From the start of one sync to the start of the next.
@@ -315,6 +322,21 @@ impl Volume {
         leased
     }
 
+    /// Asks for the seal of a segment that nothing more comes for, as if the next one began.
+    pub(crate) fn ask_for_seal(&self, stream: Uuid) {
+        let here = lock(&self.streams).iter().find(|s| s.ident.uid == stream && s.volume() == Some(self.at)).cloned();
+        match here {
+            Some(stream) => stream.push_seal(),
+            None => lock(&self.left).push(stream),
+        }
+        self.wake_writer.notify();
+    }
+
+    /// Whether a reader keeps a file, that was retired at `since_us`, from being emptied at `now_us`.
+    pub(crate) fn keeps(&self, file_number: u64, since_us: u64, now_us: u64) -> bool {
+        now_us.saturating_sub(since_us) < keeper::LEASE_US && self.is_leased(file_number, now_us)
+    }
+
     /// Live segments of a stream, oldest first.
     pub(crate) fn live_of(&self, stream: Uuid) -> Vec<Arc<LiveSegment>> {
         lock(&self.live).get(&stream).cloned().unwrap_or_default()
@@ -395,6 +417,7 @@ impl Volume {
             draining: self.draining.load(Ordering::Acquire),
             sealed: c.sealed.get(),
             retired: c.retired.get(),
+            oldest: *lock(&self.oldest),
         }
     }
 }

@@ -124,14 +124,16 @@ impl Pool {
         self.ready.push_back(file_number);
     }
 
-    /// How many more files should be on their way to being free, when so many streams record and so many files hold footage that
-    /// is still being written.
-    pub(crate) fn wanted(&self, recording: u64) -> u64 {
+    /// How many more files should be on their way to being free, when so many streams record, and readers keep so many of the retired files
+    /// from being emptied.
+    pub(crate) fn wanted(&self, recording: u64, leased: u64) -> u64 {
         if recording == 0 {
             return 0;
         }
         let unmade = if self.full { 0 } else { self.total.saturating_sub(self.made) };
-        let coming = self.ready.len() as u64 + self.retired.len() as u64 + unmade;
+        // Readers may take their time; where no file is free, one that they keep is not waited for.
+        let kept = if self.ready.is_empty() { leased } else { 0 };
+        let coming = (self.ready.len() as u64 + self.retired.len() as u64 + unmade).saturating_sub(kept);
         // One for each stream, should all roll over at once, but never more than half of what is not being written.
         let usable = if self.full { self.made } else { self.total };
         let bound = (usable.saturating_sub(recording) / 2).max(1);
@@ -188,17 +190,23 @@ mod tests {
     #[test]
     fn retirement_begins_when_free_files_get_few() {
         let mut pool = Pool::new(vec![1, 2], 20, 20, 21..21);
-        assert_eq!((pool.wanted(0), pool.wanted(1)), (0, 0));
-        assert_eq!(pool.wanted(3), 2);
+        assert_eq!((pool.wanted(0, 0), pool.wanted(1, 0)), (0, 0));
+        assert_eq!(pool.wanted(3, 0), 2);
         pool.retire(7, 0);
-        assert_eq!(pool.wanted(3), 1);
+        assert_eq!(pool.wanted(3, 0), 1);
         pool.reclaimed(7);
-        assert_eq!(pool.wanted(3), 1);
+        assert_eq!(pool.wanted(3, 0), 1);
         // Half of what is not being written, at most.
-        assert_eq!(pool.wanted(18), 0);
-        assert_eq!(Pool::new(vec![], 4, 4, 5..5).wanted(4), 1);
+        assert_eq!(pool.wanted(18, 0), 0);
+        assert_eq!(Pool::new(vec![], 4, 4, 5..5).wanted(4, 0), 1);
+        // One that is being read does not count where there is no other.
+        let mut pool = Pool::new(vec![], 20, 20, 21..21);
+        pool.retire(7, 0);
+        assert_eq!((pool.wanted(1, 0), pool.wanted(1, 1)), (1, 2));
+        pool.give(8);
+        assert_eq!(pool.wanted(1, 1), 0);
         // Files that were not made yet count.
-        assert_eq!(Pool::new(vec![], 0, 10, 1..11).wanted(3), 0);
+        assert_eq!(Pool::new(vec![], 0, 10, 1..11).wanted(3, 0), 0);
     }
 
     #[test]

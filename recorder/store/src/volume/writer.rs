@@ -46,14 +46,41 @@ pub(crate) struct Slot {
     costs: GopCosts,
     /// The GOP began in an earlier segment.
     inside_gop: bool,
-    /// There is no file for it, and it went elsewhere.
-    full: bool,
+    /// There is no file for it: it went elsewhere, or waits.
+    full: Option<Full>,
+    /// Its last segment here is full.
+    turn_is_over: bool,
 }
 
 impl Slot {
     /// A stream that has segments here already.
     pub(crate) fn resume(next_number: u64, active: Option<Active>) -> Self {
         Self { next_number, active, ..Self::default() }
+    }
+}
+
+/// What becomes of a stream that finds no file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Full {
+    /// It has gone to another volume, from the fragment that found none on at the latest.
+    Moved,
+    /// One will be free soon.
+    Waits,
+    /// It is the turn of another volume.
+    HandedOver,
+}
+
+/// What goes with a stream to the volume whose turn it is.
+pub(crate) struct Carry {
+    run: Option<CurrentRun>,
+    costs: GopCosts,
+}
+
+impl Carry {
+    /// Nothing.
+    #[cfg(test)]
+    pub(crate) fn empty() -> Box<Self> {
+        Box::new(Self { run: None, costs: GopCosts::default() })
     }
 }
 
@@ -92,6 +119,7 @@ impl Active {
     }
 }
 
+#[derive(Clone)]
 struct CurrentRun {
     /// As it was asked for; `start` has the name that it has here.
     given: uuid::Uuid,
@@ -313,6 +341,10 @@ impl Writer {
 
     fn items_of(&mut self, stream: &Arc<StreamState>, slot: &mut Slot, handed: Handed) -> io::Result<()> {
         let mut below = 0;
+        if let Some(carry) = handed.carry {
+            (slot.run, slot.costs) = (carry.run, carry.costs);
+            (slot.broken, slot.turn_is_over) = (None, false);
+        }
         let from = Origin { moves: handed.moves, again_below: handed.again_below, counted_below: handed.counted_below };
         for (number, item) in handed.items {
             let at = At { number, from };
@@ -320,13 +352,25 @@ impl Writer {
                 Item::Begin(begin) => self.begin(stream, slot, &begin, at),
                 Item::Fragment(fragment) => {
                     self.fragment(stream, slot, &fragment, at)?;
-                    if slot.full {
-                        // It has gone to another volume, from this fragment on at the latest.
-                        slot.full = false;
-                        break;
+                    match slot.full.take() {
+                        None => {}
+                        Some(Full::Moved) => break,
+                        Some(Full::Waits) => {
+                            stream.give_back(from.moves, number);
+                            below = number;
+                            break;
+                        }
+                        Some(Full::HandedOver) => {
+                            below = number;
+                            break;
+                        }
                     }
                 }
-                Item::Seal => self.seal(stream, slot)?,
+                Item::Seal => {
+                    self.seal(stream, slot)?;
+                    // Should more of its GOP come, the next segment says so.
+                    (slot.inside_gop, slot.turn_is_over) = (true, true);
+                }
                 Item::Finish(latch) => self.latches.push(latch),
                 Item::Nothing => {}
             }
@@ -401,6 +445,7 @@ impl Writer {
         let (init_hash, begins) = (run.start.init.hash, !run.began);
         if slot.active.as_ref().is_some_and(|a| a.live.fixed.init.hash != init_hash) {
             self.seal(stream, slot)?;
+            slot.turn_is_over = true;
         }
         // Readers find a segment by one stretch of time: a run whose times go back, because a clock was set, begins the next one.
         let first = fragment.video.first().map(|frame| frame.wall);
@@ -409,9 +454,20 @@ impl Writer {
         }
         loop {
             let Some(active) = &slot.active else {
+                // Between GOPs, so that no volume has one that begins on another.
+                if slot.turn_is_over && fragment.begins_random_access && self.hand_over(stream, slot, at) {
+                    slot.full = Some(Full::HandedOver);
+                    return Ok(());
+                }
                 if !self.take(stream, slot, fragment)? {
+                    self.volume.wake_keeper.notify();
                     if self.moved_off(stream) {
-                        slot.full = true;
+                        slot.full = Some(Full::Moved);
+                        return Ok(());
+                    }
+                    // A frame is dropped only where nothing may be given up for it.
+                    if !self.volume.is_stuck() {
+                        slot.full = Some(Full::Waits);
                         return Ok(());
                     }
                     self.give_up(stream, slot, fragment, (GapReason::Overload, DropReason::NoFreeFile), at);
@@ -432,6 +488,7 @@ impl Writer {
                 Place::Here | Place::Next => {
                     self.seal(stream, slot)?;
                     slot.inside_gop = !fragment.begins_random_access;
+                    slot.turn_is_over = true;
                 }
                 Place::Nowhere => {
                     self.give_up(stream, slot, fragment, (GapReason::Overload, DropReason::TooBig), at);
@@ -440,6 +497,20 @@ impl Writer {
             }
         }
         self.put(stream, slot, fragment, at)
+    }
+
+    /// Hands a stream over to the next volume in turn, if there is one.
+    fn hand_over(&self, stream: &Arc<StreamState>, slot: &mut Slot, at: At) -> bool {
+        let Some(to) = self.inner.next_in_turn(stream, &self.volume) else { return false };
+        let carry = Box::new(Carry { run: slot.run.clone(), costs: slot.costs.clone() });
+        if !stream.hand_over(self.volume.at, to.at, at.from.moves, at.number, carry) {
+            return false;
+        }
+        *slot = Slot { next_number: slot.next_number, ..Slot::default() };
+        self.volume.count_recording();
+        to.count_recording();
+        to.wake_writer.notify();
+        true
     }
 
     /// There is no file for a stream: another volume may have one.
@@ -597,6 +668,7 @@ impl Writer {
             box_offset,
         };
         slot.next_number += 1;
+        slot.turn_is_over = false;
         let head_end = box_offset + SEGMENT_BOX_LENGTH as u64;
         let placer = Placer::new(nonce, self.volume.segment_bytes, run.start.audio_timescale, head_end);
         let mut unit = Unit::default();

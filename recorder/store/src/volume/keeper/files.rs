@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use super::Keeper;
-use super::retire::LEASE_US;
 use crate::names;
 use crate::volume::open::BOOKKEEPING_BYTES_A_FILE;
 use crate::volume::pool;
@@ -76,8 +75,7 @@ impl Keeper {
         let synced = self.volume.synced_us.load(Ordering::Acquire);
         let retired = crate::lock(&self.volume.pool).retired();
         for (number, since) in retired {
-            let leased = now.saturating_sub(since) < LEASE_US && self.volume.is_leased(number, now);
-            if leased || since > synced {
+            if self.volume.keeps(number, since, now) || since > synced {
                 continue;
             }
             pool::reclaim(self.volume.folder.as_ref(), number, self.volume.segment_bytes)?;

@@ -35,12 +35,14 @@ pub(crate) struct Keeper {
     volume: Arc<Volume>,
     later: Option<CatchUp>,
     persisted_us: u64,
+    /// Segments sealed and retired when the oldest footage was looked for.
+    oldest_of: Option<(u64, u64)>,
 }
 
 impl Keeper {
     pub(crate) fn new(volume: Arc<Volume>, later: Later) -> Self {
         let persisted_us = volume.env.clock.monotonic_us();
-        Self { volume, later: Some(CatchUp::new(later, persisted_us)), persisted_us }
+        Self { volume, later: Some(CatchUp::new(later, persisted_us)), persisted_us, oldest_of: None }
     }
 
     /// Runs until the store is closed.
@@ -93,8 +95,10 @@ impl Keeper {
             return;
         }
         self.checked("make files", |k| k.make_files(true));
+        self.checked("retire", Self::retire_doomed);
         self.checked("retire", Self::retire);
         self.checked("empty a retired file", Self::reclaim);
+        self.note_oldest();
         let now = self.volume.env.clock.monotonic_us();
         if now.saturating_sub(self.persisted_us) >= PERSIST_US {
             self.persisted_us = now;

@@ -1,5 +1,6 @@
 //! Which segment goes next, and how it goes.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -16,12 +17,32 @@ use crate::segment::walk::head;
 pub(crate) const LEASE_US: u64 = 60_000_000;
 
 impl Keeper {
+    /// Retires what goes by the limits of its stream.
+    pub(super) fn retire_doomed(&mut self) -> io::Result<()> {
+        let doomed = std::mem::take(&mut *crate::lock(&self.volume.doomed));
+        if doomed.is_empty() {
+            return Ok(());
+        }
+        self.apply_jobs();
+        let find = |(file_number, nonce): (u64, u64)| {
+            let catalogue = self.volume.catalogue.read().ok()?;
+            catalogue.view().and_then(|view| view.by_file(file_number)).ok()?.filter(|segment| segment.nonce == nonce)
+        };
+        let mut segments: Vec<_> = doomed.into_iter().filter_map(find).collect();
+        segments.sort_by_key(|segment| segment.end);
+        // It may have been put under a hold since.
+        segments.retain(|segment| !self.volume.is_held(segment.stream, segment.first, segment.end));
+        segments.iter().try_for_each(|segment| self.retire_one(segment))
+    }
+
     /// Retires the oldest segments while free files are few.
     pub(super) fn retire(&mut self) -> io::Result<()> {
         self.volume.count_recording();
-        let recording = self.volume.recording.load(Ordering::Relaxed) as u64;
+        let recording = self.volume.recording.load(Ordering::Relaxed).max(self.volume.coming.load(Ordering::Relaxed));
+        let recording = recording as u64;
         loop {
-            let wanted = crate::lock(&self.volume.pool).wanted(recording);
+            let leased = self.leased();
+            let wanted = crate::lock(&self.volume.pool).wanted(recording, leased);
             if wanted == 0 {
                 let any = crate::lock(&self.volume.pool).numbers();
                 if any.2 + any.3 > 0 {
@@ -43,8 +64,7 @@ impl Keeper {
                     return Ok(());
                 }
             };
-            let idle = self.oldest_idle(oldest.as_ref().map(|s| s.end));
-            if idle {
+            if self.wait_for_a_seal(oldest.as_ref().map(|s| s.end)) {
                 // Sealed first, then it is as any other; the seal takes a tick and a sync.
                 return Ok(());
             }
@@ -69,26 +89,57 @@ impl Keeper {
         }
     }
 
-    /// Asks for the seal of a segment that nobody writes any more, if it is older than all sealed ones.
-    fn oldest_idle(&self, sealed_end: Option<WallTime>) -> bool {
-        let streams = crate::lock(&self.volume.streams).clone();
-        let idle = streams.iter().filter(|s| !s.is_taken() && s.volume() == Some(self.volume.at));
-        let oldest = idle
-            .filter_map(|s| {
-                let live = self.volume.live_of(s.ident.uid);
-                let segment = live.iter().find(|l| l.record().is_none())?;
-                let (first, end) = segment.span()?;
-                (!self.volume.is_held(s.ident.uid, first, end)).then_some((end, s))
-            })
-            .min_by_key(|(end, _)| *end);
-        match oldest {
-            Some((end, stream)) if sealed_end.is_none_or(|sealed| end < sealed) => {
-                stream.push_seal();
-                self.volume.wake_writer.notify();
+    /// How many retired files readers have not let go of.
+    fn leased(&self) -> u64 {
+        let now = self.volume.env.clock.monotonic_us();
+        let retired = crate::lock(&self.volume.pool).retired();
+        let leased = retired.iter().filter(|(number, since)| self.volume.keeps(*number, *since, now));
+        leased.count() as u64
+    }
+
+    /// Whether a segment that nobody writes any more is older than all sealed ones: it is waited for, and asked to be sealed where it is not on
+    /// its way to that. Such segments are left by streams that ended, that went to another volume, or that a restart found here and records
+    /// elsewhere.
+    fn wait_for_a_seal(&self, sealed_end: Option<WallTime>) -> bool {
+        let live: Vec<_> = crate::lock(&self.volume.live).values().flatten().cloned().collect();
+        let recorded: HashSet<_> = {
+            let streams = crate::lock(&self.volume.streams);
+            let here = streams.iter().filter(|s| s.is_taken() && s.volume() == Some(self.volume.at));
+            here.map(|stream| stream.ident.uid).collect()
+        };
+        let idle = live.iter().filter_map(|segment| {
+            let (first, end) = segment.span()?;
+            let (stream, sealing) = (segment.fixed.stream.uid, segment.record().is_some());
+            let may_go = (sealing || !recorded.contains(&stream)) && !self.volume.is_held(stream, first, end);
+            may_go.then_some((end, stream, sealing))
+        });
+        match idle.min_by_key(|(end, ..)| *end) {
+            Some((end, stream, sealing)) if sealed_end.is_none_or(|sealed| end < sealed) => {
+                if !sealing {
+                    self.volume.ask_for_seal(stream);
+                }
                 true
             }
             _ => false,
         }
+    }
+
+    /// Notes when the oldest footage begins, where that may have changed.
+    pub(super) fn note_oldest(&mut self) {
+        let counters = &self.volume.counters;
+        let now = (counters.sealed.get(), counters.retired.get());
+        let known = crate::lock(&self.volume.oldest).is_some();
+        if known && self.oldest_of == Some(now) || !self.volume.catalogue_complete.load(Ordering::Acquire) {
+            return;
+        }
+        let sealed = self.volume.catalogue.read().ok().and_then(|catalogue| {
+            let oldest = catalogue.view().and_then(|view| view.oldest(|_| true)).ok()?;
+            oldest.map(|segment| segment.first)
+        });
+        let live = crate::lock(&self.volume.live).values().flatten().filter_map(|segment| segment.span()).min();
+        let oldest = sealed.into_iter().chain(live.map(|(first, _)| first)).min();
+        *crate::lock(&self.volume.oldest) = oldest;
+        self.oldest_of = Some(now);
     }
 
     fn retire_one(&self, segment: &SealedSegment) -> io::Result<()> {
