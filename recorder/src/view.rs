@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use framekeeper_crds::{RecorderPhase, VolumeState, VolumeWrites};
 use framekeeper_ingest::TickTime;
 use framekeeper_media::WallTime;
-use framekeeper_store::{CatalogueProgress, DropReason, StreamIdent};
+use framekeeper_store::{CatalogueProgress, DamageSummary, DropReason, ScrubStats, StreamIdent};
 use uuid::Uuid;
 
 use crate::assignment::Refusal;
@@ -118,6 +118,10 @@ pub(crate) struct VolumeNumbers {
     pub(crate) sync_buckets: Vec<(f64, u64)>,
     /// How far the catalogue is.
     pub(crate) catalogue: CatalogueProgress,
+    /// What of the footage on it is known to be damaged.
+    pub(crate) damage: DamageSummary,
+    /// How far its footage was read again.
+    pub(crate) scrub: ScrubStats,
 }
 
 impl View {
@@ -235,7 +239,9 @@ impl View {
     pub(crate) fn set_volumes(&self, volumes: Vec<VolumeView>) {
         let mut current = self.volumes.write().unwrap_or_else(PoisonError::into_inner);
         let states = |volumes: &[VolumeView]| {
-            let told = |volume: &VolumeView| (volume.uuid, volume.state, volume.reason.clone(), volume.oldest);
+            let damage = |volume: &VolumeView| volume.numbers.as_ref().map(|numbers| numbers.damage.clone());
+            let told =
+                |volume: &VolumeView| (volume.uuid, volume.state, volume.reason.clone(), volume.oldest, damage(volume));
             volumes.iter().map(told).collect::<Vec<_>>()
         };
         let changed = states(&current) != states(&volumes);

@@ -16,7 +16,8 @@ use framekeeper_media::WallTime;
 use framekeeper_recorder::serve::clip::file::ClipFile;
 use framekeeper_recorder::serve::clip::layout::Layout;
 use framekeeper_recorder::serve::clip::plan::{Gaps, Request, plan};
-use framekeeper_recorder::serve::footage::Footage;
+use framekeeper_recorder::serve::coverage::coverage;
+use framekeeper_recorder::serve::footage::{Footage, FootageError};
 use framekeeper_recorder::serve::stored::Stored;
 use framekeeper_store::{GapReason, StreamIdent};
 use recorded::{open, record};
@@ -88,6 +89,76 @@ fn footage_of_a_real_store() {
     assert_eq!(runs.iter().map(|run| run.frames).collect::<Vec<_>>(), [300, 200]);
     for (from, to) in [(0, 60 * S), (10_520_000, 21_880_000), (18_990_000, 20 * S)] {
         check(&footage, ident.uid, &[&first, &second], START + from, START + to);
+    }
+    drop(footage);
+    store.close();
+}
+
+fn whole(footage: &Arc<Stored>, request: Request) -> Result<Vec<u8>, (Vec<u8>, FootageError)> {
+    let plan = plan(footage.as_ref(), request).unwrap();
+    let layout = Arc::new(Layout::new(&plan).unwrap());
+    let mut file = ClipFile::new(Arc::clone(footage) as _, Arc::new(plan), Arc::clone(&layout));
+    let mut bytes = Vec::new();
+    match file.read(0, usize::MAX, &mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(error) => Err((bytes, error)),
+    }
+}
+
+#[test]
+fn what_rots_is_never_sent_and_the_rest_is() {
+    let source =
+        encode(12, "480x288", "-preset ultrafast -qp 6 -bf 2 -g 25 -keyint_min 25 -sc_threshold 0", Some("-b:a 64k"));
+    let folder = tempfile::tempdir().unwrap();
+    let ident = StreamIdent { uid: Uuid::new_v4(), namespace: "default".into(), name: "door".into() };
+    let spec = RunSpec {
+        source: &source,
+        frames: 0..300,
+        wall_us: START,
+        gops_per_segment: 0,
+        fills_on: false,
+        gap: GapReason::FirstRun,
+    };
+    let store = open(folder.path());
+    record(&store, &ident, &spec);
+    let footage = Arc::new(Stored::new(store.reader()));
+    let all = Request { stream: ident.uid, from: WallTime(START), to: WallTime(START + 60 * S), gaps: Gaps::Close };
+    let before = whole(&footage, all).unwrap();
+    let expected: Vec<String> = shown(&spec, START, START + 60 * S).into_iter().map(|shown| shown.picture).collect();
+    let segments = footage.segments(ident.uid, WallTime(0), WallTime(i64::MAX)).unwrap();
+    assert!(segments.len() > 3 && segments[1].sealed);
+
+    // In the middle of a frame of the second segment, and at the start of one of the segment that is being written.
+    for (number, segment) in [&segments[1], segments.last().unwrap()].into_iter().enumerate() {
+        let path = folder.path().join(&segment.path);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let mdat = bytes.windows(4).enumerate().filter(|(_, word)| *word == b"mdat").nth(1).unwrap().0;
+        bytes[mdat + 4 + 700 * (1 - number)] ^= 0x20;
+        std::fs::write(&path, bytes).unwrap();
+        // A reader that has read none of it yet.
+        let footage = Arc::new(Stored::new(store.reader()));
+        let (sent, error) = whole(&footage, all).unwrap_err();
+        assert!(matches!(error, FootageError::Damaged(_)), "{error}");
+        if number == 0 {
+            assert!(before.starts_with(&sent) && !sent.is_empty(), "other bytes than before");
+        }
+        let damage = footage.damage(ident.uid).unwrap();
+        assert_eq!(damage.len(), number + 1, "{damage:?}");
+        let (pictures, ..) = clip(&footage, ident.uid, START, START + 60 * S);
+        let lost: u32 = damage.iter().map(|hole| hole.video_frames).sum();
+        assert_eq!(pictures.len(), expected.len() - lost as usize);
+        let mut rest = expected.iter();
+        assert!(pictures.iter().all(|picture| rest.any(|wanted| wanted == picture)), "a picture that is none");
+        assert!((1..=25 * (number as u32 + 1)).contains(&lost), "{lost} frames are lost");
+        // Pictures of damaged stretches are those before.
+        let runs = footage.coverage(ident.uid, WallTime(0), WallTime(i64::MAX)).unwrap();
+        assert!(runs.iter().any(|run| run.gap == GapReason::Damaged), "{runs:?}");
+        let names = ("default", "door");
+        let always = (WallTime(i64::MIN), WallTime(i64::MAX));
+        let told = coverage(footage.as_ref(), ident.uid, names, always).unwrap();
+        let told = serde_json::to_value(told).unwrap();
+        let reasons = told["gaps"].as_array().unwrap().iter().filter(|gap| gap["reason"] == "Damaged");
+        assert_eq!(reasons.count(), number + 1, "{told}");
     }
     drop(footage);
     store.close();

@@ -362,6 +362,61 @@ pub(super) const METRICS: &[Metric] = &[
         },
     },
     Metric {
+        name: "framekeeper_volume_damaged",
+        unit: Some("bytes"),
+        kind: Kind::Gauge,
+        labels: VOLUME,
+        help: "Bytes of the footage held that are known to be damaged; what depends on them is not served.",
+        samples: |scrape| volumes(scrape, |numbers| numbers.damage.bytes),
+    },
+    Metric {
+        name: "framekeeper_volume_damaged_frames",
+        unit: None,
+        kind: Kind::Gauge,
+        labels: VOLUME,
+        help: "Video frames that are not served because of damage.",
+        samples: |scrape| volumes(scrape, |numbers| numbers.damage.video_frames),
+    },
+    Metric {
+        name: "framekeeper_volume_found_damaged",
+        unit: Some("bytes"),
+        kind: Kind::Counter,
+        labels: VOLUME,
+        help: "Bytes found damaged, by whoever read them.",
+        samples: |scrape| volumes(scrape, |numbers| numbers.scrub.rotten_bytes),
+    },
+    Metric {
+        name: "framekeeper_volume_scrubbed",
+        unit: Some("bytes"),
+        kind: Kind::Counter,
+        labels: VOLUME,
+        help: "Bytes read again in the background, to find damage before somebody needs them.",
+        samples: |scrape| volumes(scrape, |numbers| numbers.scrub.bytes),
+    },
+    Metric {
+        name: "framekeeper_volume_whole_segments",
+        unit: None,
+        kind: Kind::Counter,
+        labels: VOLUME,
+        help: "Segments read again in the background and found whole.",
+        samples: |scrape| volumes(scrape, |numbers| numbers.scrub.whole),
+    },
+    Metric {
+        name: "framekeeper_volume_scrub_progress",
+        unit: None,
+        kind: Kind::Gauge,
+        labels: VOLUME,
+        help: "How much of the volume the pass that goes on has behind it, from 0 to 1.",
+        samples: |scrape| {
+            let share = |numbers: &VolumeNumbers| {
+                let scrub = &numbers.scrub;
+                Value::Number(if scrub.of == 0 { 0.0 } else { scrub.passed.min(scrub.of) as f64 / scrub.of as f64 })
+            };
+            let sample = |volume: &VolumeView| Some(volume_sample(volume, share(volume.numbers.as_ref()?)));
+            scrape.volumes.iter().filter_map(sample).collect()
+        },
+    },
+    Metric {
         name: "framekeeper_stream_queue",
         unit: Some("bytes"),
         kind: Kind::Gauge,

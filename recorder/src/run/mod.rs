@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 use framekeeper_crds::RecorderPhase;
 use framekeeper_ingest::bucket::StartRate;
 use framekeeper_ingest::{Ingest, IngestConfig, TickTime};
-use framekeeper_store::Store;
 use framekeeper_store::env::WritesWanted;
+use framekeeper_store::{Store, StoreConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -66,7 +66,12 @@ pub struct RunOptions {
     pub listen: SocketAddr,
     /// How footage is written.
     pub writes: Writes,
+    /// Within which time all footage is read again and checked.
+    pub scrub_round: Duration,
 }
+
+/// Within which time all footage is read again, where nobody says otherwise.
+pub const SCRUB_ROUND: Duration = StoreConfig::SCRUB_ROUND;
 
 /// How footage is written to the volumes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -183,17 +188,17 @@ impl Worker {
 
         let mut status = StatusFile::new(options.status.as_deref());
         let guard = Arc::new(guard(&assignment));
-        let (mut volumes, store) =
-            match volumes::open(&options.volumes, &assignment, options.writes.into(), guard.shares) {
-                Ok(opened) => opened,
-                Err(refused) => {
-                    let message = refused.to_string();
-                    view.set_volumes(refused.views);
-                    view.set_phase(RecorderPhase::Failed);
-                    tell(&mut status, &assignment, &view, http);
-                    return Err(StartError::Volumes(message));
-                }
-            };
+        let (writes, round) = (options.writes.into(), options.scrub_round);
+        let (mut volumes, store) = match volumes::open(&options.volumes, &assignment, writes, guard.shares, round) {
+            Ok(opened) => opened,
+            Err(refused) => {
+                let message = refused.to_string();
+                view.set_volumes(refused.views);
+                view.set_phase(RecorderPhase::Failed);
+                tell(&mut status, &assignment, &view, http);
+                return Err(StartError::Volumes(message));
+            }
+        };
         let store = Arc::new(store);
         volumes.publish(&store, &view);
 

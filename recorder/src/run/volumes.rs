@@ -88,6 +88,7 @@ pub(super) fn open(
     assignment: &Assignment,
     writes: WritesWanted,
     memory: Shares,
+    scrub_round: Duration,
 ) -> Result<(Volumes, Store), NoVolume> {
     let known = assignment.volumes.iter().map(|plan| Known::new(folder, plan.clone())).collect();
     let segment_bytes = assignment.segment_bytes;
@@ -116,6 +117,7 @@ pub(super) fn open(
     config.reader_cache_bytes = memory.reader_cache_bytes;
     config.retention = assignment.retention.clone();
     config.placement = placement(assignment);
+    config.scrub_round = scrub_round;
     match Store::open(config, Env::real()) {
         Ok(store) => Ok((volumes, store)),
         Err(error) => none(&volumes.known, Some(&error.to_string())),
@@ -433,6 +435,8 @@ fn numbers(stats: &VolumeStats) -> VolumeNumbers {
         sync_seconds: stats.sync_us as f64 / 1e6,
         sync_buckets,
         catalogue: stats.catalogue_progress,
+        damage: stats.damage.clone(),
+        scrub: stats.scrub,
     }
 }
 

@@ -27,7 +27,7 @@ const BYTES_VERSION: u8 = 1;
 /// When a place may be free again; a guess, as clips take seconds to hours.
 const RETRY_AFTER_S: u32 = 5;
 
-/// Footage that is retired while it is planned is planned again, this often.
+/// Footage that is retired, or turns out to be damaged, while it is planned is planned again, this often.
 const PLAN_ATTEMPTS: usize = 3;
 
 pub(super) async fn clip(
@@ -105,7 +105,9 @@ fn prepare(footage: &dyn Footage, request: Request) -> Result<Planned, Problem> 
         let planned = plan(footage, request).and_then(|plan| Ok((Layout::new(&plan)?, plan)));
         return match planned {
             Ok((layout, plan)) => Ok(Planned { etag: entity_tag(request.stream, &plan, &layout), plan, layout }),
-            Err(PlanError::Footage(FootageError::Gone)) if attempts < PLAN_ATTEMPTS => continue,
+            Err(PlanError::Footage(FootageError::Gone | FootageError::Damaged(_))) if attempts < PLAN_ATTEMPTS => {
+                continue;
+            }
             Err(PlanError::Footage(error)) => Err(internal(error)),
             Err(PlanError::NoFrames) => {
                 let nearest = coverage::nearest(footage, request.stream, request.from, request.to).map_err(internal)?;

@@ -112,6 +112,9 @@ pub enum FootageError {
     /// It was retired since: plan again and find what there is now.
     #[error("the footage was retired while it was read")]
     Gone,
+    /// What is on the disk does not check. It is remembered: plan again, and it is left out.
+    #[error("{0}")]
+    Damaged(String),
     /// The disk, or what is on it, is broken.
     #[error("{0}")]
     Broken(String),

@@ -23,6 +23,9 @@ const MAX_LOOKBACK_SEGMENTS: usize = 16;
 /// Coded bytes for one picture: a whole GOP of 20 s at 20 Mbit/s fits.
 const MAX_CODED_BYTES: u64 = 64 << 20;
 
+/// Footage that is retired, or turns out to be damaged, while it is read is looked for again, this often.
+const ATTEMPTS: usize = 4;
+
 const WIDTHS: std::ops::RangeInclusive<u32> = 16..=4096;
 
 pub(super) async fn frame(
@@ -50,15 +53,21 @@ pub(super) async fn frame(
     })?;
     let (request, coded, wall) = blocking(move || {
         let stream = find(footage.as_ref(), &namespace, &name)?;
-        let found = picture(footage.as_ref(), stream, at, exact).map_err(internal)?;
-        let Some(picture) = found else {
-            let nearest = coverage::nearest(footage.as_ref(), stream, at, at.saturating_add_us(1)).map_err(internal)?;
-            let detail = format!("no picture at or before {} is held here", format_time(at));
-            return Err(Problem::no_footage(detail, nearest));
-        };
-        let wall = picture.wall;
-        let (request, coded) = picture.read(footage.as_ref(), width).map_err(internal)?;
-        Ok((request, coded, wall))
+        for attempt in 1.. {
+            let found = picture(footage.as_ref(), stream, at, exact).and_then(|found| {
+                let read = |picture: Picture| Ok((picture.read(footage.as_ref(), width)?, picture.wall));
+                found.map(read).transpose()
+            });
+            match found {
+                Ok(Some(((request, coded), wall))) => return Ok((request, coded, wall)),
+                Ok(None) => break,
+                Err(FootageError::Gone | FootageError::Damaged(_)) if attempt < ATTEMPTS => {}
+                Err(error) => return Err(internal(error)),
+            }
+        }
+        let nearest = coverage::nearest(footage.as_ref(), stream, at, at.saturating_add_us(1)).map_err(internal)?;
+        let detail = format!("no picture at or before {} is held here", format_time(at));
+        Err(Problem::no_footage(detail, nearest))
     })
     .await?;
     let jpeg = state.decoder.decode(turn, &request, &coded).await?;

@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use framekeeper_media::WallTime;
-use framekeeper_media::boxes::run::{RUN_BOX_LENGTH, RunBox};
-use framekeeper_store::{ReadError, Reader};
+use framekeeper_store::damage::cut;
+use framekeeper_store::{ReadError, Reader, SegmentDamage};
 use uuid::Uuid;
 
-use super::footage::{Footage, FootageError, Init, Lease, Run, Segment, SegmentFrames};
-use super::segment_frames::frames;
+use super::footage::{Footage, FootageError, Hole, Init, Lease, Run, Segment, SegmentFrames};
+use super::segment_frames::{frames, readable};
 
 /// Footage of a store.
 pub struct Stored {
@@ -19,11 +19,11 @@ pub struct Stored {
     recent: Mutex<VecDeque<(Key, Arc<SegmentFrames>)>>,
 }
 
-/// A use of a file, and how far it was written when its frames were read.
-type Key = (Uuid, u64, u64, u64);
+/// A use of a file, how far it was written when its frames were read, and what was known of its stream's damage.
+type Key = (Uuid, u64, u64, u64, u64);
 
-fn key(segment: &Segment) -> Key {
-    (segment.volume, segment.file_number, segment.nonce, segment.used_bytes)
+fn key(segment: &Segment, damage: u64) -> Key {
+    (segment.volume, segment.file_number, segment.nonce, segment.used_bytes, damage)
 }
 
 impl Stored {
@@ -44,7 +44,8 @@ impl Stored {
 
     fn remember(&self, key: Key, frames: &Arc<SegmentFrames>) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.retain(|(known, _)| *known != key);
+        let same = |known: &Key| (known.0, known.1, known.2) == (key.0, key.1, key.2);
+        recent.retain(|(known, _)| !same(known));
         recent.push_back((key, Arc::clone(frames)));
         let mut bytes: usize = recent.iter().map(|(_, frames)| frames.weight()).sum();
         while bytes > self.cache_bytes
@@ -53,12 +54,46 @@ impl Stored {
             bytes -= oldest.weight();
         }
     }
+
+    /// The frames of a segment without what is known to be damaged of its stream; `version` names that knowledge.
+    fn frames_knowing(
+        &self,
+        segment: &Segment,
+        version: u64,
+        damage: &[SegmentDamage],
+    ) -> Result<Arc<SegmentFrames>, FootageError> {
+        let key = key(segment, version);
+        if let Some(frames) = self.recall(&key) {
+            return Ok(frames);
+        }
+        let (index, run_boxes) = (self.reader.index(segment)?, self.reader.run_boxes(segment)?);
+        let (now, news) = self.reader.damage(segment.stream);
+        if now != version {
+            // The index, or the box of a run, turned out to be damaged.
+            return self.frames_knowing(segment, now, &news);
+        }
+        let here = damage.iter().filter(|damage| is_in(damage, segment));
+        let mut ranges: Vec<_> = here.map(|damage| damage.hole.bytes.clone()).collect();
+        ranges.sort_by_key(|range| range.start);
+        let frames = Arc::new(frames(&index, &run_boxes, &ranges, &holes(damage)));
+        self.remember(key, &frames);
+        Ok(frames)
+    }
+}
+
+fn holes(damage: &[SegmentDamage]) -> Vec<Hole> {
+    damage.iter().map(|damage| damage.hole.clone()).collect()
+}
+
+fn is_in(damage: &SegmentDamage, segment: &Segment) -> bool {
+    (damage.volume, damage.file_number, damage.nonce) == (segment.volume, segment.file_number, segment.nonce)
 }
 
 impl From<ReadError> for FootageError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Gone => Self::Gone,
+            damaged @ ReadError::Damaged { .. } => Self::Damaged(damaged.to_string()),
             other => Self::Broken(other.to_string()),
         }
     }
@@ -82,29 +117,44 @@ impl Footage for Stored {
                 None => runs.push(run),
             }
         }
-        Ok(runs)
+        let (_, damage) = self.reader.damage(stream);
+        if damage.is_empty() {
+            return Ok(runs);
+        }
+        // Behind a hole it is another run.
+        let holes = holes(&damage);
+        let mut whole: Vec<Run> = runs.into_iter().flat_map(|run| cut(run, &holes)).collect();
+        whole.retain(|run| run.from < to && run.to > from);
+        whole.sort_by_key(|run| (run.from, run.run));
+        Ok(whole)
     }
 
     fn segments(&self, stream: Uuid, from: WallTime, to: WallTime) -> Result<Vec<Segment>, FootageError> {
-        Ok(self.reader.segments(stream, from, to)?)
+        let segments = self.reader.segments(stream, from, to)?;
+        let (version, damage) = self.reader.damage(stream);
+        if damage.is_empty() {
+            return Ok(segments);
+        }
+        let mut whole = Vec::with_capacity(segments.len());
+        for segment in segments {
+            if damage.iter().any(|damage| is_in(damage, &segment)) {
+                match self.frames_knowing(&segment, version, &damage) {
+                    Ok(frames) => whole.extend(readable(segment, &frames)),
+                    // Nothing of it is left.
+                    Err(FootageError::Damaged(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            } else {
+                whole.push(segment);
+            }
+        }
+        whole.retain(|segment| segment.first < to && segment.end > from);
+        Ok(whole)
     }
 
     fn frames(&self, segment: &Segment) -> Result<Arc<SegmentFrames>, FootageError> {
-        let key = key(segment);
-        if let Some(frames) = self.recall(&key) {
-            return Ok(frames);
-        }
-        let index = self.reader.index(segment)?;
-        let run_boxes = index.runs.iter().map(|run| {
-            let mut bytes = [0; RUN_BOX_LENGTH];
-            self.reader.read_at(segment, run.offset, &mut bytes)?;
-            RunBox::decode(&bytes)
-                .map_err(|error| FootageError::Broken(format!("{}: run box: {error}", segment.path.display())))
-        });
-        let run_boxes = run_boxes.collect::<Result<Vec<_>, _>>()?;
-        let frames = Arc::new(frames(&index, &run_boxes, &[], &[]));
-        self.remember(key, &frames);
-        Ok(frames)
+        let (version, damage) = self.reader.damage(segment.stream);
+        self.frames_knowing(segment, version, &damage)
     }
 
     fn init(&self, segment: &Segment) -> Result<Init, FootageError> {
@@ -127,6 +177,10 @@ impl Footage for Stored {
         let frames: usize = recent.iter().map(|(_, frames)| frames.weight()).sum();
         drop(recent);
         frames + self.reader.cache_bytes()
+    }
+
+    fn damage(&self, stream: Uuid) -> Result<Vec<Hole>, FootageError> {
+        Ok(holes(&self.reader.damage(stream).1))
     }
 
     fn lease(&self, segments: &[Segment]) -> Box<dyn Lease> {

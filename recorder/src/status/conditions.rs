@@ -6,6 +6,7 @@ use framekeeper_crds::{ChannelState, ChannelStatus, RecorderPhase, RecorderStatu
 use framekeeper_media::WallTime;
 
 use crate::limits::MemoryShort;
+use crate::serve::query::format_time;
 use crate::view::{View, VolumeView};
 
 /// One condition before it has its times.
@@ -29,6 +30,7 @@ pub(super) fn make(
         assignment(view),
         healthy(volumes),
         memory(view.memory_short()),
+        intact(volumes),
         gops_fit(&view.long_gops()),
         as_planned(channels),
     ];
@@ -102,6 +104,40 @@ fn memory(short: Option<MemoryShort>) -> Verdict {
         }
         Some(short) => Verdict { kind: KIND, good: false, reason: "MoreThanRated", message: short.to_string() },
     }
+}
+
+/// Whether all footage that is held can be trusted, as far as anybody has read it.
+fn intact(volumes: &[VolumeView]) -> Verdict {
+    const KIND: &str = "FootageIntact";
+    let damaged = volumes.iter().filter_map(|volume| {
+        let damage = &volume.numbers.as_ref()?.damage;
+        (damage.holes > 0).then_some((volume, damage))
+    });
+    let told: Vec<String> = damaged
+        .map(|(volume, damage)| {
+            let places = damage.places.iter().map(|place| {
+                let (from, to) = (format_time(place.from), format_time(place.to));
+                format!("{} from {from} to {to} (byte {} of {})", place.stream, place.offset, place.path)
+            });
+            let places: Vec<String> = places.collect();
+            let more = damage.holes.saturating_sub(places.len() as u64);
+            let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+            format!(
+                "volume {}: {} bytes are damaged and {} frames are not served: {}{more}",
+                volume.name,
+                damage.bytes,
+                damage.video_frames,
+                places.join(", ")
+            )
+        })
+        .collect();
+    if told.is_empty() {
+        let message = "no damage is known in the footage that is held".to_owned();
+        return Verdict { kind: KIND, good: true, reason: "NoneDamaged", message };
+    }
+    let message =
+        format!("{}; look after the disk: `framekeeper-recorder volume check` tells all of it", told.join("; "));
+    Verdict { kind: KIND, good: false, reason: "FootageDamaged", message }
 }
 
 fn gops_fit(long: &[String]) -> Verdict {

@@ -10,7 +10,7 @@ use framekeeper_store::env::Env;
 use framekeeper_store::inspect::{Depth, Filter, Finding, Place, SeenSegment};
 use serde_json::json;
 
-use super::output::{Bar, finding_json, finding_line, print_json, size, warn_if_in_use};
+use super::output::{Bar, complain, finding_json, finding_line, print_json, size, warn_if_in_use};
 use super::shelf::Shelf;
 use super::{CLEAN, DAMAGED, Export, Failure, GapChoice};
 use crate::serve::clip::PlanError;
@@ -115,8 +115,16 @@ fn segments(
     let total = until.saturating_sub(needed);
     for (done, segment) in seen.segments.iter_mut().skip(needed).take(total).enumerate() {
         bar.tell(done as u64, total as u64, &segment.info.path);
+        let before = segment.found_whole;
         let (looked, found) = place.survey(segment)?;
         *segment = looked;
+        // Every fragment was checked by itself. The hash tells of the rest of the file.
+        if let Some((at, hash)) = before.filter(|_| found.is_empty())
+            && segment.hash().is_ok_and(|now| now != hash)
+        {
+            let (path, at) = (segment.info.path.display(), format_time(at));
+            complain(&format!("{path} is not what it was when it was found whole at {at}; all footage in it checks"));
+        }
         findings.extend(found);
     }
     let mut heads = seen.findings;

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use framekeeper_media::WallTime;
 use framekeeper_store::env::Env;
-use framekeeper_store::inspect::{Depth, Filter, Place, SeenStream};
+use framekeeper_store::inspect::{Depth, Filter, Place, SeenSegment, SeenStream};
 use serde_json::{Value, json};
 
 use super::output::{
@@ -27,6 +27,7 @@ pub(super) fn run(arguments: &Ls) -> Result<u8, Failure> {
     let seen = place.look(Depth::Heads, &filter, &mut |done, total, path| bar.tell(done, total, path))?;
     drop(bar);
     let findings = seen.findings;
+    let whole = place.volume().map(|_| Whole::of(&seen.segments));
     let shelf = Shelf::new(seen.segments);
     let code = if shelf.streams().is_empty() { NOTHING } else { CLEAN };
     let coverage_of = |stream: &SeenStream| {
@@ -42,7 +43,7 @@ pub(super) fn run(arguments: &Ls) -> Result<u8, Failure> {
             .collect::<Result<Vec<_>, _>>();
         print_json(&json!({
             "path": place.path(), "volume": place.volume().as_ref().map(volume_json), "inUse": place.in_use(),
-            "streams": streams.map_err(std::io::Error::from)?,
+            "streams": streams.map_err(std::io::Error::from)?, "foundWhole": whole.as_ref().map(Whole::json),
             "findings": findings.iter().map(finding_json).collect::<Vec<_>>(),
         }))?;
         return Ok(code);
@@ -50,6 +51,9 @@ pub(super) fn run(arguments: &Ls) -> Result<u8, Failure> {
     let mut out = std::io::stdout().lock();
     if let Some(facts) = place.volume() {
         writeln!(out, "{}", volume_line(&facts))?;
+    }
+    if let Some(whole) = &whole {
+        writeln!(out, "{}", whole.line())?;
     }
     for (stream, coverage) in &streams {
         let (count, bytes) = (stream.segments.len(), size(stream.bytes));
@@ -83,6 +87,33 @@ pub(super) fn run(arguments: &Ls) -> Result<u8, Failure> {
         writeln!(out, "no footage of {what} from {from} to {to}")?;
     }
     Ok(code)
+}
+
+/// How far a recorder got with reading all footage again.
+struct Whole {
+    sealed: usize,
+    found_whole: usize,
+    oldest: Option<WallTime>,
+}
+
+impl Whole {
+    fn of(segments: &[SeenSegment]) -> Self {
+        let found = segments.iter().filter_map(|segment| segment.found_whole);
+        Self {
+            sealed: segments.iter().filter(|segment| segment.info.sealed).count(),
+            found_whole: found.clone().count(),
+            oldest: found.map(|(at, _)| at).min(),
+        }
+    }
+
+    fn json(&self) -> Value {
+        json!({"segments": self.found_whole, "of": self.sealed, "oldest": self.oldest.map(format_time)})
+    }
+
+    fn line(&self) -> String {
+        let oldest = self.oldest.map(|at| format!(", the first of them at {}", format_time(at))).unwrap_or_default();
+        format!("{} of {} sealed segments were read again and found whole{oldest}", self.found_whole, self.sealed)
+    }
 }
 
 fn stream_json(shelf: &Shelf, stream: &SeenStream, coverage: &Coverage) -> Result<Value, serde_json::Error> {

@@ -350,6 +350,30 @@ impl View {
         Ok(places)
     }
 
+    /// Segments in the order in which their footage ends, behind `after`, with what is known of the last time that they were read through.
+    pub(crate) fn by_age(
+        &self,
+        after: Option<(WallTime, u64)>,
+        most: usize,
+    ) -> Result<Vec<(SealedSegment, Option<Checked>)>> {
+        let ages = self.read.open_table(AGES)?;
+        let mut low = Vec::new();
+        if let Some((end, file_number)) = after {
+            low.extend_from_slice(&wall_bytes(end));
+            low.extend_from_slice(&file_number.saturating_add(1).to_be_bytes());
+        }
+        let mut found = Vec::new();
+        for row in ages.range::<&[u8]>(low.as_slice()..)?.take(most) {
+            let key = row?.0.value().to_vec();
+            let file_number = key.get(8..).and_then(|k| Reader::new(k).u64().ok()).unwrap_or_default();
+            if let Some(segment) = self.by_file(file_number)? {
+                let checked = self.checked(file_number)?.filter(|checked| checked.nonce == segment.nonce);
+                found.push((segment, checked));
+            }
+        }
+        Ok(found)
+    }
+
     /// Streams that have sealed segments, with their names.
     pub(crate) fn streams(&self) -> Result<Vec<(Uuid, String)>> {
         let mut streams = Vec::new();
@@ -372,14 +396,13 @@ impl View {
         Ok(holds)
     }
 
-    /// What of a stream is damaged, in order of time.
-    pub(crate) fn damage(&self, stream: Uuid) -> Result<Vec<Damage>> {
-        let table = self.read.open_table(DAMAGE)?;
-        let (low, high) = (time_key(stream, WallTime(i64::MIN)), time_key(stream, WallTime(i64::MAX)));
+    /// All that is damaged, with the segments that it is in.
+    pub(crate) fn all_damage(&self) -> Result<Vec<(Damage, SealedSegment)>> {
         let mut damage = Vec::new();
-        for row in table.range::<&[u8]>(low.as_slice()..high.as_slice())? {
-            if let Some(Record::Damaged(one)) = Record::decode(row?.1.value()).map_err(damaged)? {
-                damage.push(one);
+        for row in self.read.open_table(DAMAGE)?.iter()? {
+            let Some(Record::Damaged(one)) = Record::decode(row?.1.value()).map_err(damaged)? else { continue };
+            if let Some(segment) = self.by_file(one.file_number)?.filter(|segment| segment.nonce == one.nonce) {
+                damage.push((one, segment));
             }
         }
         Ok(damage)

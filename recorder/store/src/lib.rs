@@ -41,8 +41,9 @@
 //! for segment in &segments {
 //!     let index = reader.index(segment)?;
 //!     let init = reader.init(segment)?;
-//!     let mut bytes = vec![0; 1000];
-//!     reader.read_at(segment, 0, &mut bytes)?; // checks afterwards that the file is still this segment
+//!     let Some(frame) = index.entries.first() else { continue };
+//!     let mut bytes = vec![0; frame.data_length as usize];
+//!     reader.read_at(segment, frame.data_offset.into(), &mut bytes)?; // checked: all of its fragment, and that the file is still this segment
 //! }
 //!
 //! writer.finish(); // all of this stream written and synced
@@ -56,6 +57,7 @@ mod backlog;
 mod catalogue;
 #[cfg(test)]
 mod catalogue_tests;
+mod checked;
 pub mod damage;
 pub mod env;
 mod error;
@@ -92,10 +94,11 @@ pub use framekeeper_media::boxes::run::RunBox;
 pub use identity::KnownOpens;
 pub use reader::{Lease, Reader, SegmentDamage, SegmentInit, StreamInfo};
 pub use retention::{Limits, Retention};
-pub use stats::{CatalogueProgress, CatalogueStage, DropReason, SYNC_BUCKETS_US, StreamStats, VolumeStats};
+pub use stats::{CatalogueProgress, CatalogueStage, DropReason, SYNC_BUCKETS_US, ScrubStats, StreamStats, VolumeStats};
 pub use store::Store;
 pub use stream::{Appended, StreamWriter};
 pub use types::*;
+pub use volume::rot::{DamageSummary, DamagedPlace};
 
 /// A thread that panicked with a lock held is reported where it is joined; what it guarded is still better than nothing.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

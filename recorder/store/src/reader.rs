@@ -1,41 +1,29 @@
 //! Reading: what footage there is, and its bytes. Never in the way of writers, and never a byte of another use of a file.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::io;
-use std::path::Path;
-use std::sync::{Arc, Mutex, RwLockReadGuard, TryLockError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, RwLockReadGuard, TryLockError};
 use std::time::Duration;
 
 use framekeeper_media::WallTime;
 use framekeeper_media::aac::AacParameters;
-use framekeeper_media::boxes::index::SegmentIndex;
 use framekeeper_media::h264::H264Parameters;
 use framekeeper_media::init::InitSegment;
 use uuid::Uuid;
 
 use crate::catalogue::{Catalogue, CatalogueError, RunRow, merge_run};
+use crate::checked::Caches;
 use crate::damage::Hole;
-use crate::env::{File, read_exact};
 use crate::error::ReadError;
 use crate::lock;
 use crate::manifest::RunPart;
-use crate::segment::sealed::read_index;
-use crate::segment::walk::{self, Head, HeadError};
 use crate::store::Inner;
 use crate::types::{RunInfo, SegmentInfo, StreamIdent};
 use crate::volume::Volume;
 use crate::volume::keeper::LEASE_US;
 
-/// Files kept open.
-const FILES: usize = 256;
-/// What one takes in memory: its parameters, and what the allocator and the list add.
-const FILE_BYTES: usize = 4 << 10;
 /// How often, and how long each time, a catalogue is waited for that is being written: half a second.
 const CATALOGUE_LOOKS: u32 = 100;
 const CATALOGUE_LOOK: Duration = Duration::from_millis(5);
-/// Where the use nonce stands in the segment box.
-const NONCE_OFFSET: u64 = 32;
-
 /// A stream that there is footage of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamInfo {
@@ -72,76 +60,8 @@ pub struct SegmentInit {
 /// Reads footage. Clones share their caches.
 #[derive(Clone)]
 pub struct Reader {
-    inner: Arc<Inner>,
-    caches: Arc<Caches>,
-}
-
-#[derive(Default)]
-struct Caches {
-    indexes: Mutex<Lru<Arc<SegmentIndex>>>,
-    files: Mutex<Lru<Arc<OpenSegment>>>,
-}
-
-type Key = (Uuid, u64, u64);
-
-fn key(segment: &SegmentInfo) -> Key {
-    (segment.volume, segment.file_number, segment.nonce)
-}
-
-/// What was read, by segment, bounded in bytes: the least recently used goes first.
-struct Lru<T> {
-    /// With the bytes that each takes.
-    entries: VecDeque<(Key, T, usize)>,
-    bytes: usize,
-}
-
-impl<T> Default for Lru<T> {
-    fn default() -> Self {
-        Self { entries: VecDeque::new(), bytes: 0 }
-    }
-}
-
-impl<T: Clone> Lru<T> {
-    fn get(&mut self, key: &Key) -> Option<T> {
-        let at = self.entries.iter().position(|(k, ..)| k == key)?;
-        let entry = self.entries.remove(at)?;
-        let value = entry.1.clone();
-        self.entries.push_back(entry);
-        Some(value)
-    }
-
-    /// Keeps a value that takes so many bytes, if `most` allow that at all.
-    fn put(&mut self, key: Key, value: T, bytes: usize, most: usize) {
-        self.remove(&key);
-        self.entries.push_back((key, value, bytes));
-        self.bytes += bytes;
-        while self.bytes > most {
-            let Some((.., freed)) = self.entries.pop_front() else { break };
-            self.bytes -= freed;
-        }
-    }
-
-    fn remove(&mut self, key: &Key) {
-        if let Some(at) = self.entries.iter().position(|(k, ..)| k == key)
-            && let Some((.., freed)) = self.entries.remove(at)
-        {
-            self.bytes -= freed;
-        }
-    }
-}
-
-struct OpenSegment {
-    file: Arc<dyn File>,
-    head: Head,
-}
-
-impl OpenSegment {
-    /// Whether the file is still in the use that it was opened in.
-    fn check(&self, nonce: u64) -> io::Result<bool> {
-        let mut bytes = [0; 8];
-        read_exact(self.file.as_ref(), &mut bytes, self.head.segment.offset + NONCE_OFFSET)?;
-        Ok(u64::from_be_bytes(bytes) == nonce)
-    }
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) caches: Arc<Caches>,
 }
 
 fn catalogue(error: CatalogueError) -> ReadError {
@@ -157,14 +77,7 @@ impl Reader {
         Self { inner, caches: Arc::default() }
     }
 
-    /// Bytes of what was read and is kept.
-    #[must_use]
-    pub fn cache_bytes(&self) -> usize {
-        let indexes = lock(&self.caches.indexes).bytes;
-        indexes + lock(&self.caches.files).bytes
-    }
-
-    fn volume(&self, uuid: Uuid) -> Result<Arc<Volume>, ReadError> {
+    pub(crate) fn volume(&self, uuid: Uuid) -> Result<Arc<Volume>, ReadError> {
         self.inner.volumes().into_iter().find(|volume| volume.uuid == uuid).ok_or(ReadError::NoVolume(uuid))
     }
 
@@ -309,15 +222,13 @@ impl Reader {
         Ok(runs)
     }
 
-    /// What of a stream is known to be damaged and is not served.
-    ///
-    /// # Errors
-    /// When a catalogue fails.
-    pub fn damage(&self, stream: Uuid) -> Result<Vec<SegmentDamage>, ReadError> {
-        let mut found = Vec::new();
+    /// What of a stream is known to be damaged and is not served, with the version of that knowledge: another one after each change.
+    #[must_use]
+    pub fn damage(&self, stream: Uuid) -> (u64, Vec<SegmentDamage>) {
+        let (mut version, mut found) = (0_u64, Vec::new());
         for volume in &self.readable() {
-            let Some(guard) = Self::catalogue(volume)? else { continue };
-            let known = Self::as_far_as(volume, guard.view().and_then(|view| view.damage(stream)))?;
+            let (of_volume, known) = volume.rot.of(stream);
+            version = version.wrapping_add(of_volume);
             found.extend(known.into_iter().map(|damage| SegmentDamage {
                 volume: volume.uuid,
                 file_number: damage.file_number,
@@ -325,7 +236,7 @@ impl Reader {
                 hole: damage.hole,
             }));
         }
-        Ok(found)
+        (version, found)
     }
 
     /// The segments of a stream with footage between two wall times, in order of their first frame; the one being written included.
@@ -345,86 +256,6 @@ impl Reader {
         }
         segments.sort_by_key(|segment| (segment.first, segment.volume, segment.number));
         Ok(segments)
-    }
-
-    /// Every frame of a segment; of one that is being written, those written so far.
-    ///
-    /// # Errors
-    /// When the segment is gone or damaged.
-    pub fn index(&self, segment: &SegmentInfo) -> Result<Arc<SegmentIndex>, ReadError> {
-        let volume = self.volume(segment.volume)?;
-        let live = volume.live_of(segment.stream);
-        if let Some(live) = live.iter().find(|l| l.fixed.nonce == segment.nonce) {
-            return Ok(Arc::new(live.with_index(|index| index.index().clone())));
-        }
-        if let Some(index) = lock(&self.caches.indexes).get(&key(segment)) {
-            return Ok(index);
-        }
-        let open = self.open(segment)?;
-        let index = self.read_index(segment, &open)?;
-        self.still_there(segment, &open)?;
-        let index = Arc::new(index);
-        let most = self.inner.reader_cache_bytes;
-        lock(&self.caches.indexes).put(key(segment), index.clone(), index.memory_bytes(), most);
-        Ok(index)
-    }
-
-    fn read_index(&self, segment: &SegmentInfo, open: &OpenSegment) -> Result<SegmentIndex, ReadError> {
-        // The head may have been read before the file was sealed.
-        let head = walk::head(open.file.as_ref()).map_err(|e| head_error(segment, e))?;
-        if let Some(sealed) = head.segment.sealed {
-            let read = read_index(open.file.as_ref(), segment.nonce, sealed.index_offset, sealed.index_length);
-            if let Some(index) = read.map_err(|e| io_error(segment, e))? {
-                return Ok(index);
-            }
-            tracing::warn!(path = %segment.path.display(), "the index of a segment does not check; its fragments are walked");
-        }
-        let walked = walk::fragments(open.file.as_ref(), &head).map_err(|e| io_error(segment, e))?;
-        Ok(SegmentIndex { nonce: segment.nonce, offset: walked.end, ..walked.found.index().clone() })
-    }
-
-    /// The codec parameters of a segment.
-    ///
-    /// # Errors
-    /// When the segment is gone or damaged.
-    pub fn init(&self, segment: &SegmentInfo) -> Result<SegmentInit, ReadError> {
-        let open = self.open(segment)?;
-        let head = &open.head;
-        Ok(SegmentInit { init: head.init.clone(), video: head.video.clone(), audio: head.audio.clone() })
-    }
-
-    /// Fills `into` with the bytes of a segment at `offset`, and checks afterwards that the file is still in this use.
-    ///
-    /// # Errors
-    /// When the segment is gone, or ends before.
-    pub fn read_at(&self, segment: &SegmentInfo, offset: u64, into: &mut [u8]) -> Result<(), ReadError> {
-        let open = self.open(segment)?;
-        read_exact(open.file.as_ref(), into, offset).map_err(|e| io_error(segment, e))?;
-        self.still_there(segment, &open).inspect_err(|_| into.fill(0))
-    }
-
-    fn still_there(&self, segment: &SegmentInfo, open: &OpenSegment) -> Result<(), ReadError> {
-        if open.check(segment.nonce).map_err(|e| io_error(segment, e))? {
-            return Ok(());
-        }
-        lock(&self.caches.files).remove(&key(segment));
-        lock(&self.caches.indexes).remove(&key(segment));
-        Err(ReadError::Gone)
-    }
-
-    fn open(&self, segment: &SegmentInfo) -> Result<Arc<OpenSegment>, ReadError> {
-        if let Some(open) = lock(&self.caches.files).get(&key(segment)) {
-            return Ok(open);
-        }
-        let volume = self.volume(segment.volume)?;
-        let file = volume.folder.open(&segment.path, false).map_err(|e| io_error(segment, e))?;
-        let head = walk::head(file.as_ref()).map_err(|e| head_error(segment, e))?;
-        if head.segment.nonce != segment.nonce {
-            return Err(ReadError::Gone);
-        }
-        let open = Arc::new(OpenSegment { file, head });
-        lock(&self.caches.files).put(key(segment), open.clone(), FILE_BYTES, FILES * FILE_BYTES);
-        Ok(open)
     }
 
     /// Keeps the files of these segments from being emptied while the lease is held, for 60 s at most.
@@ -480,24 +311,6 @@ pub(crate) fn run_info(row: &RunRow, active: bool) -> RunInfo {
         previous_end: Some(part.previous_end).filter(|end| end.0 != 0),
         active,
     }
-}
-
-fn io_error(segment: &SegmentInfo, source: io::Error) -> ReadError {
-    match source.kind() {
-        io::ErrorKind::NotFound => ReadError::Gone,
-        _ => ReadError::Io { path: segment.path.clone(), source },
-    }
-}
-
-fn head_error(segment: &SegmentInfo, error: HeadError) -> ReadError {
-    match error {
-        HeadError::Io(source) => io_error(segment, source),
-        HeadError::NotOurs(reason) => damaged(&segment.path, reason),
-    }
-}
-
-fn damaged(path: &Path, reason: String) -> ReadError {
-    ReadError::Damaged { path: path.to_owned(), reason }
 }
 
 /// Keeps files from being emptied, until dropped; see [`Reader::lease`].

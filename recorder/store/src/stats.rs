@@ -7,6 +7,7 @@ use framekeeper_media::WallTime;
 use uuid::Uuid;
 
 use crate::env::WritePath;
+use crate::volume::rot::DamageSummary;
 
 /// Why frames were not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -211,6 +212,8 @@ pub(crate) struct VolumeCounters {
     pub(crate) last_sync_us: Counter,
     pub(crate) sealed: Counter,
     pub(crate) retired: Counter,
+    /// Bytes found damaged.
+    pub(crate) rotten: Counter,
     buckets: [Counter; SYNC_BUCKETS_US.len()],
 }
 
@@ -305,6 +308,25 @@ pub struct VolumeStats {
     pub retired: u64,
     /// When the oldest footage on it begins, as of the last seconds; `None` while there is none, or it is not known yet.
     pub oldest: Option<WallTime>,
+    /// What of the footage on it is known to be damaged.
+    pub damage: DamageSummary,
+    /// How far the thread is that reads all footage again.
+    pub scrub: ScrubStats,
+}
+
+/// The reading of all footage of a volume, in numbers; counters since the store was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScrubStats {
+    /// Bytes read.
+    pub bytes: u64,
+    /// Segments found whole.
+    pub whole: u64,
+    /// Bytes found damaged, by the thread and by readers.
+    pub rotten_bytes: u64,
+    /// Of the pass that goes on: segments passed, and segments that there were at its beginning.
+    pub passed: u64,
+    /// See `passed`.
+    pub of: u64,
 }
 
 impl VolumeStats {
@@ -342,6 +364,8 @@ impl VolumeStats {
             sealed: 0,
             retired: 0,
             oldest: None,
+            damage: DamageSummary::default(),
+            scrub: ScrubStats::default(),
         }
     }
 }

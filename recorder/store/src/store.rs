@@ -22,6 +22,7 @@ use crate::types::{Durable, Placement, PreviousRun, StoreConfig, StreamIdent, Vo
 use crate::volume::Volume;
 use crate::volume::keeper::Keeper;
 use crate::volume::open::open;
+use crate::volume::scrub::Scrubber;
 use crate::volume::sync::Syncer;
 use crate::volume::writer::Writer;
 use crate::{identity, lock, names};
@@ -113,6 +114,7 @@ impl Store {
             writer: Writer::new(inner.clone(), volume.clone(), opened.slots, opened.batch),
             syncer: Syncer::new(inner.clone(), volume.clone(), self.config.on_durable.clone()),
             keeper: Keeper::new(volume.clone(), opened.later),
+            scrubber: Scrubber::new(inner.clone(), volume.clone(), self.config.scrub_round),
             volume,
         })
     }

@@ -1,4 +1,4 @@
-//! The threads of a store: three a volume, one that watches them all, and one for the limits of streams.
+//! The threads of a store: four a volume, one that watches them all, and one for the limits of streams.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -13,6 +13,7 @@ use crate::retention::{self, Retirer};
 use crate::stream::Destination;
 use crate::volume::Volume;
 use crate::volume::keeper::Keeper;
+use crate::volume::scrub::Scrubber;
 use crate::volume::signal::Signal;
 use crate::volume::sync::Syncer;
 use crate::volume::writer::Writer;
@@ -28,6 +29,7 @@ pub(crate) struct Workers {
     pub(crate) writer: Writer,
     pub(crate) syncer: Syncer,
     pub(crate) keeper: Keeper,
+    pub(crate) scrubber: Scrubber,
 }
 
 /// The threads. When this is dropped they end as if the process had been killed.
@@ -52,10 +54,11 @@ impl Threads {
     }
 
     pub(crate) fn start(&self, workers: Workers) {
-        let Workers { volume, writer, syncer, keeper } = workers;
+        let Workers { volume, writer, syncer, keeper, scrubber } = workers;
         self.spawn("writer", &volume, move || writer.run());
         self.spawn("sync", &volume, move || syncer.run());
         self.spawn("keeper", &volume, move || keeper.run());
+        self.spawn("scrub", &volume, move || scrubber.run());
     }
 
     fn spawn(&self, what: &str, volume: &Volume, run: impl FnOnce() + Send + 'static) {
@@ -118,6 +121,7 @@ impl Threads {
 
     /// Ends the threads of a volume in order: all that waits is written, synced and sealed. Whether they ended in time.
     pub(crate) fn finish(&self, volume: &Volume, until: Instant) -> bool {
+        volume.wake_scrub.stop();
         if volume.has_failed() {
             volume.wake_sync.finish();
             volume.wake_keeper.finish();
@@ -173,7 +177,7 @@ impl Drop for Threads {
         self.inner.retention.wake.stop();
         let volumes = self.inner.volumes();
         for volume in &volumes {
-            for signal in [&volume.wake_writer, &volume.wake_sync, &volume.wake_keeper] {
+            for signal in [&volume.wake_writer, &volume.wake_sync, &volume.wake_keeper, &volume.wake_scrub] {
                 signal.stop();
             }
         }

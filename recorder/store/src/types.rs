@@ -245,6 +245,9 @@ pub struct StoreConfig {
     pub retention: Retention,
     /// On which volume the next segment of a stream goes.
     pub placement: Placement,
+    /// How long it takes until all footage of a volume was read through; longer where that would take more than a twentieth of the disk's
+    /// time. 25 days.
+    pub scrub_round: Duration,
 }
 
 impl StoreConfig {
@@ -254,6 +257,9 @@ impl StoreConfig {
     pub const TOTAL_QUEUE_BYTES: usize = 512 << 20;
     /// Bytes that readers may keep: some sixty indexes of busy segments.
     pub const READER_CACHE_BYTES: usize = 12 << 20;
+
+    /// Well within the 30 days that are promised.
+    pub const SCRUB_ROUND: Duration = Duration::from_secs(25 * 86_400);
 
     /// A setup with the default limits.
     #[must_use]
@@ -273,6 +279,7 @@ impl StoreConfig {
             known_opens: KnownOpens::default(),
             retention: Retention::default(),
             placement: Placement::Fill,
+            scrub_round: Self::SCRUB_ROUND,
         }
     }
 }

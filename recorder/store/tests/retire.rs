@@ -56,8 +56,8 @@ fn a_reused_file_holds_no_byte_of_its_former_stream() {
     record(&site, &store, &mut writer, &mut second, 40);
     assert!(reader.coverage(first.ident.uid, ALWAYS.0, ALWAYS.1).unwrap().is_empty());
     for segment in &old {
-        let mut bytes = vec![1; 1000];
         let entry = &index.entries[0];
+        let mut bytes = vec![1; entry.data_length as usize];
         let result = reader.read_at(segment, entry.data_offset.into(), &mut bytes);
         assert!(matches!(result, Err(ReadError::Gone)), "{result:?}");
         assert!(!contains(&bytes, &first.marker()));
@@ -168,8 +168,10 @@ fn a_leased_file_is_not_emptied_before_the_lease_ends_or_a_minute_has_passed() {
         let reader = store.reader();
         let leased = reader.segments(camera.ident.uid, ALWAYS.0, ALWAYS.1).unwrap().remove(0);
         let lease = reader.lease(std::slice::from_ref(&leased));
-        let mut first = vec![0; 64];
-        reader.read_at(&leased, 0, &mut first).unwrap();
+        let frame = reader.index(&leased).unwrap().entries[0];
+        let mut first = vec![0; frame.data_length as usize];
+        let mut read = || reader.read_at(&leased, frame.data_offset.into(), &mut first);
+        read().unwrap();
         let is_listed = || {
             let now = reader.segments(camera.ident.uid, ALWAYS.0, ALWAYS.1).unwrap();
             now.iter().any(|s| s.nonce == leased.nonce)
@@ -180,14 +182,14 @@ fn a_leased_file_is_not_emptied_before_the_lease_ends_or_a_minute_has_passed() {
         }
         eventually("it waits among the retired", || store.volumes()[0].files_retired > 0);
         // Whoever has it may go on reading it.
-        reader.read_at(&leased, 0, &mut first).unwrap();
+        read().unwrap();
         if drop_it {
             drop(lease);
         } else {
             clock.0.fetch_add(61_000_000, Ordering::Relaxed);
         }
         eventually("it is emptied", || store.volumes()[0].files_retired == 0);
-        assert!(matches!(reader.read_at(&leased, 0, &mut first), Err(ReadError::Gone)));
+        assert!(matches!(read(), Err(ReadError::Gone)));
     }
 }
 

@@ -361,6 +361,10 @@ impl File for FaultFile {
         Ok(())
     }
 
+    fn forget(&self, offset: u64, bytes: u64) {
+        self.file.forget(offset, bytes);
+    }
+
     fn size(&self) -> io::Result<u64> {
         self.file.size()
     }

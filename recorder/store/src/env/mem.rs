@@ -91,6 +91,14 @@ impl MemDisk {
         lock(&self.state).files.remove(path);
     }
 
+    /// Changes the bytes of a file where they are: whoever has it open sees that.
+    pub fn change(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+        let file = lock(&self.state).files.get(path).cloned();
+        if let Some(file) = file {
+            change(&mut lock(&file));
+        }
+    }
+
     /// Paths of all files, sorted.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {

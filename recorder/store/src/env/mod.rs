@@ -173,6 +173,8 @@ pub trait File: Send + Sync + 'static {
     fn begin_sync(&self) {}
     /// Makes all bytes of the range read as zero, without giving up their blocks.
     fn zero_range(&self, offset: u64, bytes: u64) -> io::Result<()>;
+    /// The next reads of the range shall come from the disk, and what was read of it is not needed again. A hint.
+    fn forget(&self, _offset: u64, _bytes: u64) {}
     /// Size in bytes.
     fn size(&self) -> io::Result<u64>;
     /// Cuts or extends (with zeros) the file.

@@ -1,6 +1,7 @@
 //! The real world: Linux files through `rustix`.
 
 use std::io::{self, IoSlice};
+use std::num::NonZeroU64;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -204,6 +205,11 @@ impl File for RealFile {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(self, offset, bytes),
             other => Ok(other?),
         }
+    }
+
+    fn forget(&self, offset: u64, bytes: u64) {
+        // Where it is not understood, the reads come from memory as ever.
+        let _hint = rustix::fs::fadvise(&self.fd, offset, NonZeroU64::new(bytes), rustix::fs::Advice::DontNeed);
     }
 
     fn size(&self) -> io::Result<u64> {

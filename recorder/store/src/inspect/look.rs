@@ -72,6 +72,8 @@ pub struct SeenSegment {
     pub damage: Vec<std::ops::Range<u64>>,
     /// What cannot be served for it.
     pub holes: Vec<Hole>,
+    /// When a recorder read all of it and found it whole, and the BLAKE3 that its file had then; with [`Depth::Heads`] on a volume.
+    pub found_whole: Option<(WallTime, [u8; 32])>,
     pub(super) file: Arc<dyn File>,
     pub(super) head: Head,
     pub(super) parts: Vec<RunPart>,
@@ -98,6 +100,24 @@ impl SeenSegment {
     #[must_use]
     pub fn begins_inside_gop(&self) -> bool {
         self.head.segment.begins_inside_gop
+    }
+
+    /// BLAKE3 of the whole file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn hash(&self) -> io::Result<[u8; 32]> {
+        const READ_BYTES: usize = 1 << 20;
+        let size = self.file.size()?;
+        let (mut hasher, mut buffer, mut at) = (blake3::Hasher::new(), vec![0; READ_BYTES], 0);
+        while at < size {
+            let n = usize::try_from(size - at).unwrap_or(READ_BYTES).min(READ_BYTES);
+            let piece = buffer.get_mut(..n).unwrap_or_default();
+            read_exact(self.file.as_ref(), piece, at)?;
+            hasher.update(piece);
+            at += n as u64;
+        }
+        Ok(*hasher.finalize().as_bytes())
     }
 
     /// Fills `into` with the bytes of the file at `offset`.
@@ -197,6 +217,9 @@ impl Place {
             let known = books.damage.iter().filter(|d| d.file_number == info.file_number && d.nonce == info.nonce);
             segment.holes = known.map(|damage| damage.hole.clone()).collect();
             segment.damage = segment.holes.iter().map(|hole| hole.bytes.clone()).collect();
+            segment.damage.sort_by_key(|range| range.start);
+            let checked = books.checked.get(&segment.info.file_number).filter(|c| c.nonce == segment.info.nonce);
+            segment.found_whole = checked.map(|checked| (checked.at, checked.hash));
         }
         Ok(())
     }
@@ -357,6 +380,7 @@ fn seen(
         reorders: head.video.max_num_reorder_frames != Some(0),
         damage: Vec::new(),
         holes: Vec::new(),
+        found_whole: None,
         file: file.clone(),
         parts,
         survey: None,

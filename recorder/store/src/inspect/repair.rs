@@ -199,10 +199,14 @@ fn mend(place: &Place, segment: &SeenSegment, done: &mut Repaired) -> io::Result
         _ => None,
     };
     let ends = sealed.is_none() && new_index.is_none() && survey.end < size;
-    if broken.is_empty() && new_index.is_none() && !ends {
+    if broken.is_empty() && new_index.is_none() && !ends && survey.mended_runs.is_empty() {
         return Ok(false);
     }
     let file = place.folder.open(path, true)?;
+    for run in &survey.mended_runs {
+        write_all(file.as_ref(), &run.encode(), run.offset)?;
+        done.did(path, format!("one bit of the run box at {} was put right by its checksum", run.offset));
+    }
     if let Some((index, offset)) = new_index {
         let (_, points) = survey.found.seal(segment.info.nonce, offset);
         let bytes = index.encode().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;

@@ -8,9 +8,10 @@ use std::ops::Range;
 
 use framekeeper_media::WallTime;
 use framekeeper_media::boxes::index::{SegmentIndex, mfra};
-use framekeeper_media::boxes::run::RUN_BOX_LENGTH;
+use framekeeper_media::boxes::run::{RUN_BOX_LENGTH, RunBox};
 use framekeeper_media::boxes::segment::{SEALED_PART_OFFSET, Sealed};
 
+use super::fetch::run_box;
 use super::index::{IndexBuilder, StoredFragment};
 use super::sealed::read_index;
 use super::walk::{Head, Step, next_box};
@@ -44,6 +45,8 @@ pub(crate) struct Survey {
     pub(crate) damage: Vec<DamagedBytes>,
     /// Behind the last fragment that checks.
     pub(crate) end: u64,
+    /// Run boxes with one wrong bit, as they were.
+    pub(crate) mended_runs: Vec<RunBox>,
 }
 
 impl Survey {
@@ -73,7 +76,13 @@ struct Surveyor<'a> {
 pub(crate) fn survey(file: &dyn File, head: &Head, progress: &mut dyn FnMut(u64)) -> io::Result<Survey> {
     let size = file.size()?;
     let sealed = head.segment.sealed.filter(|sealed| sealed.index_offset >= head.end && sealed.index_offset < size);
-    let empty = Survey { found: IndexBuilder::default(), index: None, damage: Vec::new(), end: head.end };
+    let empty = Survey {
+        found: IndexBuilder::default(),
+        index: None,
+        damage: Vec::new(),
+        end: head.end,
+        mended_runs: Vec::new(),
+    };
     let stop = sealed.map_or(size, |sealed| sealed.index_offset);
     let mut this = Surveyor { file, head, size, stop, survey: empty, run_lost: false };
     if size != head.segment.file_size {
@@ -145,6 +154,16 @@ impl Surveyor<'_> {
                     continue;
                 }
                 Err(_) if self.ends_at(at) || self.is_sealed_at(at) => break,
+                Err(_) if self.mended_run(at).is_some() => {
+                    let end = at + RUN_BOX_LENGTH as u64;
+                    self.note(at..end, "the box of a run has one wrong bit, and is read without it", true);
+                    self.run_lost = false;
+                    if let Some(run) = self.mended_run(at) {
+                        self.survey.found.add_run(run);
+                        self.survey.mended_runs.push(run);
+                    }
+                    end
+                }
                 Err(what) => {
                     let (end, more) = self.next_whole(at + ALIGNMENT as u64)?;
                     self.run_lost |= self.held_a_run(&(at..end));
@@ -159,6 +178,11 @@ impl Surveyor<'_> {
             at = next;
         }
         Ok(())
+    }
+
+    fn mended_run(&self, at: u64) -> Option<RunBox> {
+        let fits = at + RUN_BOX_LENGTH as u64 <= self.stop;
+        fits.then(|| run_box(self.file, self.head.segment.nonce, at))?.map(|(run, _)| run)
     }
 
     /// Whether a damaged range held a run box: the index knows, or its length tells.

@@ -22,6 +22,8 @@ pub(crate) mod newest;
 pub(crate) mod open;
 pub(crate) mod parallel;
 pub(crate) mod pool;
+pub(crate) mod rot;
+pub(crate) mod scrub;
 pub(crate) mod signal;
 pub(crate) mod sync;
 pub(crate) mod unit;
@@ -83,6 +85,8 @@ pub(crate) struct Volume {
     pub(crate) oldest: Mutex<Option<WallTime>>,
     /// Segments that are to go by the limits of their streams: file number and nonce.
     pub(crate) doomed: Mutex<HashSet<(u64, u64)>>,
+    pub(crate) rot: rot::Rot,
+    pub(crate) scrub: scrub::ScrubCounters,
     pub(crate) leases: Mutex<HashMap<u64, Vec<(u64, u64)>>>,
     /// Held while a folder is made and filled, or removed when empty.
     pub(crate) folders: Mutex<()>,
@@ -105,6 +109,7 @@ pub(crate) struct Volume {
     pub(crate) wake_writer: Signal,
     pub(crate) wake_sync: Signal,
     pub(crate) wake_keeper: Signal,
+    pub(crate) wake_scrub: Signal,
     /// What was noted as written by then (monotonic µs) is durable.
     pub(crate) synced_us: AtomicU64,
     pub(crate) _lock: Box<dyn Lock>,
@@ -418,6 +423,8 @@ impl Volume {
             sealed: c.sealed.get(),
             retired: c.retired.get(),
             oldest: *lock(&self.oldest),
+            damage: self.rot.summary(),
+            scrub: self.scrubbed(),
         }
     }
 }

@@ -186,6 +186,8 @@ pub(crate) fn open(
         oldest: Mutex::default(),
         coming: AtomicUsize::new(0),
         doomed: Mutex::default(),
+        rot: super::rot::Rot::default(),
+        scrub: super::scrub::ScrubCounters::default(),
         leases: Mutex::default(),
         folders: Mutex::default(),
         streams: Mutex::default(),
@@ -202,6 +204,7 @@ pub(crate) fn open(
         wake_writer: Signal::default(),
         wake_sync: Signal::default(),
         wake_keeper: Signal::default(),
+        wake_scrub: Signal::default(),
         synced_us: AtomicU64::new(0),
         _lock: lock_guard,
     });

@@ -267,6 +267,7 @@ impl Keeper {
         work.sealed = self.count();
         let buried = self.bury_retired()?;
         work.sealed = work.sealed.saturating_sub(buried);
+        self.volume.load_damage();
         self.volume.catalogue_replayed.store(true, Ordering::Release);
         if !work.all && work.later.closed_in_order {
             let unknown = std::mem::take(&mut work.later.unread);

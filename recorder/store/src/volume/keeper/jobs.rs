@@ -47,6 +47,14 @@ impl Keeper {
         for live in jobs.iter().filter_map(|job| job.live.as_ref()) {
             self.volume.remove_live(live);
         }
+        drop(catalogue);
+        for job in &jobs {
+            match &job.record {
+                Record::Sealed(segment) => self.volume.sealed_with_damage(segment.stream, segment.nonce),
+                Record::Retired { nonce, .. } => self.volume.rot.forget(*nonce),
+                _ => {}
+            }
+        }
     }
 
     /// The whole manifest as a catalogue in memory. What else waits to be applied is in it twice then, which does no harm.

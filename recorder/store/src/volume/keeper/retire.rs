@@ -11,7 +11,7 @@ use super::Keeper;
 use super::catch_up::CatchUp;
 use crate::manifest::{Record, SealedSegment};
 use crate::names;
-use crate::segment::walk::head;
+use crate::segment::walk::{HeadError, head};
 
 /// Readers have let go of a retired segment after that long.
 pub(crate) const LEASE_US: u64 = 60_000_000;
@@ -144,9 +144,14 @@ impl Keeper {
 
     fn retire_one(&self, segment: &SealedSegment) -> io::Result<()> {
         let path = Path::new(&segment.path);
-        let there = self.volume.folder.open(path, false).ok().and_then(|file| head(file.as_ref()).ok());
+        let there = self.volume.folder.open(path, false).map_err(HeadError::from).and_then(|file| head(file.as_ref()));
         let gone = Record::Retired { file_number: segment.file_number, nonce: segment.nonce };
-        let ours = there.is_some_and(|h| h.segment.nonce == segment.nonce);
+        // A head that rotted is nobody else's either: the name was given for this use.
+        let ours = match there {
+            Ok(head) => head.segment.nonce == segment.nonce,
+            Err(HeadError::NotOurs(_)) => true,
+            Err(HeadError::Io(_)) => false,
+        };
         if ours {
             self.volume.folder.rename(path, &names::numbered(names::RETIRED, segment.file_number))?;
             self.volume.counters.retired.add(1);
