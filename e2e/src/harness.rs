@@ -210,6 +210,17 @@ impl Answer {
 /// # Errors
 /// When the server can't be reached or breaks off.
 pub fn http(method: &str, address: SocketAddr, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer> {
+    request(method, address, path, headers, body, false)
+}
+
+fn request(
+    method: &str,
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+    may_break: bool,
+) -> Result<Answer> {
     let mut socket = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
     socket.set_read_timeout(Some(Duration::from_secs(60)))?;
     let mut head = format!(
@@ -258,12 +269,23 @@ pub fn http(method: &str, address: SocketAddr, path: &str, headers: &[(&str, &st
             body.append(&mut chunk);
         }
     } else {
-        reader.read_to_end(&mut body)?;
-        if let Some(length) = length.filter(|&length| length != body.len()) {
+        let read = reader.read_to_end(&mut body);
+        if !may_break {
+            read?;
+        }
+        if let Some(length) = length.filter(|&length| length != body.len() && !may_break) {
             bail!("{path}: {} bytes instead of the {length} announced", body.len());
         }
     }
     Ok(Answer { status, headers, body })
+}
+
+/// GET; a body that breaks off is given as far as it came.
+///
+/// # Errors
+/// When the server can't be reached.
+pub fn get_as_far_as(address: SocketAddr, path: &str) -> Result<Answer> {
+    request("GET", address, path, &[], &[], true)
 }
 
 /// GET.

@@ -18,6 +18,14 @@ pub fn walls(found: &[&Found]) -> Walls {
     (of(&mut found.iter().flat_map(|one| &one.video)), of(&mut found.iter().flat_map(|one| &one.audio)))
 }
 
+/// Without what is said to be damaged: pictures of these times count as never recorded. Sound that lies beside such a stretch may be in a
+/// damaged fragment or not.
+pub fn without((mut pictures, mut sounds): Walls, damaged: &[(i64, i64)]) -> Walls {
+    pictures.retain(|_, wall| !damaged.iter().any(|&(from, to)| from <= *wall && *wall < to));
+    sounds.retain(|_, wall| !damaged.iter().any(|&(from, to)| from - BESIDE_US <= *wall && *wall < to + BESIDE_US));
+    (pictures, sounds)
+}
+
 /// Checks that a clip presents the frames of `from_us <= wall time < to_us` and no others.
 ///
 /// With `recorded` (from [`walls`]) exactly those pictures; without, the wall times are those of emission, and pictures
@@ -64,6 +72,9 @@ pub fn check(
     }
     report
 }
+
+/// How far the sound of a fragment may reach beyond its pictures.
+const BESIDE_US: i64 = 150_000;
 
 /// Wall times are rounded, and those of pictures and sound apart: a middle so close to an edge may fall on either side.
 const EDGE_US: i64 = 1_000;

@@ -80,6 +80,9 @@ struct Check {
     /// A clip to check; with `--volume` against the wall times recorded there.
     #[arg(long, requires_all = ["from", "to", "stream"])]
     clip: Option<PathBuf>,
+    /// With `--volume`: a stretch of the clip's stream that is said to be damaged, `FROM/TO`; its pictures may not be shown.
+    #[arg(long, value_parser = stretch)]
+    damaged: Vec<(i64, i64)>,
     /// Stream of the clip.
     #[arg(long)]
     stream: Option<String>,
@@ -137,6 +140,12 @@ fn pair(text: &str) -> Result<(String, String), String> {
     text.split_once('=')
         .map(|(a, b)| (a.to_owned(), b.to_owned()))
         .ok_or_else(|| format!("`{text}` is not STREAM=CAMERA"))
+}
+
+/// Two wall times in microseconds since 1970.
+fn stretch(text: &str) -> Result<(i64, i64), String> {
+    let (from, to) = text.split_once('/').ok_or_else(|| format!("`{text}` is not FROM/TO"))?;
+    Ok((moment_ns(from)?.div_euclid(1_000), moment_ns(to)?.div_euclid(1_000)))
 }
 
 /// A stream, and a wall time in microseconds since 1970.
@@ -322,7 +331,7 @@ fn check_clip(
     };
     report.file_findings.extend(movie.findings.iter().cloned());
     let copies: Vec<&Found> = found.iter().flatten().filter(|one| one.stream == *stream).collect();
-    let walls = (!copies.is_empty()).then(|| clip::walls(&copies));
+    let walls = (!copies.is_empty()).then(|| clip::without(clip::walls(&copies), &check.damaged));
     let range = (from.div_euclid(1_000), to.div_euclid(1_000));
     report.streams.push(clip::check(stream, &movie, ledger, range, walls.as_ref(), check.edge_ms));
     if !check.no_decode {

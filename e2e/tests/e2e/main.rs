@@ -8,6 +8,7 @@ mod demo;
 mod disks;
 mod edits;
 mod files;
+mod flips;
 mod kill;
 mod memory;
 mod power;

@@ -1,0 +1,279 @@
+//! Bits that flip in the files of a running recorder: nothing wrong is ever sent, what is lost is said, and all else is served.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use framekeeper_e2e::harness::{Answer, Cameras, count, get, get_as_far_as, poll, program};
+use framekeeper_e2e::judge;
+use framekeeper_e2e::local::{PoolPlan, StreamPlan, System};
+use jiff::{SignedDuration, Timestamp};
+use rand::RngExt as _;
+use serde_json::Value;
+
+struct Site {
+    system: System,
+    cameras: Cameras,
+    names: Vec<String>,
+    /// What was recorded before anything flipped, of each stream.
+    range: (Timestamp, Timestamp),
+    folder: tempfile::TempDir,
+}
+
+impl Site {
+    /// Two cameras, recorded into small segments until some are sealed. A copy of the volume is taken then.
+    fn start(environment: &[(&str, String)]) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let cameras = Cameras::start(
+            folder.path(),
+            0,
+            &["name=cam,count=2,kind=synthetic,width=640,height=360,fps=25,bitrate=4M,gop=25,audio=aac".to_owned()],
+        )?;
+        let names = framekeeper_e2e::bench::stamps::ledger_names(&cameras.ledgers)?;
+        let plan = PoolPlan {
+            recorders: 1,
+            max_channels: names.len(),
+            budget: "512Mi".to_owned(),
+            segment_bytes: "1Mi".to_owned(),
+            streams: names.iter().map(|name| StreamPlan::new(name, cameras.url(name))).collect(),
+        };
+        let mut system = System::start_with_env(folder.path(), &plan, environment)?;
+        system.wait_recording(&names, Duration::from_secs(30))?;
+        let mut site = Self { system, cameras, names, range: (Timestamp::MIN, Timestamp::MAX), folder };
+        let enough = count(4, 40);
+        let filled = poll(Duration::from_secs(180), Duration::from_millis(100), || {
+            Ok(site.names.iter().all(|name| site.sealed(name).is_ok_and(|files| files.len() >= enough)).then_some(()))
+        })?;
+        ensure!(filled.is_some(), "no segments were filled: {}", site.system.operator.log_tail());
+        // What is asked for later is in the copy, and durable.
+        let begin = site.names.iter().map(|name| Ok(site.runs(name)?.0)).collect::<Result<Vec<_>>>()?;
+        let end = site.names.iter().map(|name| Ok(site.runs(name)?.1)).collect::<Result<Vec<_>>>()?;
+        let (begin, end) = (begin.into_iter().max().context("no run")?, end.into_iter().min().context("no run")?);
+        site.range = (begin, end);
+        let durable = poll(Duration::from_secs(20), Duration::from_millis(50), || {
+            let channels = site.system.channels(0)?.unwrap_or_default();
+            let until = |channel: &Value| channel.get("durable")?.as_str()?.parse::<Timestamp>().ok();
+            Ok((channels.len() == site.names.len() && channels.iter().all(|c| until(c).is_some_and(|at| at > end)))
+                .then_some(()))
+        })?;
+        ensure!(durable.is_some(), "not durable: {}", site.system.operator.log_tail());
+        copy(&site.volume(), &site.copied())?;
+        Ok(site)
+    }
+
+    fn volume(&self) -> PathBuf {
+        self.system.volumes().first().cloned().unwrap_or_default()
+    }
+
+    fn copied(&self) -> PathBuf {
+        self.folder.path().join("copy")
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.system.http(0)
+    }
+
+    /// Segment files of a stream that are sealed: all but the newest.
+    fn sealed(&self, name: &str) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for day in fs::read_dir(self.volume().join("streams/default").join(name))? {
+            for file in fs::read_dir(day?.path())? {
+                found.push(file?.path());
+            }
+        }
+        found.sort();
+        found.pop();
+        Ok(found)
+    }
+
+    fn coverage(&self, name: &str) -> Result<Value> {
+        let answer = get(self.address(), &format!("/v1/streams/default/{name}/coverage"))?;
+        ensure!(answer.status == 200, "coverage: {} {}", answer.status, answer.text());
+        answer.json()
+    }
+
+    /// From the beginning of a stream's first run to the end of its last.
+    fn runs(&self, name: &str) -> Result<(Timestamp, Timestamp)> {
+        let coverage = self.coverage(name)?;
+        let runs = coverage.get("runs").and_then(Value::as_array).context("no runs")?;
+        let time = |run: Option<&Value>, key: &str| -> Result<Timestamp> {
+            Ok(run.and_then(|run| run.get(key)?.as_str()).context("no time")?.parse()?)
+        };
+        Ok((time(runs.first(), "from")?, time(runs.last(), "to")?))
+    }
+
+    /// The stretches of a stream that are said to be damaged.
+    fn damaged(&self, name: &str) -> Result<Vec<(String, String)>> {
+        damaged_gaps(&self.coverage(name)?)
+    }
+
+    fn clip(&self, name: &str) -> String {
+        let (from, to) = self.range;
+        format!("/v1/streams/default/{name}/clip.mp4?from={from}&to={to}")
+    }
+
+    /// Flips so many bits in sealed segments of both streams.
+    fn flip(&self, flips: usize) -> Result<()> {
+        let mut random = rand::rng();
+        for number in 0..flips {
+            let files = self.sealed(&self.names[number % self.names.len()])?;
+            // Those of the copy only.
+            let within = count(4, 40).min(files.len());
+            let path = &files[random.random_range(0..within)];
+            let file = fs::File::options().read(true).write(true).open(path)?;
+            let at = random.random_range(0..file.metadata()?.len());
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at)?;
+            byte[0] ^= 1 << random.random_range(0..8);
+            file.write_all_at(&byte, at)?;
+            judge::result(&format!("flipped a bit of byte {at} of {}", path.display()));
+        }
+        Ok(())
+    }
+
+    /// A clip of everything by the ledger: all frames that were recorded, but for those said to be damaged, bit by bit.
+    fn judge(&self, name: &str, clip: &Answer) -> Result<usize> {
+        let file = self.folder.path().join("clip.mp4");
+        fs::write(&file, &clip.body)?;
+        let mut arguments = judge::volumes(&self.cameras.ledgers, &[self.copied()]);
+        let (from, to) = self.range;
+        arguments.extend(["--live", "--clip"].map(str::to_owned));
+        arguments.extend([file.display().to_string(), "--stream".to_owned(), format!("default/{name}")]);
+        arguments.extend(["--from".to_owned(), from.to_string(), "--to".to_owned(), to.to_string()]);
+        let damaged = self.damaged(name)?;
+        for (from, to) in &damaged {
+            arguments.extend(["--damaged".to_owned(), format!("{from}/{to}")]);
+        }
+        judge::check(&arguments)?;
+        Ok(damaged.len())
+    }
+
+    fn metric(&self, name: &str) -> Result<f64> {
+        let text = get(self.address(), "/metrics")?.text();
+        let values =
+            text.lines().filter_map(|line| line.strip_prefix(name)?.split_whitespace().last()?.parse::<f64>().ok());
+        Ok(values.sum())
+    }
+
+    /// The `Recorder` object as the recorder writes it.
+    fn status(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.system.data.join("run/main-recorder-0/status.yaml"))?)
+    }
+}
+
+fn damaged_gaps(coverage: &Value) -> Result<Vec<(String, String)>> {
+    let gaps = coverage.get("gaps").and_then(Value::as_array).context("no gaps")?;
+    let text = |gap: &Value, key: &str| gap.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let damaged = gaps.iter().filter(|gap| text(gap, "reason") == "Damaged");
+    Ok(damaged.map(|gap| (text(gap, "from"), text(gap, "to"))).collect())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if entry.file_type()?.is_dir() {
+            // Empty files are nobody's footage.
+            if name != "pool" && name != "retired" {
+                copy(&entry.path(), &to.join(name))?;
+            }
+        } else {
+            fs::copy(entry.path(), to.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// What came of a clip, and whether it was all.
+fn get_some(address: SocketAddr, path: &str) -> Result<(Answer, bool)> {
+    let answer = get_as_far_as(address, path)?;
+    let length: usize = answer.header("content-length").context("no length")?.parse()?;
+    let whole = answer.body.len() == length;
+    Ok((answer, whole))
+}
+
+#[test]
+fn a_flipped_bit_is_never_sent_and_all_else_is() -> Result<()> {
+    let mut site = Site::start(&[])?;
+    let flips = count(10, 1_000);
+    let before = site.names.iter().map(|name| get(site.address(), &site.clip(name))).collect::<Result<Vec<_>>>()?;
+    for (name, clip) in site.names.iter().zip(&before) {
+        ensure!(site.judge(name, clip)? == 0, "damage before anything flipped");
+    }
+    ensure!(site.status()?.contains("reason: NoneDamaged"), "{}", site.status()?);
+    site.flip(flips)?;
+    let (mut broken, mut damaged) = (0, 0);
+    for (name, before) in site.names.clone().iter().zip(&before) {
+        for attempt in 0.. {
+            ensure!(attempt <= 2 * flips, "{name}: no clip comes to its end");
+            let (clip, whole) = get_some(site.address(), &site.clip(name))?;
+            ensure!(clip.status == 200, "{}: {} {}", site.clip(name), clip.status, clip.text());
+            if clip.header("etag") == before.header("etag") {
+                // Nothing was known to be damaged: what came is the beginning of what came before.
+                ensure!(before.body.starts_with(&clip.body), "{name}: other bytes than before");
+            }
+            if whole {
+                damaged += site.judge(name, &clip)?;
+                break;
+            }
+            broken += 1;
+        }
+        let (from, to) = site.range;
+        let picture = format!("/v1/streams/default/{name}/frame.jpg?at=");
+        for part in 1..5 {
+            let at =
+                from.checked_add(SignedDuration::from_millis(to.duration_since(from).as_millis() as i64 * part / 5))?;
+            let answer = get(site.address(), &format!("{picture}{at}"))?;
+            ensure!(answer.status == 200, "a picture at {at}: {} {}", answer.status, answer.text());
+        }
+    }
+    judge::result(&format!(
+        "{flips} flips: {broken} clips broke off, {damaged} damaged stretches left out, all else sent"
+    ));
+    if damaged > 0 {
+        let told = poll(Duration::from_secs(10), Duration::from_millis(100), || {
+            let status = site.status()?;
+            Ok((status.contains("reason: FootageDamaged") && status.contains("bytes are damaged")).then_some(()))
+        })?;
+        ensure!(told.is_some(), "the status says {}", site.status()?);
+        ensure!(site.metric("framekeeper_volume_damaged_bytes{")? > 0.0);
+    }
+    // It is remembered, and told by the files alone.
+    let known: Vec<_> = site.names.iter().map(|name| site.damaged(name)).collect::<Result<_>>()?;
+    site.system.stop()?;
+    let program = program("framekeeper-recorder")?;
+    let listed = Command::new(program).args(["volume", "ls", "--json"]).arg(site.volume()).output()?;
+    let listed: Value = serde_json::from_slice(&listed.stdout)?;
+    for (name, known) in site.names.iter().zip(&known) {
+        let streams = listed.get("streams").and_then(Value::as_array).context("no streams")?;
+        let stream = streams.iter().find(|s| s.get("name").and_then(Value::as_str) == Some(name));
+        ensure!(damaged_gaps(stream.context("a stream is not listed")?)? == *known, "{name}: {listed:#}");
+    }
+    Ok(())
+}
+
+#[test]
+fn rot_is_found_before_anybody_asks() -> Result<()> {
+    let mut site = Site::start(&[("FRAMEKEEPER_SCRUB_ROUND", "0".to_owned())])?;
+    site.flip(count(6, 60))?;
+    // Twice through all of it: what was under way when the bits flipped may have been behind them.
+    let start = Instant::now();
+    let enough = site.metric("framekeeper_volume_scrubbed_bytes_total{")?
+        + 4.0 * site.names.len() as f64 * count(4, 40) as f64 * 1e6;
+    let through = poll(Duration::from_secs(120), Duration::from_millis(200), || {
+        Ok((site.metric("framekeeper_volume_scrubbed_bytes_total{")? > enough).then_some(()))
+    })?;
+    ensure!(through.is_some(), "footage is not read: {}", site.system.operator.log_tail());
+    judge::result(&format!("read through twice within {:.1} s", start.elapsed().as_secs_f64()));
+    for name in site.names.clone() {
+        let clip = get(site.address(), &site.clip(&name)).context("a clip broke off though all was read before")?;
+        ensure!(clip.status == 200, "{} {}", clip.status, clip.text());
+        site.judge(&name, &clip)?;
+    }
+    site.system.stop()
+}
