@@ -121,7 +121,7 @@ fn what_rots_is_never_sent_and_the_rest_is() {
     };
     let store = open(folder.path());
     record(&store, &ident, &spec);
-    let footage = Arc::new(Stored::new(store.reader()));
+    let footage = Arc::new(Stored::new(store.reader(), 16 << 20));
     let all = Request { stream: ident.uid, from: WallTime(START), to: WallTime(START + 60 * S), gaps: Gaps::Close };
     let before = whole(&footage, all).unwrap();
     let expected: Vec<String> = shown(&spec, START, START + 60 * S).into_iter().map(|shown| shown.picture).collect();
@@ -136,7 +136,7 @@ fn what_rots_is_never_sent_and_the_rest_is() {
         bytes[mdat + 4 + 700 * (1 - number)] ^= 0x20;
         std::fs::write(&path, bytes).unwrap();
         // A reader that has read none of it yet.
-        let footage = Arc::new(Stored::new(store.reader()));
+        let footage = Arc::new(Stored::new(store.reader(), 16 << 20));
         let (sent, error) = whole(&footage, all).unwrap_err();
         assert!(matches!(error, FootageError::Damaged(_)), "{error}");
         if number == 0 {
