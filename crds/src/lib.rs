@@ -19,6 +19,7 @@
 mod camera_stream;
 #[expect(unreachable_pub, reason = "KubeSchema expands to a pub struct inside a function")]
 mod common;
+mod hold;
 mod human_duration;
 mod quantity;
 #[expect(unreachable_pub, reason = "KubeSchema expands to a pub struct inside a function")]
@@ -33,6 +34,7 @@ pub use camera_stream::{
     Transport,
 };
 pub use common::{Placement, PlanVersion, PoolRef, RetentionSpec, SecretRef, StreamRef};
+pub use hold::{HOLD_ANNOTATION, Hold, HoldRange, hold_ranges};
 pub use human_duration::{HumanDuration, ParseDurationError};
 pub use quantity::{ByteQuantity, ParseQuantityError};
 pub use recorder::{

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::camera_stream::Source;
 use crate::common::{Placement, PlanVersion, StreamRef};
+use crate::hold::Hold;
 
 /// What one recorder is to do. Written by the operator only. Lists are atomic: each write replaces them.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -64,6 +65,13 @@ pub struct RecorderSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000))]
     pub kept: Vec<Kept>,
+    /// Footage that is never given up. What stands here no more stays held, until it stands in `releasedHolds` or a person at the recorder's
+    /// machine releases it: no loss of an object, or of the operator's memory, ever costs held footage.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<Hold>,
+    /// Holds that their stream's owner took back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub released_holds: Vec<Hold>,
 }
 
 /// A recorder's slots.
@@ -85,8 +93,9 @@ pub struct RecorderSegment {
     pub bytes: u64,
     /// Length of a fragment in milliseconds.
     pub part_ms: u32,
-    /// How often what was written is synced, in milliseconds.
-    pub sync_ms: u32,
+    /// How often what was written is synced, in milliseconds. Missing: by the kind of each volume's disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync_ms: Option<u32>,
 }
 
 /// One volume of a recorder.
@@ -188,7 +197,7 @@ pub struct RecorderStatus {
     /// The conditions in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<RecorderPhase>,
-    /// `Ready`: it can record. `VolumesHealthy`: all its volumes work. `GopsInMemory`: what a failing volume has not made safe can go on elsewhere.
+    /// `Ready`: it can record. `VolumesHealthy`: all its volumes work. `RecordingSpace`: neither held footage nor foreign data will end recording soon. `GopsInMemory`: what a failing volume has not made safe can go on elsewhere.
     /// `ChannelsAsPlanned`: all its channels do what they are to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
@@ -267,12 +276,21 @@ pub struct VolumeStatus {
     /// Number of segment files that are empty, as of the last transition.
     #[serde(default)]
     pub free_segments: u64,
+    /// How many bytes of them are held and never given up, as of the last transition.
+    #[serde(default)]
+    pub held_bytes: u64,
     /// Wall-clock time of the oldest frame on it, to within a twentieth of what is on it, at least an hour: it is written when it has moved by more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_footage: Option<MicroTime>,
     /// How footage is written to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writes: Option<VolumeWrites>,
+    /// How often what was written to it is synced, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync_ms: Option<u32>,
+    /// Whether its disk rotates, where that can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotational: Option<bool>,
     /// Why not past the page cache, where it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writes_reason: Option<String>,

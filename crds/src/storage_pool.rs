@@ -148,15 +148,15 @@ pub struct SegmentSpec {
     #[x_kube(validation = crate::validate::PART_RANGE.here())]
     #[serde(default = "default_part")]
     pub part: HumanDuration,
-    /// How often what was written is made durable, 100ms to 10s. Rotational disks do better with 2s.
+    /// How often what was written is made durable, 100ms to 10s. Where it is not given, each volume's disk decides: 500ms, 2s where it rotates.
     #[x_kube(validation = crate::validate::SYNC_RANGE.here())]
-    #[serde(default = "default_sync")]
-    pub sync: HumanDuration,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync: Option<HumanDuration>,
 }
 
 impl Default for SegmentSpec {
     fn default() -> Self {
-        Self { bytes: default_bytes(), part: default_part(), sync: default_sync() }
+        Self { bytes: default_bytes(), part: default_part(), sync: None }
     }
 }
 
@@ -231,9 +231,5 @@ fn default_bytes() -> ByteQuantity {
 }
 
 fn default_part() -> HumanDuration {
-    HumanDuration::from_millis(500)
-}
-
-fn default_sync() -> HumanDuration {
     HumanDuration::from_millis(500)
 }

@@ -283,8 +283,8 @@ pub fn storage_pool(name: &str, spec: &StoragePoolSpec) -> Vec<FieldError> {
     if !(100..=2_000).contains(&segment.part.as_millis()) {
         errors.push(shown("spec.segment.part", &segment.part, PART_RANGE.message));
     }
-    if !(100..=10_000).contains(&segment.sync.as_millis()) {
-        errors.push(shown("spec.segment.sync", &segment.sync, SYNC_RANGE.message));
+    if let Some(sync) = segment.sync.filter(|sync| !(100..=10_000).contains(&sync.as_millis())) {
+        errors.push(shown("spec.segment.sync", &sync, SYNC_RANGE.message));
     }
     errors.extend(retention(&spec.retention));
     errors

@@ -128,7 +128,7 @@ fn segments() {
         pool("main", |pool| {
             pool.spec.segment.bytes = ByteQuantity::from_bytes(bytes);
             pool.spec.segment.part = HumanDuration::from_millis(part_ms);
-            pool.spec.segment.sync = HumanDuration::from_millis(sync_ms);
+            pool.spec.segment.sync = Some(HumanDuration::from_millis(sync_ms));
         })
     };
     for (pool, wrong) in [

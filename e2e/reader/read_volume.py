@@ -50,6 +50,8 @@ GAP_REASONS = {
     17: "codec parameters changed",
     18: "source changed by its owner",
     19: "footage is damaged",
+    20: "no space",
+    21: "retired",
     255: "unknown",
 }
 

@@ -53,7 +53,7 @@ impl PoolPlan {
     pub fn manifest(&self) -> String {
         let mut text = format!(
             "apiVersion: framekeeper.dev/v1alpha1\nkind: StoragePool\nmetadata:\n  name: main\nspec:\n  recorders: {}\n  maxChannels: {}\n  \
-             segment:\n    bytes: {}\n  storage:\n    volumes:\n    - name: footage\n      claimTemplate:\n        spec:\n          resources:\n            \
+             segment:\n    bytes: {}\n    sync: 500ms\n  storage:\n    volumes:\n    - name: footage\n      claimTemplate:\n        spec:\n          resources:\n            \
              requests:\n              storage: {}\n",
             self.recorders, self.max_channels, self.segment_bytes, self.budget
         );

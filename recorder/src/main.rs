@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use framekeeper_recorder::run::control::{Verb, command};
+use framekeeper_recorder::run::control::{self, Verb, command};
 use framekeeper_recorder::run::{RunOptions, Writes, run};
 use framekeeper_recorder::volume_cmd::{self, VolumeCommand};
 use framekeeper_recorder::{Exit, LogFormat, start_logging, still, supervisor};
@@ -44,6 +44,10 @@ enum VolumeChange {
     Stop(VolumeNamed),
     /// Use the volume again, opened anew where it had failed or was stopped.
     Start(VolumeNamed),
+    /// List what a running recorder holds: footage that is never given up.
+    Holds(HoldsOf),
+    /// Release a hold whose CameraStream is gone, so that its footage may be given up. What an annotation holds is released there.
+    Release(HoldNamed),
     #[command(flatten)]
     Footage(VolumeCommand),
 }
@@ -53,6 +57,29 @@ struct VolumeNamed {
     /// Name of the volume in its pool.
     #[arg(value_name = "NAME")]
     volume: String,
+    /// Folder in which the running recorder's volumes are: its `--volumes`.
+    #[arg(long, value_name = "DIR")]
+    volumes: PathBuf,
+    /// How long to wait until it is done.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    wait: u64,
+}
+
+#[derive(Args)]
+struct HoldsOf {
+    /// Folder in which the running recorder's volumes are: its `--volumes`.
+    #[arg(long, value_name = "DIR")]
+    volumes: PathBuf,
+    /// Print a JSON array instead of lines.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct HoldNamed {
+    /// The hold, as `volume holds` lists it.
+    #[arg(value_name = "HOLD")]
+    hold: String,
     /// Folder in which the running recorder's volumes are: its `--volumes`.
     #[arg(long, value_name = "DIR")]
     volumes: PathBuf,
@@ -116,9 +143,27 @@ fn change_volume(change: VolumeChange) -> ExitCode {
         VolumeChange::Drain(named) => (Verb::Drain, named),
         VolumeChange::Stop(named) => (Verb::Stop, named),
         VolumeChange::Start(named) => (Verb::Start, named),
+        VolumeChange::Holds(of) => return say(list_holds(&of)),
+        VolumeChange::Release(HoldNamed { hold, volumes, wait }) => {
+            return say(control::release(&volumes, &hold, Duration::from_secs(wait)));
+        }
         VolumeChange::Footage(command) => return volume_cmd::run(&command),
     };
-    let done = command(&volumes, verb, &volume, Duration::from_secs(wait));
+    say(command(&volumes, verb, &volume, Duration::from_secs(wait)))
+}
+
+fn list_holds(of: &HoldsOf) -> Result<String, String> {
+    let holds = control::holds(&of.volumes)?;
+    if of.json {
+        return serde_json::to_string_pretty(&holds).map_err(|error| error.to_string());
+    }
+    if holds.is_empty() {
+        return Ok("nothing is held".to_owned());
+    }
+    Ok(holds.iter().map(control::HoldView::line).collect::<Vec<_>>().join("\n"))
+}
+
+fn say(done: Result<String, String>) -> ExitCode {
     // Nowhere to tell when even this fails.
     let _ = match &done {
         Ok(sentence) => writeln!(std::io::stdout(), "{sentence}"),

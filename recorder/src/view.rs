@@ -7,13 +7,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use framekeeper_crds::{RecorderPhase, VolumeState, VolumeWrites};
 use framekeeper_ingest::TickTime;
 use framekeeper_media::WallTime;
-use framekeeper_store::{CatalogueProgress, DamageSummary, DropReason, ScrubStats, StreamIdent};
+use framekeeper_store::{CatalogueProgress, DamageSummary, DropReason, Foreign, Outlook, ScrubStats, StreamIdent};
 use uuid::Uuid;
 
 use crate::assignment::Refusal;
 use crate::channel::{ChannelStats, Snapshot};
 use crate::limits::MemoryShort;
 use crate::metrics::TickNumbers;
+use crate::status::space::Trouble;
 
 /// A tick thread that has not finished a tick for this long hangs.
 const TICK_LIMIT_US: u64 = 5_000_000;
@@ -86,6 +87,10 @@ pub(crate) struct VolumeView {
     pub(crate) writes: Option<(VolumeWrites, Option<String>)>,
     /// When its oldest footage begins, to within what a status tells.
     pub(crate) oldest: Option<WallTime>,
+    /// What is wrong with its room.
+    pub(crate) space: Option<Trouble>,
+    /// Who else takes it, where that could be told.
+    pub(crate) culprits: Option<String>,
     /// Numbers, where it is open.
     pub(crate) numbers: Option<VolumeNumbers>,
 }
@@ -98,6 +103,15 @@ pub(crate) struct VolumeNumbers {
     pub(crate) free_files: u64,
     /// Records that wait for the catalogue.
     pub(crate) waiting_records: u64,
+    pub(crate) held_bytes: u64,
+    pub(crate) holds: u64,
+    /// That new footage can be put into, now or once older footage is given up.
+    pub(crate) usable_files: u64,
+    pub(crate) awaited_files: u64,
+    pub(crate) outlook: Outlook,
+    pub(crate) foreign: Foreign,
+    pub(crate) sync_ms: u32,
+    pub(crate) rotational: Option<bool>,
     pub(crate) written_bytes: u64,
     pub(crate) writes: u64,
     /// Times that something was written, and how long these took together.
@@ -240,8 +254,10 @@ impl View {
         let mut current = self.volumes.write().unwrap_or_else(PoisonError::into_inner);
         let states = |volumes: &[VolumeView]| {
             let damage = |volume: &VolumeView| volume.numbers.as_ref().map(|numbers| numbers.damage.clone());
-            let told =
-                |volume: &VolumeView| (volume.uuid, volume.state, volume.reason.clone(), volume.oldest, damage(volume));
+            let room = |volume: &VolumeView| (volume.space, volume.culprits.clone());
+            let told = |volume: &VolumeView| {
+                (volume.uuid, volume.state, volume.reason.clone(), volume.oldest, damage(volume), room(volume))
+            };
             volumes.iter().map(told).collect::<Vec<_>>()
         };
         let changed = states(&current) != states(&volumes);

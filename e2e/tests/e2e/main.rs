@@ -9,6 +9,7 @@ mod disks;
 mod edits;
 mod files;
 mod flips;
+mod full;
 mod kill;
 mod memory;
 mod power;

@@ -11,6 +11,7 @@ use framekeeper_crds::{
 use uuid::Uuid;
 
 use super::cross;
+use super::holds;
 use super::manifest::{Key, Manifests};
 use super::state::{PoolState, RecorderState, Retiring, State, StreamState};
 use crate::plan::{self, Class, Condition, Demand, Held, Plan, Planner, Promise, Record};
@@ -67,6 +68,7 @@ pub fn assign(manifests: &Manifests, mut state: State, world: &mut dyn World) ->
     for (key, stream) in &manifests.streams {
         remember_stream(&mut state, key, &stream.object);
     }
+    holds::remember(&mut state, manifests);
 
     let mut unplaced = BTreeSet::new();
     let mut recorders = BTreeMap::new();
@@ -258,6 +260,7 @@ fn recorder(
     retiring.retain(|retiring| {
         observed < retiring.generation && !channels.iter().any(|channel| channel.stream == retiring.stream)
     });
+    let (holds, released_holds) = holds::of_namespace(state, &key.namespace);
     let spec = RecorderSpec {
         pool: pool_key.name.clone(),
         ordinal,
@@ -266,7 +269,7 @@ fn recorder(
         segment: RecorderSegment {
             bytes: pool.segment.bytes.as_bytes(),
             part_ms: millis(pool.segment.part),
-            sync_ms: millis(pool.segment.sync),
+            sync_ms: pool.segment.sync.map(millis),
         },
         volumes,
         placement: pool.storage.placement,
@@ -277,6 +280,8 @@ fn recorder(
             .iter()
             .map(|retiring| Retired { stream: retiring.stream.clone(), plan_version: retiring.plan_version })
             .collect(),
+        holds,
+        released_holds,
     };
     let (uid, generation, http_port) = match old {
         Some(old) if old.spec == spec => (old.uid, old.generation, old.http_port),
@@ -321,6 +326,8 @@ fn remember_stream(state: &mut State, key: &Key, spec: &CameraStreamSpec) {
         pool: format!("{}/{}", key.namespace, spec.pool_ref.name),
         epoch: 0,
         plan_version: PlanVersion::default(),
+        holds: Vec::new(),
+        released_holds: Vec::new(),
     });
     if stream.spec != *spec {
         stream.spec = spec.clone();

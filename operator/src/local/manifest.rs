@@ -9,7 +9,9 @@ use std::sync::LazyLock;
 
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use framekeeper_crds::validate::{self, FieldError};
-use framekeeper_crds::{API_VERSION, CameraStreamSpec, GROUP, StoragePoolSpec, schema};
+use framekeeper_crds::{
+    API_VERSION, CameraStreamSpec, GROUP, HOLD_ANNOTATION, HoldRange, StoragePoolSpec, hold_ranges, schema,
+};
 use serde_json::{Value as Json, json};
 
 use super::check::{self, Finding, Show};
@@ -71,6 +73,8 @@ pub struct Placed<T> {
 pub struct Manifests {
     /// The streams.
     pub streams: BTreeMap<Key, Placed<CameraStreamSpec>>,
+    /// What of the streams' footage is held.
+    pub holds: BTreeMap<Key, Vec<HoldRange>>,
     /// The pools.
     pub pools: BTreeMap<Key, Placed<StoragePoolSpec>>,
     /// The Secrets.
@@ -242,12 +246,22 @@ impl Reading {
     }
 
     fn stream(&mut self, place: Place) {
+        let mut holds = Vec::new();
         let found = self.common("CameraStream", place, &STREAM, Show::Values, |_, json| {
             let spec: CameraStreamSpec = parse(json)?;
-            let errors = validate::camera_stream(&spec);
+            let mut errors = validate::camera_stream(&spec);
+            let hold = json.pointer("/metadata/annotations").and_then(|all| all.get(HOLD_ANNOTATION));
+            match hold.and_then(Json::as_str).map(hold_ranges) {
+                Some(Ok(ranges)) => holds = ranges,
+                Some(Err(error)) => errors.push(error),
+                None => {}
+            }
             Ok((spec, errors))
         });
         if let Some((key, placed)) = found {
+            if !holds.is_empty() {
+                self.manifests.holds.insert(key.clone(), holds);
+            }
             self.insert(|manifests| &mut manifests.streams, "CameraStream", key, placed);
         }
     }

@@ -8,6 +8,7 @@ pub mod cross;
 pub mod error;
 pub mod files;
 pub mod folder;
+pub mod holds;
 pub mod log_tail;
 pub mod manifest;
 pub mod mistake;

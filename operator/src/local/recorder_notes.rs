@@ -4,8 +4,9 @@ use framekeeper_crds::{RecorderStatus, VolumeState, VolumeStatus};
 
 use super::status::Note;
 
-/// Conditions whose turns are told elsewhere: by the pool (`Ready`), by each stream (`ChannelsAsPlanned`), by each volume below.
-const TOLD_ELSEWHERE: [&str; 3] = ["Ready", "ChannelsAsPlanned", "VolumesHealthy"];
+/// Conditions whose turns are told elsewhere: by the pool (`Ready`), by each stream (`ChannelsAsPlanned`), by each volume below, step by step
+/// (`RecordingSpace`).
+const TOLD_ELSEWHERE: [&str; 4] = ["Ready", "ChannelsAsPlanned", "VolumesHealthy", "RecordingSpace"];
 
 /// Each volume whose state changed, and each condition that turned, since `old`; of a recorder that is new, what is wrong.
 pub fn notes(old: Option<&RecorderStatus>, new: &RecorderStatus) -> Vec<Note> {
@@ -64,7 +65,10 @@ mod tests {
             capacity_bytes: 0,
             used_bytes: 0,
             free_segments: 0,
+            held_bytes: 0,
             oldest_footage: None,
+            sync_ms: None,
+            rotational: None,
             writes: None,
             writes_reason: None,
         }

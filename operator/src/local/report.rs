@@ -259,6 +259,16 @@ impl Reporter {
                     let result = self.objects.event(Kind::Recorder, key, &uid, &note, wall);
                     self.note_trouble(result);
                 }
+                for note in status::recorder_notes(old.as_ref(), new) {
+                    let result = self.objects.event(Kind::Recorder, key, &uid, &note, wall);
+                    self.note_trouble(result);
+                    let Note { warning, reason, message } = note;
+                    if warning {
+                        warn!(recorder = %key.name, reason, "{message}");
+                    } else {
+                        info!(recorder = %key.name, reason, "{message}");
+                    }
+                }
             }
             self.recorders.insert(key.clone(), (running.recorder.clone(), running.status.clone().or(old)));
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use framekeeper_crds::{CameraStreamSpec, PlanVersion, RecorderSpec, StoragePoolSpec, StreamRef};
+use framekeeper_crds::{CameraStreamSpec, HoldRange, PlanVersion, RecorderSpec, StoragePoolSpec, StreamRef};
 use serde::{Deserialize, Serialize};
 
 use super::files;
@@ -49,6 +49,13 @@ pub struct StreamState {
     pub epoch: u64,
     /// The decision that gave it to that recorder.
     pub plan_version: PlanVersion,
+    /// What of its footage is held. Forgotten when the stream is gone: recorders go on holding it, until a person releases it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<HoldRange>,
+    /// Holds that were taken back from it while it was there, the newest last. They are said for as long as it is there: a volume that was away
+    /// may come back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub released_holds: Vec<HoldRange>,
 }
 
 /// What is remembered of a pool.

@@ -4,7 +4,8 @@
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
 use framekeeper_crds::{
-    CameraStreamStatus, ChannelState, PoolBytes, PoolSlots, StoragePoolStatus, StreamAssignment, StreamPhase,
+    CameraStreamStatus, ChannelState, PoolBytes, PoolSlots, RecorderStatus, StoragePoolStatus, StreamAssignment,
+    StreamPhase,
 };
 
 use super::observe::ChannelReport;
@@ -308,6 +309,21 @@ pub fn pool_notes(old: &StoragePoolStatus, new: &StoragePoolStatus) -> Vec<Note>
     turned.filter_map(note).collect()
 }
 
+/// What people should be told of a recorder's change: that room runs short, how short, and that it does no longer.
+pub fn recorder_notes(old: Option<&RecorderStatus>, new: &RecorderStatus) -> Vec<Note> {
+    let space = |status: &RecorderStatus| status.conditions.iter().find(|c| c.type_ == "RecordingSpace").cloned();
+    let before = old.and_then(space);
+    let Some(now) = space(new) else { return Vec::new() };
+    let was_bad = before.as_ref().is_some_and(|before| before.status == "False");
+    let is_bad = now.status == "False";
+    let said =
+        before.is_some_and(|before| (before.status, before.message) == (now.status.clone(), now.message.clone()));
+    if said || !(was_bad || is_bad) {
+        return Vec::new();
+    }
+    vec![Note { warning: is_bad, reason: now.reason, message: now.message }]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -403,6 +419,31 @@ mod tests {
         assert_eq!(status.phase, Some(StreamPhase::Failed));
         let status = stream(&none, 1, assigned(), &Doing::NoAnswer, at(1));
         assert_eq!(condition(&status, "Recording").status, "Unknown");
+    }
+
+    #[test]
+    fn that_room_runs_short_is_told_once_for_each_step() {
+        let status = |status: &str, message: &str| RecorderStatus {
+            conditions: vec![Condition {
+                type_: "RecordingSpace".into(),
+                status: status.into(),
+                reason: "HoldsFillVolume".into(),
+                message: message.into(),
+                observed_generation: None,
+                last_transition_time: Time(at(0)),
+            }],
+            ..RecorderStatus::default()
+        };
+        let (good, day, hour) = (status("True", "fine"), status("False", "24 h"), status("False", "1 h"));
+        assert_eq!(recorder_notes(None, &good), []);
+        assert_eq!(recorder_notes(Some(&good), &good), []);
+        let note =
+            |warning, message: &str| vec![Note { warning, reason: "HoldsFillVolume".into(), message: message.into() }];
+        assert_eq!(recorder_notes(None, &day), note(true, "24 h"));
+        assert_eq!(recorder_notes(Some(&good), &day), note(true, "24 h"));
+        assert_eq!(recorder_notes(Some(&day), &day), []);
+        assert_eq!(recorder_notes(Some(&day), &hour), note(true, "1 h"));
+        assert_eq!(recorder_notes(Some(&hour), &good), note(false, "fine"));
     }
 
     #[test]

@@ -399,7 +399,7 @@ fn names_too_long_and_newer_versions_are_refused() {
 
 #[test]
 fn gap_reasons_keep_their_codes() {
-    assert_eq!(GapReason::all().count(), 21);
+    assert_eq!(GapReason::all().count(), 23);
     for reason in GapReason::all() {
         assert_eq!(GapReason::from_code(reason.code()), reason);
     }

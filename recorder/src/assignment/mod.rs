@@ -16,7 +16,7 @@ mod secrets;
 pub use copy::{COPY_NAME, CopyError, read_copy, write_copy};
 pub use diff::{Change, diff};
 pub use file::{FileError, FileWatch, parse};
-pub use plan::{Assignment, ChannelPlan, PlanError, Refusal, SecretName, VolumePlan};
+pub use plan::{Assignment, ChannelPlan, HoldPlan, PlanError, Refusal, SecretName, VolumePlan};
 pub use secrets::{SecretError, Secrets};
 
 use framekeeper_crds::Recorder;

@@ -4,9 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
+use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use framekeeper_crds::{Channel, Placement, Recorder, RecorderRetention, Role, StreamRef};
 use framekeeper_ingest::SourceSpec;
-use framekeeper_store::{Limits, PlanVersion, Retention, StreamIdent};
+use framekeeper_media::WallTime;
+use framekeeper_store::{Hold, Limits, PlanVersion, Retention, StreamIdent};
 use url::Url;
 use uuid::Uuid;
 
@@ -32,8 +34,8 @@ pub struct Assignment {
     pub segment_bytes: u64,
     /// The longest that a frame is only in memory.
     pub part: Duration,
-    /// From one sync to the next.
-    pub sync: Duration,
+    /// From one sync to the next; `None`: by the kind of disk.
+    pub sync: Option<Duration>,
     /// Where to write to.
     pub volumes: Vec<VolumePlan>,
     /// On which of them the next segment of a stream goes.
@@ -42,6 +44,10 @@ pub struct Assignment {
     pub retention: Retention,
     /// The channels to record.
     pub channels: Vec<ChannelPlan>,
+    /// Footage that is to be held.
+    pub holds: Vec<HoldPlan>,
+    /// Holds that were taken back.
+    pub released_holds: Vec<HoldPlan>,
     /// The channels that cannot be recorded, and why.
     pub refusals: Vec<Refusal>,
     /// The object this was made from, without user info in its addresses.
@@ -78,6 +84,15 @@ pub struct ChannelPlan {
     pub audio: bool,
     /// Higher ones first.
     pub priority: i32,
+}
+
+/// One hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HoldPlan {
+    /// As the store has it. Its name follows from stream and times, so that the same hold is the same one for every recorder and for ever.
+    pub hold: Hold,
+    /// The stream, `namespace/name`.
+    pub name: String,
 }
 
 /// Names a Secret.
@@ -124,7 +139,7 @@ impl Assignment {
     /// # Errors
     /// [`PlanError`] for what concerns all channels.
     pub fn from_object(mut recorder: Recorder) -> Result<Self, PlanError> {
-        let (channels, refusals) = channels(&recorder);
+        let (channels, mut refusals) = channels(&recorder);
         // Whatever is made from the object from here on may be seen: a password in an address is refused, and ends here.
         for channel in &mut recorder.spec.channels {
             channel.source.url = framekeeper_crds::validate::redact_url(&channel.source.url);
@@ -153,12 +168,15 @@ impl Assignment {
             "it must be between 100 and 2000",
         )?;
         check(
-            (100..=10_000).contains(&segment.sync_ms),
+            segment.sync_ms.is_none_or(|sync_ms| (100..=10_000).contains(&sync_ms)),
             "spec.segment.syncMs",
-            segment.sync_ms,
+            segment.sync_ms.unwrap_or_default(),
             "it must be between 100 and 10000",
         )?;
         let volumes = volumes(&recorder)?;
+        let (released_holds, _) = holds(&spec.released_holds);
+        let (holds, bad_holds) = holds(&spec.holds);
+        refusals.extend(bad_holds);
         Ok(Self {
             version: Version::of(&recorder),
             pool: format!("{namespace}/{}", spec.pool),
@@ -167,11 +185,13 @@ impl Assignment {
             uid,
             segment_bytes: segment.bytes,
             part: Duration::from_millis(segment.part_ms.into()),
-            sync: Duration::from_millis(segment.sync_ms.into()),
+            sync: segment.sync_ms.map(|sync_ms| Duration::from_millis(sync_ms.into())),
             volumes,
             placement: recorder.spec.placement,
             retention: retention(&recorder),
             channels,
+            holds,
+            released_holds,
             refusals,
             object: recorder,
         })
@@ -294,6 +314,30 @@ fn channels(recorder: &Recorder) -> (Vec<ChannelPlan>, Vec<Refusal>) {
     let over = slots(&mut good, recorder.spec.slots.normal);
     refusals.extend(over);
     (good, refusals)
+}
+
+fn holds(given: &[framekeeper_crds::Hold]) -> (Vec<HoldPlan>, Vec<Refusal>) {
+    let mut refusals = Vec::new();
+    let mut plans = Vec::with_capacity(given.len());
+    for hold in given {
+        let framekeeper_crds::HoldRange { from, to } = &hold.range;
+        let bound =
+            |time: &Option<MicroTime>, none| WallTime(time.as_ref().map_or(none, |time| time.0.as_microsecond()));
+        let (from, to) = (bound(from, i64::MIN), bound(to, i64::MAX));
+        let name = format!("{}/{}", hold.stream.namespace, hold.stream.name);
+        match uid_of("stream.uid", &hold.stream.uid) {
+            Ok(stream) => {
+                let id = Uuid::new_v5(&UID_SPACE, format!("hold/{stream}/{}/{}", from.0, to.0).as_bytes());
+                plans.push(HoldPlan { hold: Hold { hold: id, stream, from, to }, name });
+            }
+            Err(error) => refusals.push(Refusal {
+                stream: hold.stream.clone(),
+                reason: "InvalidHold",
+                message: format!("its footage cannot be held: {error}"),
+            }),
+        }
+    }
+    (plans, refusals)
 }
 
 /// Keeps as many channels as there are slots, those of the highest priority, in the order given.

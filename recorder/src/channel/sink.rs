@@ -152,7 +152,7 @@ impl ChannelSink {
     fn kept(&mut self, appended: Appended, at: TickTime) {
         let dropping = match appended {
             Appended::Queued => None,
-            Appended::Dropped(reason) => Some(reason),
+            Appended::Dropped(reason) | Appended::Waits(reason) => Some(reason),
         };
         if self.dropping == dropping {
             return;
@@ -205,9 +205,11 @@ fn trouble(reason: DropReason) -> (GapReason, &'static str, &'static str) {
         DropReason::Overload => {
             (GapReason::Overload, "Overload", "the disk is too slow for what all streams together want to write")
         }
-        DropReason::NoFreeFile => {
-            (GapReason::Overload, "NoFreeFile", "the volume has no free file, and nothing on it may be given up")
-        }
+        DropReason::NoFreeFile => (
+            GapReason::NoSpace,
+            "NoFreeFile",
+            "no volume has a free file, and nothing on them may be given up: release holds, or add room",
+        ),
         DropReason::TooBig => {
             (GapReason::Overload, "TooBig", "half a second of the stream does not fit into a segment")
         }

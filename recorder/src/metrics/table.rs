@@ -2,7 +2,7 @@
 
 use framekeeper_crds::{ChannelState, VolumeState};
 use framekeeper_media::WallTime;
-use framekeeper_store::CatalogueStage;
+use framekeeper_store::{CatalogueStage, Outlook};
 
 use super::{Sample, Scrape, Value};
 use crate::view::{ChannelView, VolumeNumbers, VolumeView};
@@ -257,6 +257,77 @@ pub(super) const METRICS: &[Metric] = &[
         labels: VOLUME,
         help: "Empty segment files, ready to be written.",
         samples: |scrape| volumes(scrape, |numbers| numbers.free_files),
+    },
+    Metric {
+        name: "framekeeper_volume_held",
+        unit: Some("bytes"),
+        kind: Kind::Gauge,
+        labels: VOLUME,
+        help: "Bytes of segment files whose footage is held: it is never given up.",
+        samples: |scrape| volumes(scrape, |numbers| numbers.held_bytes),
+    },
+    Metric {
+        name: "framekeeper_volume_holds",
+        unit: None,
+        kind: Kind::Gauge,
+        labels: VOLUME,
+        help: "Holds on the volume, whether or not there is footage that they cover.",
+        samples: |scrape| volumes(scrape, |numbers| numbers.holds),
+    },
+    Metric {
+        name: "framekeeper_volume_usable_segments",
+        unit: None,
+        kind: Kind::Gauge,
+        labels: VOLUME,
+        help: "Segment files that new footage can be put into, now or once older footage is given up.",
+        samples: |scrape| volumes(scrape, |numbers| numbers.usable_files),
+    },
+    Metric {
+        name: "framekeeper_volume_recording_lasts",
+        unit: Some("seconds"),
+        kind: Kind::Gauge,
+        labels: VOLUME,
+        help: "How long there are files to record to, at the present rates, when holds that go on keep what they cover; missing while nothing ends it.",
+        samples: |scrape| {
+            let lasts = |volume: &VolumeView| match volume.numbers.as_ref()?.outlook {
+                Outlook::Exhausted => Some(0.0),
+                Outlook::Dwindling { lasts } | Outlook::Lasting { lasts } => lasts.map(|lasts| lasts.as_secs_f64()),
+            };
+            let sample = |volume: &VolumeView| Some(volume_sample(volume, Value::Number(lasts(volume)?)));
+            scrape.volumes.iter().filter_map(sample).collect()
+        },
+    },
+    Metric {
+        name: "framekeeper_volume_awaited_segments",
+        unit: None,
+        kind: Kind::Counter,
+        labels: VOLUME,
+        help: "Segment files that were not ready when a stream needed them, and were made while it waited.",
+        samples: |scrape| volumes(scrape, |numbers| numbers.awaited_files),
+    },
+    Metric {
+        name: "framekeeper_volume_foreign",
+        unit: Some("bytes"),
+        kind: Kind::Gauge,
+        labels: VOLUME,
+        help: "Bytes in use on the volume's file system that are not the volume's.",
+        samples: |scrape| volumes(scrape, |numbers| numbers.foreign.bytes),
+    },
+    Metric {
+        name: "framekeeper_volume_file_system_free",
+        unit: Some("bytes"),
+        kind: Kind::Gauge,
+        labels: VOLUME,
+        help: "Bytes that can still be allocated on the volume's file system.",
+        samples: |scrape| volumes(scrape, |numbers| numbers.foreign.free_bytes),
+    },
+    Metric {
+        name: "framekeeper_volume_needed",
+        unit: Some("bytes"),
+        kind: Kind::Gauge,
+        labels: VOLUME,
+        help: "Bytes that the volume still wants from its file system: files that were not made yet, and what it keeps books in.",
+        samples: |scrape| volumes(scrape, |numbers| numbers.foreign.needed_bytes),
     },
     Metric {
         name: "framekeeper_volume_sealed_segments",

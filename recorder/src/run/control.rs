@@ -1,4 +1,4 @@
-//! What a person at the machine asks of the running recorder: `framekeeper-recorder volume drain|stop|start`.
+//! What a person at the machine asks of the running recorder: `framekeeper-recorder volume drain|stop|start|holds|release`.
 //!
 //! A socket in a folder that only the recorder's user may enter, beside the volumes. One line of JSON each way.
 
@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
+pub use super::holds::HoldView;
+
 /// The folder of the socket, below the volumes' folder.
-const FOLDER: &str = ".control";
+pub(super) const FOLDER: &str = ".control";
 const SOCKET: &str = "socket";
 /// Requests and replies are far shorter.
 const LINE_BYTES_AT_MOST: u64 = 64 << 10;
@@ -35,6 +37,10 @@ pub enum Verb {
     Start,
     /// How it is.
     State,
+    /// What is held; of no volume in particular.
+    Holds,
+    /// A hold is to be released: its name stands in the place of the volume's.
+    Release,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -57,6 +63,13 @@ pub(super) enum Reply {
         streams: u64,
         /// Why it is so.
         message: Option<String>,
+    },
+    /// What is held.
+    Holds(Vec<HoldView>),
+    /// A hold is to be released.
+    Released {
+        /// No open volume has it any more.
+        done: bool,
     },
     /// It cannot be.
     Error(String),
@@ -162,18 +175,14 @@ fn ask(volumes: &Path, verb: Verb, volume: &str) -> io::Result<Reply> {
 /// # Errors
 /// Why it is not as asked, as a sentence.
 pub fn command(volumes: &Path, verb: Verb, volume: &str, patience: Duration) -> Result<String, String> {
-    let reach = |error: io::Error| {
-        format!(
-            "the recorder of {} cannot be reached: {error}; it must be running, and you must be its user",
-            volumes.display()
-        )
-    };
+    let reach = |error: io::Error| unreachable_because(volumes, &error);
     let until = Instant::now() + patience;
     let mut verb = verb;
     loop {
         let (state, done, streams, message) = match ask(volumes, verb, volume).map_err(reach)? {
             Reply::Error(message) => return Err(message),
             Reply::State { state, done, streams, message } => (state, done, streams, message),
+            other => return Err(unexpected(&other)),
         };
         let why = message.map(|message| format!(": {message}")).unwrap_or_default();
         let sentence = format!("volume {volume} is {state}, {streams} streams are recorded to it{why}");
@@ -186,6 +195,51 @@ pub fn command(volumes: &Path, verb: Verb, volume: &str, patience: Duration) -> 
         verb = Verb::State;
         std::thread::sleep(ASK_AGAIN);
     }
+}
+
+/// Asks the recorder that runs on the volumes' folder `volumes` what is held.
+///
+/// # Errors
+/// Why it does not answer, as a sentence.
+pub fn holds(volumes: &Path) -> Result<Vec<HoldView>, String> {
+    match ask(volumes, Verb::Holds, "").map_err(|error| unreachable_because(volumes, &error))? {
+        Reply::Holds(holds) => Ok(holds),
+        Reply::Error(message) => Err(message),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Has the recorder that runs on the volumes' folder `volumes` release a hold, and waits for that for at most `patience`. Returns a sentence.
+///
+/// # Errors
+/// Why it is not released, as a sentence.
+pub fn release(volumes: &Path, hold: &str, patience: Duration) -> Result<String, String> {
+    let until = Instant::now() + patience;
+    let mut was_there = false;
+    loop {
+        match ask(volumes, Verb::Release, hold).map_err(|error| unreachable_because(volumes, &error))? {
+            Reply::Error(message) => return Err(message),
+            Reply::Released { done: true } if was_there => {
+                return Ok(format!("hold {hold} is released on all volumes that are open"));
+            }
+            Reply::Released { done: true } => return Err(format!("no open volume has a hold {hold}")),
+            Reply::Released { done: false } => was_there = true,
+            other => return Err(unexpected(&other)),
+        }
+        if Instant::now() >= until {
+            return Err(format!("not yet done: hold {hold} is still on a volume; it goes when that disk answers"));
+        }
+        std::thread::sleep(ASK_AGAIN);
+    }
+}
+
+fn unreachable_because(volumes: &Path, error: &io::Error) -> String {
+    let volumes = volumes.display();
+    format!("the recorder of {volumes} cannot be reached: {error}; it must be running, and you must be its user")
+}
+
+fn unexpected(reply: &Reply) -> String {
+    format!("the recorder answered something else: {reply:?}; is it of another version?")
 }
 
 #[cfg(test)]

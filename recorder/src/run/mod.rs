@@ -10,9 +10,12 @@
 
 mod channels;
 pub mod control;
+mod foreign;
+mod holds;
 mod opens;
 mod origin;
 mod volumes;
+mod wishes;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -37,7 +40,8 @@ use crate::status::StatusFile;
 use crate::view::{ChannelEntry, View};
 use crate::{clock, supervisor};
 use channels::Channels;
-use control::Control;
+use control::{Control, Reply, Verb};
+use holds::Holds;
 use volumes::Volumes;
 
 /// How often the assignment, Secrets and transitions are looked at.
@@ -141,6 +145,7 @@ struct Worker {
     status: StatusFile,
     http: SocketAddr,
     volumes: Volumes,
+    holds: Holds,
     store: Arc<Store>,
     channels: Channels,
     /// How often it has looked.
@@ -234,6 +239,8 @@ impl Worker {
             .inspect_err(|error| warn!(%error, "`volume drain|stop|start` cannot reach this recorder"))
             .ok();
         volumes.keep_copies(&assignment.object);
+        let mut holds = Holds::default();
+        holds.assign(&assignment);
         let worker = Self {
             runtime,
             view,
@@ -244,6 +251,7 @@ impl Worker {
             status,
             http,
             volumes,
+            holds,
             store,
             channels,
             looks: 0,
@@ -289,8 +297,9 @@ impl Worker {
         }
         while let Some(question) = self.control.as_ref().and_then(Control::next) {
             // Whoever asked may have gone.
-            let _ = question.reply.try_send(self.volumes.ask(question.verb, &question.volume, &self.store));
+            let _ = question.reply.try_send(self.answer(question.verb, &question.volume));
         }
+        self.holds.reconcile(&self.store);
         self.volumes.reconcile(&self.store, Instant::now());
         self.looks = self.looks.wrapping_add(1);
         if self.looks.is_multiple_of(LIMIT_LOOKS) {
@@ -306,6 +315,18 @@ impl Worker {
         let usable = self.volumes.any_ready();
         self.view.set_phase(if usable { RecorderPhase::Ready } else { RecorderPhase::Failed });
         tell(&mut self.status, &self.assignment, &self.view, self.http);
+    }
+
+    /// What somebody at the machine is told.
+    fn answer(&mut self, verb: Verb, about: &str) -> Reply {
+        match verb {
+            Verb::Holds => Reply::Holds(self.holds.list(&self.store)),
+            Verb::Release => match self.holds.release(about, &self.store) {
+                Ok(done) => Reply::Released { done },
+                Err(message) => Reply::Error(message),
+            },
+            Verb::Drain | Verb::Stop | Verb::Start | Verb::State => self.volumes.ask(verb, about, &self.store),
+        }
     }
 
     /// A new assignment came.
@@ -333,6 +354,7 @@ impl Worker {
         self.volumes.assign(&assignment);
         self.store.set_retention(assignment.retention.clone());
         self.store.set_placement(volumes::placement(&assignment));
+        self.holds.assign(&assignment);
         self.assignment = assignment;
         self.view.transition();
         self.volumes.keep_copies(&self.assignment.object);

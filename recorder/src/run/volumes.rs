@@ -20,10 +20,13 @@ use framekeeper_store::{Placement, SYNC_BUCKETS_US, Store, StoreConfig, VolumeCo
 use tracing::{info, warn};
 
 use super::control::{Reply, Verb};
+use super::foreign::Foreigners;
 use super::opens::Opens;
+use super::wishes::{Wish, Wishes};
 use crate::assignment::{Assignment, VolumePlan, write_copy};
 use crate::clock;
 use crate::limits::Shares;
+use crate::status::space::Trouble;
 use crate::view::{View, VolumeNumbers, VolumeView};
 
 /// A volume that could not be opened is tried again after that long: a mount may have come.
@@ -38,14 +41,7 @@ pub(super) struct Volumes {
     known: Vec<Known>,
     copies: HashMap<PathBuf, JoinHandle<()>>,
     opens: Opens,
-}
-
-/// What a volume is to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
-    Run,
-    Drain,
-    Stop,
+    wishes: Wishes,
 }
 
 struct Known {
@@ -65,6 +61,7 @@ struct Known {
     ready: bool,
     /// When its oldest footage begins, as the status tells it.
     oldest: Option<WallTime>,
+    foreign: Foreigners,
 }
 
 /// No volume can be used.
@@ -90,14 +87,16 @@ pub(super) fn open(
     memory: Shares,
     scrub_round: Duration,
 ) -> Result<(Volumes, Store), NoVolume> {
-    let known = assignment.volumes.iter().map(|plan| Known::new(folder, plan.clone())).collect();
+    let wishes = Wishes::read(folder);
+    let known = assignment.volumes.iter().map(|plan| Known::new(folder, plan.clone(), &wishes)).collect();
     let segment_bytes = assignment.segment_bytes;
     let opens = Opens::read(folder);
-    let mut volumes = Volumes { parent: folder.to_owned(), segment_bytes, known, copies: HashMap::new(), opens };
-    for volume in &mut volumes.known {
+    let mut volumes =
+        Volumes { parent: folder.to_owned(), segment_bytes, known, copies: HashMap::new(), opens, wishes };
+    for volume in volumes.known.iter_mut().filter(|volume| volume.wish != Wish::Stop) {
         volume.problem = volume.no_folder();
     }
-    let given = volumes.known.iter().filter(|volume| volume.problem.is_none());
+    let given = volumes.known.iter().filter(|volume| volume.problem.is_none() && volume.wish != Wish::Stop);
     let configs: Vec<_> = given.map(|volume| volume.config(segment_bytes)).collect();
     let none = |known: &[Known], why: Option<&str>| {
         let why = |volume: &Known| volume.problem.clone().or(why.map(str::to_owned));
@@ -105,7 +104,8 @@ pub(super) fn open(
             views: known.iter().map(|volume| volume.view_as(VolumeState::Refused, "Refused", why(volume))).collect(),
         })
     };
-    if configs.is_empty() {
+    let all_stopped = volumes.known.iter().all(|volume| volume.wish == Wish::Stop);
+    if configs.is_empty() && !all_stopped {
         return none(&volumes.known, None);
     }
     let mut config = StoreConfig::new(&assignment.pool, &assignment.name, assignment.uid, configs);
@@ -118,8 +118,14 @@ pub(super) fn open(
     config.retention = assignment.retention.clone();
     config.placement = placement(assignment);
     config.scrub_round = scrub_round;
-    match Store::open(config, Env::real()) {
-        Ok(store) => Ok((volumes, store)),
+    // With every volume stopped there is nothing to record to, but somebody to be told that one is to be used again.
+    let opened =
+        if all_stopped { Ok(Store::without_volumes(&config, Env::real())) } else { Store::open(config, Env::real()) };
+    match opened {
+        Ok(store) => {
+            volumes.drain_as_wished(&store);
+            Ok((volumes, store))
+        }
         Err(error) => none(&volumes.known, Some(&error.to_string())),
     }
 }
@@ -145,7 +151,7 @@ impl Volumes {
                     volume.gone = false;
                     volume.retry = None;
                 }
-                None => self.known.push(Known::new(&self.parent, plan.clone())),
+                None => self.known.push(Known::new(&self.parent, plan.clone(), &self.wishes)),
             }
         }
     }
@@ -159,15 +165,24 @@ impl Volumes {
         let stats = store.volumes();
         let Some(volume) = self.known.get_mut(at) else { return Reply::Error("no volume".to_owned()) };
         let found = stats.iter().find(|stats| volume.is(stats));
-        match verb {
-            Verb::Drain => volume.wish = Wish::Drain,
-            Verb::Stop => volume.wish = Wish::Stop,
-            Verb::Start => {
-                volume.wish = Wish::Run;
-                volume.retry = None;
-                volume.again = found.is_some_and(|stats| stats.failed.is_some());
-            }
-            Verb::State => {}
+        let wish = match verb {
+            Verb::Drain => Wish::Drain,
+            Verb::Stop => Wish::Stop,
+            Verb::Start => Wish::Run,
+            Verb::State | Verb::Holds | Verb::Release => volume.wish,
+        };
+        // First remembered, then done: what somebody was told holds after a crash too.
+        if wish != volume.wish
+            && let Err(error) = self.wishes.set(&volume.plan.name, wish)
+        {
+            return Reply::Error(format!(
+                "volume {name} is left as it is, because that could not be remembered: {error}"
+            ));
+        }
+        volume.wish = wish;
+        if verb == Verb::Start {
+            volume.retry = None;
+            volume.again = found.is_some_and(|stats| stats.failed.is_some());
         }
         if verb != Verb::State {
             info!(volume = name, ?verb, "asked by a person at the machine");
@@ -184,6 +199,16 @@ impl Volumes {
             done: done && !busy,
             streams: found.map_or(0, |stats| stats.streams),
             message: state.reason.map(|(_, sentence)| sentence),
+        }
+    }
+
+    /// A volume that was drained when the recorder ended is drained again, before any stream is recorded to it.
+    fn drain_as_wished(&self, store: &Store) {
+        for stats in store.volumes() {
+            let drained = self.known.iter().any(|volume| volume.is(&stats) && volume.wish == Wish::Drain);
+            if drained && let Err(error) = store.drain_volume(stats.volume) {
+                warn!(%error, "a volume could not be drained again");
+            }
         }
     }
 
@@ -205,7 +230,8 @@ impl Volumes {
 
     /// Tells the view how they are.
     pub(super) fn publish(&mut self, store: &Store, view: &View) {
-        let stats = store.volumes();
+        let (stats, now) = (store.volumes(), Instant::now());
+        let folders: Vec<PathBuf> = self.known.iter().map(|volume| volume.folder.clone()).collect();
         let mut views = Vec::with_capacity(self.known.len());
         for volume in &mut self.known {
             if volume.problem.is_none() && volume.change.is_none() {
@@ -215,7 +241,9 @@ impl Volumes {
             }
             let found = stats.iter().find(|stats| volume.is(stats));
             volume.oldest = told(volume.oldest, found.and_then(|stats| stats.oldest), clock::wall());
-            let next = volume.view(found);
+            let mut next = volume.view(found);
+            let foreign = matches!(next.space, Some(Trouble::ForeignData | Trouble::ForeignDataGrows));
+            next.culprits = volume.foreign.look(foreign, &volume.folder, &folders, now);
             volume.ready = next.state == VolumeState::Ready;
             views.push(next);
         }
@@ -253,12 +281,13 @@ impl Volumes {
 }
 
 impl Known {
-    fn new(parent: &Path, plan: VolumePlan) -> Self {
+    fn new(parent: &Path, plan: VolumePlan, wishes: &Wishes) -> Self {
         Self {
+            wish: wishes.of(&plan.name),
+            foreign: Foreigners::default(),
             folder: parent.join(&plan.name),
             budget_bytes: plan.budget_bytes,
             plan,
-            wish: Wish::Run,
             gone: false,
             again: false,
             problem: None,
@@ -368,6 +397,8 @@ impl Known {
             reason: why.map(|message| (word, message)),
             writes: None,
             oldest: self.oldest,
+            space: None,
+            culprits: None,
             numbers: None,
         }
     }
@@ -377,7 +408,9 @@ impl Known {
             return match &self.problem {
                 _ if self.change.is_some() => self.view_as(VolumeState::Opening, "Opening", None),
                 _ if self.gone || self.wish == Wish::Stop => {
-                    self.view_as(VolumeState::Stopped, "Stopped", Some("stopped as asked".to_owned()))
+                    let message =
+                        "stopped as asked, until `framekeeper-recorder volume start` or the manifest says otherwise";
+                    self.view_as(VolumeState::Stopped, "Stopped", Some(message.to_owned()))
                 }
                 Some(problem) => self.view_as(VolumeState::Refused, "Refused", Some(problem.clone())),
                 None => self.view_as(VolumeState::Opening, "Opening", None),
@@ -390,7 +423,7 @@ impl Known {
                 "the disk does not answer; streams are recorded elsewhere where that is possible, until it does";
             (VolumeState::Hanging, Some(("DiskHangs", message.to_owned())))
         } else if stats.draining {
-            let message = "drained as asked: no stream is recorded here where another volume takes it";
+            let message = "drained as asked, until `framekeeper-recorder volume start`: no stream is recorded here where another volume takes it";
             (VolumeState::Draining, Some(("Drained", message.to_owned())))
         } else {
             (VolumeState::Ready, stats.stuck.clone().map(|message| ("NoFileToReuse", message)))
@@ -399,7 +432,8 @@ impl Known {
             WritePath::Direct => (VolumeWrites::Direct, None),
             WritePath::Buffered { reason } => (VolumeWrites::Buffered, Some(reason.clone())),
         });
-        VolumeView { reason, writes, numbers: Some(numbers(stats)), ..self.view_as(state, "", None) }
+        let space = Trouble::of(stats.outlook, &stats.foreign);
+        VolumeView { reason, writes, space, numbers: Some(numbers(stats)), ..self.view_as(state, "", None) }
     }
 }
 
@@ -422,6 +456,14 @@ fn numbers(stats: &VolumeStats) -> VolumeNumbers {
         used_bytes: used_files.saturating_mul(stats.segment_bytes),
         free_files: stats.files_free,
         waiting_records: stats.waiting_records,
+        held_bytes: stats.files_held.saturating_mul(stats.segment_bytes),
+        holds: stats.holds,
+        usable_files: stats.files_usable,
+        awaited_files: stats.files_awaited,
+        outlook: stats.outlook,
+        foreign: stats.foreign,
+        sync_ms: u32::try_from(stats.sync_interval.as_millis()).unwrap_or(u32::MAX),
+        rotational: stats.rotational,
         written_bytes: stats.bytes,
         writes: stats.writes,
         write_batches: stats.write_batches,

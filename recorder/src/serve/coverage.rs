@@ -19,6 +19,18 @@ pub struct Coverage {
     complete: bool,
     pub(crate) runs: Vec<RunView>,
     pub(crate) gaps: Vec<Gap>,
+    /// What of the footage is never given up, until somebody releases it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) holds: Vec<Held>,
+}
+
+/// A bound that is missing is that of all times.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Held {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) to: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -65,6 +77,8 @@ pub fn coverage(
         gaps.extend(gap(next, next.previous_end));
     }
     let gaps = gaps.into_iter().filter(|(gap_from, gap_to, _)| *gap_from < to && *gap_to > from);
+    let holds = footage.holds(stream).into_iter().filter(|(held_from, held_to)| *held_from < to && *held_to > from);
+    let bound = |time: WallTime, none: i64| (time.0 != none).then(|| format_time(time));
     Ok(Coverage {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
@@ -72,6 +86,7 @@ pub fn coverage(
         complete,
         gaps: gaps.map(|(from, to, reason)| Gap { from: format_time(from), to: format_time(to), reason }).collect(),
         runs: runs.iter().map(view).collect(),
+        holds: holds.map(|(from, to)| Held { from: bound(from, i64::MIN), to: bound(to, i64::MAX) }).collect(),
     })
 }
 

@@ -171,6 +171,10 @@ pub trait Footage: Send + Sync + 'static {
     fn cache_bytes(&self) -> usize {
         0
     }
+    /// Wall times between which the stream's footage is never given up, in order.
+    fn holds(&self, _stream: Uuid) -> Vec<(WallTime, WallTime)> {
+        Vec::new()
+    }
     /// Asks that these segments stay as they are for up to a minute.
     fn lease(&self, segments: &[Segment]) -> Box<dyn Lease>;
     /// Of the run that is being recorded, frames before this wall time are safe on disk. `None`: all that there is is safe.

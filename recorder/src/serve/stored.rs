@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use framekeeper_media::WallTime;
 use framekeeper_store::damage::cut;
-use framekeeper_store::{ReadError, Reader, SegmentDamage};
+use framekeeper_store::{GapReason, ReadError, Reader, SegmentDamage};
 use uuid::Uuid;
 
 use super::footage::{Footage, FootageError, Hole, Init, Lease, Run, Segment, SegmentFrames};
@@ -108,7 +108,8 @@ impl Footage for Stored {
         let mut runs: Vec<Run> = Vec::new();
         for run in self.reader.coverage(stream, from, to)? {
             // A run that goes over several volumes is one run.
-            match runs.iter_mut().rev().find(|known| known.run == run.run) {
+            let rest = run.gap != GapReason::Retired;
+            match runs.iter_mut().rev().find(|known| known.run == run.run && rest) {
                 Some(known) => {
                     known.to = known.to.max(run.to);
                     known.frames += run.frames;
@@ -170,6 +171,9 @@ impl Footage for Stored {
 
     fn is_complete(&self) -> bool {
         self.reader.is_complete()
+    }
+    fn holds(&self, stream: Uuid) -> Vec<(WallTime, WallTime)> {
+        self.reader.holds(stream)
     }
 
     fn cache_bytes(&self) -> usize {

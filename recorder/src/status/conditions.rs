@@ -5,16 +5,17 @@ use framekeeper_crds::k8s_openapi::jiff::Timestamp;
 use framekeeper_crds::{ChannelState, ChannelStatus, RecorderPhase, RecorderStatus, VolumeState};
 use framekeeper_media::WallTime;
 
+use super::space;
 use crate::limits::MemoryShort;
 use crate::serve::query::format_time;
 use crate::view::{View, VolumeView};
 
 /// One condition before it has its times.
-struct Verdict {
-    kind: &'static str,
-    good: bool,
-    reason: &'static str,
-    message: String,
+pub(super) struct Verdict {
+    pub(super) kind: &'static str,
+    pub(super) good: bool,
+    pub(super) reason: &'static str,
+    pub(super) message: String,
 }
 
 pub(super) fn make(
@@ -31,6 +32,7 @@ pub(super) fn make(
         healthy(volumes),
         memory(view.memory_short()),
         intact(volumes),
+        space::recording_space(volumes),
         gops_fit(&view.long_gops()),
         as_planned(channels),
     ];

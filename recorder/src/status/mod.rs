@@ -1,6 +1,7 @@
 //! The recorder's own account of itself: the status of its `Recorder` object, written at transitions only.
 
 mod conditions;
+pub(crate) mod space;
 
 use std::fs;
 use std::io::{self, Write};
@@ -124,9 +125,12 @@ fn volume(view: &VolumeView) -> VolumeStatus {
         message: view.reason.as_ref().map(|(_, sentence)| sentence.clone()),
         capacity_bytes: numbers.map_or(0, |numbers| numbers.capacity_bytes),
         used_bytes: numbers.map_or(0, |numbers| numbers.used_bytes),
+        held_bytes: numbers.map_or(0, |numbers| numbers.held_bytes),
         free_segments: numbers.map_or(0, |numbers| numbers.free_files),
         oldest_footage: view.oldest.and_then(time),
         writes: view.writes.as_ref().map(|(way, _)| *way),
+        sync_ms: numbers.map(|numbers| numbers.sync_ms),
+        rotational: numbers.and_then(|numbers| numbers.rotational),
         writes_reason: view.writes.as_ref().and_then(|(_, reason)| reason.clone()),
     }
 }

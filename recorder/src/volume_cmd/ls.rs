@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use framekeeper_media::WallTime;
+use framekeeper_store::Hold;
 use framekeeper_store::env::Env;
 use framekeeper_store::inspect::{Depth, Filter, Place, SeenSegment, SeenStream};
 use serde_json::{Value, json};
@@ -12,6 +13,7 @@ use super::output::{
 };
 use super::shelf::Shelf;
 use super::{CLEAN, Failure, Ls, NOTHING};
+use crate::run::control::HoldView;
 use crate::serve::coverage::{Coverage, coverage};
 use crate::serve::query::format_time;
 
@@ -28,7 +30,8 @@ pub(super) fn run(arguments: &Ls) -> Result<u8, Failure> {
     drop(bar);
     let findings = seen.findings;
     let whole = place.volume().map(|_| Whole::of(&seen.segments));
-    let shelf = Shelf::new(seen.segments);
+    let holds = place.holds().map_err(|source| Failure::File { path: place.path().to_owned(), source })?;
+    let shelf = Shelf::new(seen.segments).with_holds(holds);
     let code = if shelf.streams().is_empty() { NOTHING } else { CLEAN };
     let coverage_of = |stream: &SeenStream| {
         let names = (stream.ident.namespace.as_str(), stream.ident.name.as_str());
@@ -43,6 +46,7 @@ pub(super) fn run(arguments: &Ls) -> Result<u8, Failure> {
             .collect::<Result<Vec<_>, _>>();
         print_json(&json!({
             "path": place.path(), "volume": place.volume().as_ref().map(volume_json), "inUse": place.in_use(),
+            "holds": shelf.all_holds().iter().map(|hold| hold_view(&shelf, hold)).collect::<Vec<_>>(),
             "streams": streams.map_err(std::io::Error::from)?, "foundWhole": whole.as_ref().map(Whole::json),
             "findings": findings.iter().map(finding_json).collect::<Vec<_>>(),
         }))?;
@@ -78,6 +82,9 @@ pub(super) fn run(arguments: &Ls) -> Result<u8, Failure> {
             )?;
         }
     }
+    for hold in shelf.all_holds() {
+        writeln!(out, "hold {}", hold_view(&shelf, hold).line())?;
+    }
     for finding in &findings {
         writeln!(out, "{}", finding_line(finding))?;
     }
@@ -87,6 +94,13 @@ pub(super) fn run(arguments: &Ls) -> Result<u8, Failure> {
         writeln!(out, "no footage of {what} from {from} to {to}")?;
     }
     Ok(code)
+}
+
+/// Whether it is annotated, the volume does not tell.
+fn hold_view(shelf: &Shelf, hold: &Hold) -> HoldView {
+    let stream = shelf.streams().iter().find(|stream| stream.ident.uid == hold.stream);
+    let name = stream.map(|stream| format!("{}/{}", stream.ident.namespace, stream.ident.name));
+    HoldView::new(hold, name.unwrap_or_else(|| hold.stream.to_string()), false)
 }
 
 /// How far a recorder got with reading all footage again.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use framekeeper_media::WallTime;
+use framekeeper_store::Hold;
 use framekeeper_store::inspect::{SeenSegment, SeenStream, streams};
 use uuid::Uuid;
 
@@ -13,12 +14,23 @@ use crate::serve::segment_frames::{frames, readable};
 pub(super) struct Shelf {
     segments: Vec<SeenSegment>,
     streams: Vec<SeenStream>,
+    holds: Vec<Hold>,
 }
 
 impl Shelf {
     pub(super) fn new(segments: Vec<SeenSegment>) -> Self {
         let streams = streams(&segments);
-        Self { segments, streams }
+        Self { segments, streams, holds: Vec::new() }
+    }
+
+    /// The same, with what is held.
+    pub(super) fn with_holds(self, holds: Vec<Hold>) -> Self {
+        Self { holds, ..self }
+    }
+
+    /// All that is held, of which there need not be footage.
+    pub(super) fn all_holds(&self) -> &[Hold] {
+        &self.holds
     }
 
     pub(super) fn streams(&self) -> &[SeenStream] {
@@ -72,6 +84,10 @@ impl Footage for Shelf {
     fn init(&self, segment: &Segment) -> Result<Init, FootageError> {
         let segment = self.segment(segment)?;
         Ok(Init { bytes: segment.init.bytes.clone(), reorders: segment.reorders })
+    }
+
+    fn holds(&self, stream: Uuid) -> Vec<(WallTime, WallTime)> {
+        self.holds.iter().filter(|hold| hold.stream == stream).map(|hold| (hold.from, hold.to)).collect()
     }
 
     fn read_at(&self, segment: &Segment, offset: u64, buf: &mut [u8]) -> Result<(), FootageError> {

@@ -167,7 +167,7 @@ fn child(what: &str, dir: &Path, arguments: &Arguments) -> Result<(), Box<dyn st
 fn fill(dir: &Path, arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let env = Env { disk: Arc::new(Sparse(RealDisk)), ..Env::real() };
     let config = StoreConfig {
-        sync_interval: Duration::from_millis(2),
+        sync_interval: Some(Duration::from_millis(2)),
         writes: WritesWanted::Buffered,
         ..config(dir, arguments)
     };

@@ -208,7 +208,7 @@ fn framekeeper(load: &Load, source: &Bytes, writes: WritesWanted) -> Found {
     let budget_bytes = load.files() * SEGMENT_BYTES;
     let volume = VolumeConfig { dir: dir.clone(), uuid: None, segment_bytes: SEGMENT_BYTES, budget_bytes };
     let mut config = StoreConfig::new("default/bench", "bench-recorder-0", Uuid::new_v4(), vec![volume]);
-    config.sync_interval = load.sync;
+    config.sync_interval = Some(load.sync);
     config.writes = writes;
     if load.flat_out {
         // Frames are slices of one buffer: what waits takes no memory.

@@ -12,8 +12,9 @@ use redb::{
 use uuid::Uuid;
 
 use crate::env::{File, Folder, read_exact, write_all};
-use crate::manifest::{Checked, Damage, Hold, Record, RunPart, SealedSegment, SegmentPlace};
+use crate::manifest::{Checked, Damage, Record, RunPart, SealedSegment, SegmentPlace};
 use crate::manifest_log::Position;
+use crate::types::Hold;
 
 pub(crate) const NAME: &str = "catalogue.redb";
 /// What is in the tables, and how. A catalogue of any other version is thrown away.
@@ -305,6 +306,17 @@ impl View {
             }
         }
         Ok(())
+    }
+
+    /// How many segments of a stream have footage between `from` and `to`.
+    pub(crate) fn count_touching(&self, stream: Uuid, from: WallTime, to: WallTime) -> Result<u64> {
+        let mut count = 0;
+        self.backwards(SEGMENTS, stream, to, |bytes| {
+            let inside = SealedSegment::end_in(bytes).map_err(damaged)? > from;
+            count += u64::from(inside);
+            Ok(inside)
+        })?;
+        Ok(count)
     }
 
     /// The newest segment of a stream.

@@ -586,3 +586,30 @@ fn nameless(nonce: u64, offset: u64, run: Uuid) -> RunBox {
         previous_run: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: u64) -> Key {
+        (Uuid::nil(), number, 1)
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_in_bytes_and_the_least_used_goes_first() {
+        let mut kept = Lru::default();
+        for number in 0..4 {
+            kept.put(key(number), number, 25, 100);
+        }
+        assert_eq!(kept.get(&key(0)), Some(0));
+        kept.put(key(4), 4, 30, 100);
+        // 1 and 2 had to go for it; 0 was asked for since.
+        assert_eq!([0, 1, 2, 3, 4].map(|number| kept.get(&key(number))), [Some(0), None, None, Some(3), Some(4)]);
+        assert_eq!(kept.bytes, 80);
+        kept.put(key(4), 5, 10, 100);
+        kept.remove(&key(3));
+        assert_eq!((kept.bytes, kept.get(&key(4))), (35, Some(5)));
+        kept.put(key(5), 6, 101, 100);
+        assert_eq!((kept.bytes, kept.entries.len()), (0, 0), "more than may be kept at all");
+    }
+}

@@ -163,6 +163,12 @@ pub enum StreamError {
 /// Why a hold could not be set or released.
 #[derive(Debug, thiserror::Error)]
 pub enum HoldError {
+    /// The volume is not open, or has failed.
+    #[error("volume {volume} is not open, or has failed")]
+    NotWritable {
+        /// The volume.
+        volume: uuid::Uuid,
+    },
     /// The manifest of a volume could not be written.
     #[error("volume {volume}: {source}")]
     Io {

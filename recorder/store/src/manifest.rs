@@ -9,7 +9,7 @@ use framekeeper_media::checksum::crc32c;
 use uuid::Uuid;
 
 use crate::segment::hole::Hole;
-use crate::types::{SegmentCounts, SegmentInfo};
+use crate::types::{Hold, SegmentCounts, SegmentInfo};
 
 /// The first 8 bytes of the file.
 pub(crate) const MAGIC: &[u8; 8] = b"FKMANIF1";
@@ -93,22 +93,6 @@ pub(crate) struct RunPart {
     pub(crate) continued: bool,
     /// 0 unknown or none.
     pub(crate) previous_end: WallTime,
-}
-
-/// Footage that is never retired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Hold {
-    pub(crate) hold: Uuid,
-    pub(crate) stream: Uuid,
-    pub(crate) from: WallTime,
-    pub(crate) to: WallTime,
-}
-
-impl Hold {
-    /// Whether footage of `stream` in a segment from `first` to `end` must stay.
-    pub(crate) fn touches(&self, stream: Uuid, first: WallTime, end: WallTime) -> bool {
-        self.stream == stream && first < self.to && self.from < end
-    }
 }
 
 impl SealedSegment {

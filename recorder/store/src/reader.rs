@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use framekeeper_media::WallTime;
 use framekeeper_media::aac::AacParameters;
+use framekeeper_media::boxes::run::GapReason;
 use framekeeper_media::h264::H264Parameters;
 use framekeeper_media::init::InitSegment;
 use uuid::Uuid;
 
-use crate::catalogue::{Catalogue, CatalogueError, RunRow, merge_run};
+use crate::catalogue::{Catalogue, CatalogueError, RunRow, View, merge_run};
 use crate::checked::Caches;
 use crate::damage::Hole;
 use crate::error::ReadError;
@@ -64,6 +65,39 @@ pub struct Reader {
     pub(crate) caches: Arc<Caches>,
 }
 
+/// Runs cut where segments between others of theirs are gone: what is held stays while what is newer goes. `parts` are what there is of runs,
+/// each with its volume and the number of its segment there.
+fn stretches(rows: &HashMap<Uuid, RunRow>, mut parts: Vec<(usize, u64, RunPart)>) -> Vec<RunRow> {
+    /// Between two segments of a run that follow each other on different volumes.
+    const APART_US: i64 = 500_000;
+    parts.sort_by_key(|(_, _, part)| (part.run, part.first));
+    let mut cut: Vec<RunRow> = Vec::with_capacity(rows.len());
+    let mut before: Option<(Uuid, usize, u64)> = None;
+    for (volume, number, part) in &parts {
+        let known = before.replace((part.run, *volume, *number)).filter(|(run, ..)| *run == part.run);
+        let follows = known.is_some_and(|(_, on, before)| on == *volume && before + 1 == *number);
+        match cut.pop() {
+            Some(last) if known.is_some() && (follows || part.first <= last.part.end.saturating_add_us(APART_US)) => {
+                cut.push(merge_run(Some(last), part, 1));
+            }
+            last => {
+                let mut next = merge_run(None, part, 1);
+                if known.is_some() {
+                    next.part.gap = GapReason::Retired;
+                    next.part.previous_end = last.as_ref().map_or(WallTime(0), |last| last.part.end);
+                    next.part.previous_run = part.run;
+                } else if let Some(row) = rows.get(&part.run) {
+                    // The run's beginning may be gone: why there was a gap before it is remembered.
+                    next.part = RunPart { first: part.first, end: part.end, ..row.part.clone() };
+                }
+                cut.extend(last);
+                cut.push(next);
+            }
+        }
+    }
+    cut
+}
+
 fn catalogue(error: CatalogueError) -> ReadError {
     ReadError::Catalogue(error.to_string())
 }
@@ -107,6 +141,20 @@ impl Reader {
             }
             other => other.map_err(catalogue),
         }
+    }
+
+    /// Wall times between which footage of a stream is held.
+    #[must_use]
+    pub fn holds(&self, stream: Uuid) -> Vec<(WallTime, WallTime)> {
+        let volumes = self.inner.volumes();
+        let of_stream = |volume: &Arc<Volume>| {
+            let holds = lock(&volume.holds);
+            holds.iter().filter(|h| h.stream == stream).map(|h| (h.from, h.to)).collect::<Vec<_>>()
+        };
+        let mut holds: Vec<_> = volumes.iter().flat_map(of_stream).collect();
+        holds.sort();
+        holds.dedup();
+        holds
     }
 
     /// All streams that there is footage of, by name.
@@ -213,11 +261,24 @@ impl Reader {
             let newest = || parts.iter().flatten().max_by_key(|part| part.end);
             parts.get(here).and_then(|parts| parts.last()).or_else(newest).map(|part| part.run)
         });
-        let mut runs: Vec<RunInfo> = rows
-            .into_values()
-            .filter(|row| row.part.first < to && row.part.end > from)
-            .map(|row| run_info(&row, active == Some(row.part.run)))
-            .collect();
+        let held = volumes.iter().any(|(volume, ..)| lock(&volume.holds).iter().any(|hold| hold.stream == stream));
+        let rows: Vec<RunRow> = if held {
+            let mut parts = Vec::new();
+            for (at, (volume, view, live)) in volumes.iter().enumerate() {
+                let all = |view: &View| view.segments(stream, WallTime(i64::MIN), WallTime(i64::MAX));
+                let sealed = Self::as_far_as(volume, view.as_ref().map_or(Ok(Vec::new()), all))?;
+                parts.extend(sealed.into_iter().flat_map(|s| s.runs.into_iter().map(move |part| (at, s.number, part))));
+                parts.extend(live.iter().flat_map(|l| l.run_parts().into_iter().map(move |p| (at, l.fixed.number, p))));
+            }
+            stretches(&rows, parts)
+        } else {
+            rows.into_values().collect()
+        };
+        // Of a run in several parts, the last one is being recorded.
+        let newest = rows.iter().filter(|row| Some(row.part.run) == active).map(|row| row.part.first).max();
+        let is_active = |row: &RunRow| active == Some(row.part.run) && newest == Some(row.part.first);
+        let inside = rows.iter().filter(|row| row.part.first < to && row.part.end > from);
+        let mut runs: Vec<RunInfo> = inside.map(|row| run_info(row, is_active(row))).collect();
         runs.sort_by_key(|run| (run.from, run.run));
         Ok(runs)
     }
@@ -330,32 +391,5 @@ impl Drop for Lease {
                 }
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(number: u64) -> Key {
-        (Uuid::nil(), number, 1)
-    }
-
-    #[test]
-    fn what_is_kept_is_bounded_in_bytes_and_the_least_used_goes_first() {
-        let mut kept = Lru::default();
-        for number in 0..4 {
-            kept.put(key(number), number, 25, 100);
-        }
-        assert_eq!(kept.get(&key(0)), Some(0));
-        kept.put(key(4), 4, 30, 100);
-        // 1 and 2 had to go for it; 0 was asked for since.
-        assert_eq!([0, 1, 2, 3, 4].map(|number| kept.get(&key(number))), [Some(0), None, None, Some(3), Some(4)]);
-        assert_eq!(kept.bytes, 80);
-        kept.put(key(4), 5, 10, 100);
-        kept.remove(&key(3));
-        assert_eq!((kept.bytes, kept.get(&key(4))), (35, Some(5)));
-        kept.put(key(5), 6, 101, 100);
-        assert_eq!((kept.bytes, kept.entries.len()), (0, 0), "more than may be kept at all");
     }
 }

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use framekeeper_media::WallTime;
 use uuid::Uuid;
 
 use crate::env::WritePath;
+use crate::outlook::{Foreign, Outlook};
 use crate::volume::rot::DamageSummary;
 
 /// Why frames were not stored.
@@ -214,6 +216,7 @@ pub(crate) struct VolumeCounters {
     pub(crate) retired: Counter,
     /// Bytes found damaged.
     pub(crate) rotten: Counter,
+    pub(crate) awaited: Counter,
     buckets: [Counter; SYNC_BUCKETS_US.len()],
 }
 
@@ -266,6 +269,22 @@ pub struct VolumeStats {
     pub files_free: u64,
     /// Files that wait to be zeroed.
     pub files_retired: u64,
+    /// Files whose footage is held.
+    pub files_held: u64,
+    /// Files that new footage can be put into, now or once older footage is given up.
+    pub files_usable: u64,
+    /// Times that a stream had to wait until a file was made.
+    pub files_awaited: u64,
+    /// Holds on the volume, whether or not there is footage that they cover.
+    pub holds: u64,
+    /// What is to be expected of the volume's room, as of the last second.
+    pub outlook: Outlook,
+    /// What else is on the file system, as of the last second.
+    pub foreign: Foreign,
+    /// From the start of one sync to the start of the next.
+    pub sync_interval: Duration,
+    /// Whether its disk rotates, where that is known.
+    pub rotational: Option<bool>,
     /// Streams being written here.
     pub streams: u64,
     /// Records of the manifest that wait for the catalogue.
@@ -343,6 +362,14 @@ impl VolumeStats {
             files_made: 0,
             files_free: 0,
             files_retired: 0,
+            files_held: 0,
+            files_usable: 0,
+            files_awaited: 0,
+            holds: 0,
+            outlook: Outlook::default(),
+            foreign: Foreign::default(),
+            sync_interval: Duration::ZERO,
+            rotational: None,
             streams: 0,
             waiting_records: 0,
             catalogue_complete: false,

@@ -11,14 +11,14 @@ use uuid::Uuid;
 use crate::env::Env;
 use crate::error::{HoldError, OpenError, StreamError, VolumeError};
 pub(crate) use crate::inner::Inner;
-use crate::manifest::{Hold, Record};
+use crate::manifest::Record;
 use crate::reader::Reader;
 use crate::retention::Retention;
 use crate::stats::{StreamStats, VolumeStats};
 use crate::stream::{Destination, StreamState, StreamWriter};
 pub(crate) use crate::threads::Workers;
 use crate::threads::{END_AT_MOST, Threads};
-use crate::types::{Durable, Placement, PreviousRun, StoreConfig, StreamIdent, VolumeConfig};
+use crate::types::{Durable, Hold, Placement, PreviousRun, StoreConfig, StreamIdent, VolumeConfig};
 use crate::volume::Volume;
 use crate::volume::keeper::Keeper;
 use crate::volume::open::open;
@@ -60,6 +60,26 @@ impl Store {
         Ok(store)
     }
 
+    /// A store that has no volume yet: [`Self::start_volume`] gives it some.
+    #[must_use]
+    pub fn without_volumes(config: &StoreConfig, env: Env) -> Self {
+        let store = Self::empty(config, env);
+        store.threads.watch(&store.env);
+        store
+    }
+
+    fn empty(config: &StoreConfig, env: Env) -> Self {
+        let inner = Arc::new(Inner::new(config));
+        Self {
+            threads: Arc::new(Threads::new(inner.clone())),
+            inner,
+            config: Arc::new(config.clone()),
+            not_opened: Arc::default(),
+            changing: Arc::default(),
+            env,
+        }
+    }
+
     /// Opens the volumes. Nothing works before the workers run; a simulation drives them itself.
     pub(crate) fn assemble(config: &StoreConfig, env: Env) -> Result<(Self, Vec<Workers>), OpenError> {
         if config.volumes.is_empty() {
@@ -69,15 +89,7 @@ impl Store {
                 expected: "expected at least one volume".to_owned(),
             });
         }
-        let inner = Arc::new(Inner::new(config));
-        let store = Self {
-            threads: Arc::new(Threads::new(inner.clone())),
-            inner,
-            config: Arc::new(config.clone()),
-            not_opened: Arc::default(),
-            changing: Arc::default(),
-            env,
-        };
+        let store = Self::empty(config, env);
         let mut workers = Vec::new();
         // For all volumes together: none of them records before all are open.
         let budget_us = u64::try_from(config.recovery_budget.as_micros()).unwrap_or(u64::MAX);
@@ -280,12 +292,7 @@ impl Store {
     /// # Errors
     /// When a volume's manifest cannot be written.
     pub fn hold(&self, hold: Uuid, stream: Uuid, from: WallTime, to: WallTime) -> Result<(), HoldError> {
-        let hold = Hold { hold, stream, from, to };
-        self.on_each_manifest(&Record::Hold(hold), |volume| {
-            let mut holds = lock(&volume.holds);
-            holds.retain(|h| h.hold != hold.hold);
-            holds.push(hold);
-        })
+        self.on_each_volume(&[Hold { hold, stream, from, to }], &[])
     }
 
     /// Releases a hold; no error when there is none of that name.
@@ -293,7 +300,7 @@ impl Store {
     /// # Errors
     /// When a volume's manifest cannot be written.
     pub fn release(&self, hold: Uuid) -> Result<(), HoldError> {
-        self.on_each_manifest(&Record::HoldReleased { hold }, |volume| lock(&volume.holds).retain(|h| h.hold != hold))
+        self.on_each_volume(&[], &[hold])
     }
 
     /// How long footage is kept from now on.
@@ -306,21 +313,26 @@ impl Store {
         self.inner.set_placement(placement);
     }
 
-    fn on_each_manifest(&self, record: &Record, change: impl Fn(&Volume)) -> Result<(), HoldError> {
-        for volume in self.inner.volumes().iter().filter(|v| !v.has_failed()) {
-            // Behind a start, the manifest may not have been read yet, and what it says of holds not be known.
-            let written = volume.books.wait().and_then(|_| {
-                // In memory first: from now on nothing that is held is retired.
-                change(volume);
-                volume.record(record.clone(), None)?;
-                volume.books.wait()?.sync()
-            });
-            written.map_err(|source| {
-                volume.fail("write manifest.log", &source);
-                HoldError::Io { volume: volume.uuid, source }
-            })?;
-        }
-        Ok(())
+    fn on_each_volume(&self, set: &[Hold], release: &[Uuid]) -> Result<(), HoldError> {
+        let volumes = self.inner.volumes();
+        volumes.iter().filter(|v| !v.has_failed()).try_for_each(|volume| change_holds(volume, set, release))
+    }
+
+    /// The holds of each volume that is open.
+    #[must_use]
+    pub fn holds(&self) -> Vec<(Uuid, Vec<Hold>)> {
+        self.inner.volumes().iter().map(|volume| (volume.uuid, lock(&volume.holds).clone())).collect()
+    }
+
+    /// Sets holds on one volume and releases others, as far as that is not so already. What is set keeps footage at once, and is durable when
+    /// this returns, which may take as long as the disk wants.
+    ///
+    /// # Errors
+    /// When the volume is not open, has failed, or its manifest cannot be written.
+    pub fn change_holds(&self, volume: Uuid, set: &[Hold], release: &[Uuid]) -> Result<(), HoldError> {
+        let found = self.inner.volumes().into_iter().find(|v| v.uuid == volume);
+        let found = found.filter(|v| !v.has_failed()).ok_or(HoldError::NotWritable { volume })?;
+        change_holds(&found, set, release)
     }
 
     /// Numbers of each volume, those that could not be opened included.
@@ -413,6 +425,31 @@ impl Store {
     }
 }
 
+/// Changes what of the holds is not so yet.
+fn change_holds(volume: &Volume, set: &[Hold], release: &[Uuid]) -> Result<(), HoldError> {
+    let failed = |source| {
+        volume.fail("write manifest.log", &source);
+        HoldError::Io { volume: volume.uuid, source }
+    };
+    // Behind a start the manifest may not have been read yet, and what it says of holds not be known. Nothing is retired until then.
+    volume.books.wait().map_err(failed)?;
+    let retiring = lock(&volume.retiring);
+    let mut holds = lock(&volume.holds);
+    let set: Vec<Hold> = set.iter().filter(|hold| !holds.contains(hold)).copied().collect();
+    let release: Vec<Uuid> = release.iter().filter(|id| holds.iter().any(|h| h.hold == **id)).copied().collect();
+    // In memory first: from now on nothing that is held is retired, and whoever writes the manifest anew leaves out what is released.
+    holds.retain(|h| !release.contains(&h.hold) && !set.iter().any(|new| new.hold == h.hold));
+    holds.extend(&set);
+    drop((holds, retiring));
+    if set.is_empty() && release.is_empty() {
+        return Ok(());
+    }
+    let records = set.iter().map(|hold| Record::Hold(*hold));
+    let mut records = records.chain(release.iter().map(|hold| Record::HoldReleased { hold: *hold }));
+    let written = records.try_for_each(|record| volume.record(record, None));
+    written.and_then(|()| volume.books.wait()?.sync()).map_err(failed)
+}
+
 /// How long an orderly end waits for a volume.
 fn patience(volume: &Volume) -> Duration {
     if volume.is_stalled() { Duration::ZERO } else { END_AT_MOST }
@@ -426,7 +463,7 @@ fn close(volume: &Volume) {
     let mut identity = lock(&volume.identity);
     identity.closed = true;
     (identity.files, identity.made) = lock(&volume.pool).for_identity();
-    if let Err(error) = identity::write(volume.folder.as_ref(), &identity) {
+    if let Err(error) = volume.with_room(|| identity::write(volume.folder.as_ref(), &identity)) {
         drop(identity);
         volume.fail("write framekeeper.json", &error);
     }

@@ -98,6 +98,8 @@ pub(crate) struct StreamState {
     pub(crate) counters: StreamCounters,
     /// Whether there is a handle.
     taken: AtomicBool,
+    /// There was no file for it when one was wanted last.
+    starved: AtomicBool,
 }
 
 /// What of a stream is in memory.
@@ -143,6 +145,7 @@ impl StreamState {
             previous: Mutex::new(previous),
             counters: StreamCounters::default(),
             taken: AtomicBool::new(false),
+            starved: AtomicBool::new(false),
         }
     }
 
@@ -207,6 +210,15 @@ impl StreamState {
     pub(crate) fn release(&self, budget: &QueueBudget) {
         self.taken.store(false, Ordering::Release);
         budget.freed(lock(&self.queue).backlog.trim(false));
+    }
+
+    /// There was no file for it, or there is one.
+    pub(crate) fn set_starved(&self, starved: bool) {
+        self.starved.store(starved, Ordering::Release);
+    }
+
+    fn is_starved(&self) -> bool {
+        self.starved.load(Ordering::Acquire)
     }
 
     pub(crate) fn volume(&self) -> Option<usize> {
@@ -332,6 +344,8 @@ pub enum Appended {
     Queued,
     /// It will not be stored; nor will be what follows, up to the next random access point.
     Dropped(DropReason),
+    /// It waits for the next [`crate::Store::flush_tick`], but what came before could not be stored, and nothing says that this will be.
+    Waits(DropReason),
 }
 
 /// Writes one stream. Only one at a time exists for each stream. Dropping it is like [`Self::finish`] without waiting.
@@ -417,7 +431,7 @@ impl StreamWriter {
         queue.gate = Gate::Open;
         self.inner.budget.used.fetch_add(size, Ordering::Relaxed);
         queue.backlog.fragment(fragment, size);
-        Appended::Queued
+        if self.stream.is_starved() { Appended::Waits(DropReason::NoFreeFile) } else { Appended::Queued }
     }
 
     /// Whether so many more bytes may be kept. The beginning of the GOP that goes on gives way to them.

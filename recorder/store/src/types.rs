@@ -193,6 +193,26 @@ pub struct SegmentCounts {
     pub audio_bytes: u64,
 }
 
+/// Footage that is never retired, until the hold is released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hold {
+    /// Names the hold.
+    pub hold: Uuid,
+    /// Whose footage.
+    pub stream: Uuid,
+    /// From this wall time on.
+    pub from: WallTime,
+    /// Up to this one.
+    pub to: WallTime,
+}
+
+impl Hold {
+    /// Whether footage of `stream` in a segment from `first` to `end` must stay.
+    pub(crate) fn touches(&self, stream: Uuid, first: WallTime, end: WallTime) -> bool {
+        self.stream == stream && first < self.to && self.from < end
+    }
+}
+
 /// Somebody who is told when streams become more durable.
 #[derive(Clone)]
 pub struct DurableObserver(Arc<dyn Fn(Uuid, Durable) + Send + Sync>);
@@ -225,8 +245,9 @@ pub struct StoreConfig {
     pub recorder: String,
     /// UID of this recorder, written into each run.
     pub recorder_uid: Uuid,
-    /// From the start of one sync to the start of the next (never before that one ended). 500 ms unless disks are slow.
-    pub sync_interval: Duration,
+    /// From the start of one sync to the start of the next (never before that one ended).
+    /// `None`: [`Self::SYNC_INTERVAL`], and [`Self::ROTATIONAL_SYNC_INTERVAL`] for volumes on disks that rotate.
+    pub sync_interval: Option<Duration>,
     /// Bytes of frames that one stream may have in memory: what waits for the disk, what is not durable yet, and the GOP that goes on.
     pub stream_queue_bytes: usize,
     /// Bytes of frames that all streams together may have in memory.
@@ -260,6 +281,17 @@ impl StoreConfig {
 
     /// Well within the 30 days that are promised.
     pub const SCRUB_ROUND: Duration = Duration::from_secs(25 * 86_400);
+    /// From sync to sync, where nobody says otherwise.
+    pub const SYNC_INTERVAL: Duration = Duration::from_millis(500);
+    /// The same on a disk that rotates: each sync moves its heads away from what is being written.
+    pub const ROTATIONAL_SYNC_INTERVAL: Duration = Duration::from_secs(2);
+
+    /// From sync to sync, on a disk of that kind.
+    #[must_use]
+    pub fn sync_interval_on(&self, rotational: Option<bool>) -> Duration {
+        let by_disk = if rotational == Some(true) { Self::ROTATIONAL_SYNC_INTERVAL } else { Self::SYNC_INTERVAL };
+        self.sync_interval.unwrap_or(by_disk)
+    }
 
     /// A setup with the default limits.
     #[must_use]
@@ -269,7 +301,7 @@ impl StoreConfig {
             pool: pool.to_owned(),
             recorder: recorder.to_owned(),
             recorder_uid,
-            sync_interval: Duration::from_millis(500),
+            sync_interval: None,
             stream_queue_bytes: Self::STREAM_QUEUE_BYTES,
             total_queue_bytes: Self::TOTAL_QUEUE_BYTES,
             reader_cache_bytes: Self::READER_CACHE_BYTES,

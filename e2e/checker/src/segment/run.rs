@@ -59,6 +59,8 @@ pub fn gap_reason(code: u32) -> &'static str {
         17 => "codec parameters changed",
         18 => "source changed by its owner",
         19 => "footage is damaged",
+        20 => "no space",
+        21 => "retired",
         255 => "unknown",
         _ => "a reason that format.md does not list",
     }

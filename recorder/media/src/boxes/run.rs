@@ -55,11 +55,15 @@ pub enum GapReason {
     SourceChanged,
     /// The footage is there and damaged: bits rotted, or the disk does not give it.
     Damaged,
+    /// There was no file to record to: none was free, and none might be given up.
+    NoSpace,
+    /// It was recorded and given up, while what is older is held.
+    Retired,
     /// Not known, or a code of a newer version.
     Unknown,
 }
 
-const GAP_REASONS: [(u32, GapReason, &str); 21] = [
+const GAP_REASONS: [(u32, GapReason, &str); 23] = [
     (0, GapReason::NoGap, "NoGap"),
     (1, GapReason::FirstRun, "FirstRun"),
     (2, GapReason::SessionEnded, "SessionEnded"),
@@ -80,6 +84,8 @@ const GAP_REASONS: [(u32, GapReason, &str); 21] = [
     (17, GapReason::ParametersChanged, "ParametersChanged"),
     (18, GapReason::SourceChanged, "SourceChanged"),
     (19, GapReason::Damaged, "Damaged"),
+    (20, GapReason::NoSpace, "NoSpace"),
+    (21, GapReason::Retired, "Retired"),
     (255, GapReason::Unknown, "Unknown"),
 ];
 

@@ -18,6 +18,7 @@ pub mod mem;
 mod memory;
 pub mod real;
 mod ring;
+mod rotational;
 
 pub use batch::FileBatch;
 pub(crate) use batch::cut;
@@ -60,6 +61,10 @@ pub trait Folder: Send + Sync + 'static {
     fn space(&self) -> io::Result<Space>;
     /// What segment files are written with. [`WritesWanted::Auto`] always gives something; an error says why what is wanted cannot be had.
     fn batch(&self, wanted: WritesWanted) -> io::Result<Box<dyn Batch>>;
+    /// Whether it is on a disk that rotates; `None` where that is not known.
+    fn is_rotational(&self) -> Option<bool> {
+        None
+    }
     /// How many files are best synced at the same time, where they are synced one by one.
     fn syncs_at_once(&self) -> usize {
         1

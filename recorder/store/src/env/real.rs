@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags
 use rustix::io::Errno;
 
 use super::direct::DirectBatch;
+use super::rotational::is_rotational;
 use super::{Batch, Clock, Disk, Entry, File, FileBatch, Folder, Lock, Random, Space, WritesWanted, write_all};
 
 /// Linux file systems.
@@ -22,7 +23,7 @@ impl Disk for RealDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn Folder>> {
         let dir = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let sync_all = kernel_reports_syncfs_errors() && is_root_of_file_system(path);
-        Ok(Arc::new(RealFolder { dir: Arc::new(dir), sync_all }))
+        Ok(Arc::new(RealFolder { dir: Arc::new(dir), sync_all, rotational: is_rotational(path) }))
     }
 }
 
@@ -31,6 +32,7 @@ struct RealFolder {
     // Open from the start: syncfs reports what failed since this descriptor was made.
     dir: Arc<OwnedFd>,
     sync_all: bool,
+    rotational: Option<bool>,
 }
 
 /// Flushes of a disk's cache that come together become one: more than these gain little.
@@ -137,6 +139,10 @@ impl Folder for RealFolder {
         Ok(self.sync_all)
     }
 
+    fn is_rotational(&self) -> Option<bool> {
+        self.rotational
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
         let file = self.open_with(path, OFlags::RDWR | OFlags::CREATE)?;
         match rustix::fs::flock(&file.fd, FlockOperation::NonBlockingLockExclusive) {
@@ -148,7 +154,11 @@ impl Folder for RealFolder {
     fn space(&self) -> io::Result<Space> {
         let stat = rustix::fs::fstatvfs(&self.dir)?;
         Ok(Space {
-            total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+            // Less what the file system keeps for its administrator: it is not ours, and nobody else's data.
+            total_bytes: stat
+                .f_blocks
+                .saturating_sub(stat.f_bfree.saturating_sub(stat.f_bavail))
+                .saturating_mul(stat.f_frsize),
             free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
         })
     }

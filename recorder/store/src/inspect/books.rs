@@ -12,9 +12,10 @@ use super::place::Place;
 use crate::catalogue;
 use crate::env::read_exact;
 use crate::identity;
-use crate::manifest::{Checked, Damage, HEADER_BYTES, Hold, Record, SealedSegment};
+use crate::manifest::{Checked, Damage, HEADER_BYTES, Record, SealedSegment};
 use crate::manifest_log::{self, Replayed};
 use crate::names;
+use crate::types::Hold;
 
 /// What the manifest says, once all of it was read.
 #[derive(Default)]
@@ -62,7 +63,10 @@ pub(super) fn read(place: &Place, findings: &mut Vec<Finding>) -> io::Result<Boo
                     books.sealed.remove(&file_number);
                 }
             }
-            Record::Hold(hold) => books.holds.push(hold),
+            Record::Hold(hold) => {
+                books.holds.retain(|known| known.hold != hold.hold);
+                books.holds.push(hold);
+            }
             Record::HoldReleased { hold } => books.holds.retain(|known| known.hold != hold),
             Record::Damaged(damage) => books.damage.push(damage),
             Record::Checked(checked) => {

@@ -139,6 +139,17 @@ impl Place {
         })
     }
 
+    /// The holds that the volume's manifest tells of.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn holds(&self) -> io::Result<Vec<crate::Hold>> {
+        if !self.is_volume {
+            return Ok(Vec::new());
+        }
+        Ok(super::books::read(self, &mut Vec::new())?.holds)
+    }
+
     /// What was given to [`Self::open`].
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::inner::Inner;
 use crate::lock;
-use crate::manifest::Hold;
+use crate::types::Hold;
 use crate::volume::Volume;
 use crate::volume::signal::Signal;
 use age::{AgeClock, SAVE_EVERY_US};

@@ -65,7 +65,7 @@ impl Volume {
     }
 
     fn append(&self, log: &mut ManifestLog, record: Record, live: Option<Arc<LiveSegment>>) -> io::Result<()> {
-        let position = log.append(&record)?;
+        let position = self.with_room(|| log.append(&record))?;
         lock(&self.jobs).push(Job { record, position, live });
         Ok(())
     }

@@ -18,6 +18,7 @@ macro_rules! timing {
 
 pub(crate) mod books;
 pub(crate) mod keeper;
+pub(crate) mod look_ahead;
 pub(crate) mod newest;
 pub(crate) mod open;
 pub(crate) mod parallel;
@@ -34,6 +35,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
 
 use framekeeper_media::WallTime;
 use uuid::Uuid;
@@ -42,12 +44,13 @@ use crate::catalogue::Catalogue;
 use crate::env::{Env, File, Folder, Interrupt, Lock, WritePath};
 use crate::identity::Identity;
 use crate::lock;
-use crate::manifest::{Hold, Record};
+use crate::manifest::Record;
 use crate::manifest_log::Position;
 use crate::names;
 use crate::segment::live::LiveSegment;
 use crate::stats::{CatalogueProgress, VolumeCounters, VolumeStats};
 use crate::stream::{Latch, Mark, StreamState};
+use crate::types::Hold;
 use books::Books;
 use pool::Pool;
 use signal::Signal;
@@ -87,6 +90,8 @@ pub(crate) struct Volume {
     pub(crate) doomed: Mutex<HashSet<(u64, u64)>>,
     pub(crate) rot: rot::Rot,
     pub(crate) scrub: scrub::ScrubCounters,
+    /// Held while a segment is retired, and while holds change.
+    pub(crate) retiring: Mutex<()>,
     pub(crate) leases: Mutex<HashMap<u64, Vec<(u64, u64)>>>,
     /// Held while a folder is made and filled, or removed when empty.
     pub(crate) folders: Mutex<()>,
@@ -97,8 +102,13 @@ pub(crate) struct Volume {
     pub(crate) coming: AtomicUsize,
     pub(crate) counters: VolumeCounters,
     pub(crate) stuck: Mutex<Stuck>,
+    /// Files that the streams recorded here shall find ready.
+    pub(crate) files_ahead: AtomicU64,
+    pub(crate) seen: Mutex<look_ahead::Seen>,
     /// From the start of one sync to the start of the next.
     pub(crate) sync_interval_us: u64,
+    /// Whether its disk rotates, where that is known.
+    pub(crate) rotational: Option<bool>,
     pub(crate) pending: Pending,
     /// Streams that went elsewhere; their segments are to be sealed.
     pub(crate) left: Mutex<Vec<Uuid>>,
@@ -274,6 +284,24 @@ impl Volume {
         note(&mut dirty);
     }
 
+    /// Does what needs a little room in the file system: a folder, a record. Where others have filled it, an empty segment file makes room: what
+    /// has been formatted records on, whatever else is on its disk.
+    pub(crate) fn with_room<T>(&self, mut what: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        /// Whoever fills the disk may be faster.
+        const FILES_AT_MOST: usize = 4;
+        for _ in 0..FILES_AT_MOST {
+            match what() {
+                Err(error) if is_full(&error) => {
+                    let Some(number) = lock(&self.pool).give_up_one() else { return Err(error) };
+                    tracing::warn!(volume = %self.uuid, dir = %self.dir.display(), "the file system is full; an empty segment file makes room");
+                    self.folder.remove(&names::numbered(names::POOL, number))?;
+                }
+                other => return other,
+            }
+        }
+        what()
+    }
+
     /// A file was moved into `retired/`: once that is durable, it may be emptied. Emptied before, a loss of power could leave an empty
     /// file where the manifest, or the folder, still has a segment.
     pub(crate) fn retired(&self, file_number: u64) {
@@ -313,6 +341,18 @@ impl Volume {
         end: framekeeper_media::WallTime,
     ) -> bool {
         lock(&self.holds).iter().any(|hold| hold.touches(stream, first, end))
+    }
+
+    /// Segments of streams that nobody writes any more, neither sealed nor held: they can be sealed and given up.
+    pub(crate) fn idle_unheld(&self) -> u64 {
+        let streams = lock(&self.streams).clone();
+        let idle = streams.iter().filter(|s| !s.is_taken() && s.volume() == Some(self.at));
+        let segments = idle.filter_map(|s| {
+            let live = self.live_of(s.ident.uid);
+            let (first, end) = live.iter().find(|l| l.record().is_none())?.span()?;
+            (!self.is_held(s.ident.uid, first, end)).then_some(())
+        });
+        segments.count() as u64
     }
 
     /// Whether somebody reads a file, at `now_us`.
@@ -390,6 +430,7 @@ impl Volume {
         let now = self.env.clock.monotonic_us();
         let (total, made, free, retired) = lock(&self.pool).numbers();
         let c = &self.counters;
+        let seen = lock(&self.seen).clone();
         let (write_batches, write_us, last_write_us) = c.write_times();
         VolumeStats {
             volume: self.uuid,
@@ -402,6 +443,14 @@ impl Volume {
             files_made: made,
             files_free: free,
             files_retired: retired,
+            files_held: seen.files.held,
+            files_usable: seen.files.usable,
+            files_awaited: c.awaited.get(),
+            holds: lock(&self.holds).len() as u64,
+            outlook: seen.outlook,
+            foreign: seen.foreign,
+            sync_interval: Duration::from_micros(self.sync_interval_us),
+            rotational: self.rotational,
             streams: self.recording.load(Ordering::Relaxed) as u64,
             waiting_records: lock(&self.jobs).len() as u64,
             catalogue_complete: self.catalogue_complete.load(Ordering::Acquire),
@@ -427,6 +476,11 @@ impl Volume {
             scrub: self.scrubbed(),
         }
     }
+}
+
+/// Whether there was no room in the file system.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Syncs files, some at the same time.

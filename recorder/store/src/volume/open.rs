@@ -13,7 +13,7 @@ use super::books::Books;
 use super::signal::Signal;
 use super::unit::free_header;
 use super::writer::{Active, Slot};
-use super::{Dirty, Pending, Volume, newest, parallel, pool};
+use super::{Dirty, Pending, Volume, is_full, newest, parallel, pool};
 use crate::catalogue::Catalogue;
 use crate::env::{Batch, Env, File, Folder, WritePath, WritesWanted, read_exact, write_all};
 use crate::error::OpenError;
@@ -129,7 +129,7 @@ pub(crate) fn open(
         folder.make_folders(Path::new(name)).map_err(io("make folders"))?;
     }
 
-    let ready = pool::list(folder.as_ref(), names::POOL).map_err(io("list pool/"))?;
+    let mut ready = pool::list(folder.as_ref(), names::POOL).map_err(io("list pool/"))?;
     let retired = pool::list(folder.as_ref(), names::RETIRED).map_err(io("list retired/"))?;
     let newest = newest::files(folder.as_ref()).map_err(io("list streams/"))?;
     // Counting files takes as long as there are many. Until that is done none is made but where it is sure that they are missing.
@@ -139,7 +139,7 @@ pub(crate) fn open(
         Some(made) => made.saturating_sub(empty),
         None => total.saturating_sub(empty),
     };
-    let made = empty + counted;
+    let mut made = empty + counted;
 
     // Numbers are given out for all files that may be made while the volume is open, so that no crash gives one twice.
     let highest = ready.iter().chain(&retired).copied().max().unwrap_or(0).max(identity.files);
@@ -147,7 +147,14 @@ pub(crate) fn open(
     identity.opens += 1;
     identity.closed = false;
     identity.made = None;
-    expected.write(folder.as_ref(), &identity)?;
+    if let Err(error) = expected.write(folder.as_ref(), &identity) {
+        // As in `Volume::with_room`: others have filled the file system.
+        let full = matches!(&error, OpenError::Io { source, .. } if is_full(source));
+        let Some(number) = ready.pop().filter(|_| full) else { return Err(error) };
+        folder.remove(&names::numbered(names::POOL, number)).map_err(io("make room"))?;
+        made -= 1;
+        expected.write(folder.as_ref(), &identity)?;
+    }
     store.known_opens.opened(&identity);
 
     let batch = batch(folder.as_ref(), store.writes, config.segment_bytes).map_err(io("write past the page cache"))?;
@@ -161,7 +168,10 @@ pub(crate) fn open(
     // Nothing is in it before the keeper has found the one on the volume.
     let catalogue =
         Catalogue::in_memory().map_err(|e| io("make a catalogue in memory")(io::Error::other(e.to_string())))?;
-    let sync_interval_us = u64::try_from(store.sync_interval.as_micros()).unwrap_or(u64::MAX);
+    let rotational = folder.is_rotational();
+    let sync_interval = store.sync_interval_on(rotational);
+    tracing::info!(dir = %dir.display(), ?sync_interval, ?rotational, by_disk = store.sync_interval.is_none(), "how often is synced");
+    let sync_interval_us = u64::try_from(sync_interval.as_micros()).unwrap_or(u64::MAX);
     let volume = Arc::new(Volume {
         at,
         uuid: identity.volume,
@@ -188,13 +198,17 @@ pub(crate) fn open(
         doomed: Mutex::default(),
         rot: super::rot::Rot::default(),
         scrub: super::scrub::ScrubCounters::default(),
+        retiring: Mutex::default(),
         leases: Mutex::default(),
         folders: Mutex::default(),
         streams: Mutex::default(),
         recording: AtomicUsize::new(0),
         counters: VolumeCounters::default(),
         stuck: Mutex::default(),
+        files_ahead: AtomicU64::new(0),
+        seen: Mutex::default(),
         sync_interval_us,
+        rotational,
         pending: Pending::default(),
         left: Mutex::default(),
         draining: AtomicBool::new(false),
@@ -258,9 +272,9 @@ fn first_files(volume: &Volume) -> io::Result<()> {
         let Some(number) = number else { break };
         match pool::make(volume.folder.as_ref(), number, volume.segment_bytes) {
             Ok(_) => lock(&volume.pool).give(number),
-            Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+            Err(e) if is_full(&e) => {
                 // The keeper counts better, and says so when there really is no room.
-                lock(&volume.pool).not_made();
+                lock(&volume.pool).not_made(number);
                 break;
             }
             Err(e) => return Err(e),

@@ -24,6 +24,8 @@ pub(crate) struct Pool {
     /// Numbers from here to `numbers_end` may be given out.
     next_number: u64,
     numbers_end: u64,
+    /// Numbers of files that could not be made, or were removed while empty: nothing was ever told of them.
+    unused: Vec<u64>,
     /// The last attempt to make a file found no room.
     full: bool,
     /// `made` is no guess.
@@ -39,6 +41,7 @@ impl Pool {
             total,
             next_number: numbers.start,
             numbers_end: numbers.end,
+            unused: Vec::new(),
             full: false,
             is_counted: false,
         }
@@ -49,9 +52,25 @@ impl Pool {
         (self.total, self.made, self.ready.len() as u64, self.retired.len() as u64)
     }
 
+    /// Files that are empty, will be, or may be made.
+    pub(crate) fn usable(&self) -> u64 {
+        self.ready.len() as u64 + self.retired.len() as u64 + self.unmade()
+    }
+
+    fn unmade(&self) -> u64 {
+        if self.full { 0 } else { self.total.saturating_sub(self.made) }
+    }
+
     /// The number of a file to be made, where the budget allows one.
     pub(crate) fn next_new(&mut self) -> Option<u64> {
-        if self.made >= self.total || self.next_number >= self.numbers_end {
+        if self.made >= self.total {
+            return None;
+        }
+        if let Some(number) = self.unused.pop() {
+            self.made += 1;
+            return Some(number);
+        }
+        if self.next_number >= self.numbers_end {
             return None;
         }
         let number = self.next_number;
@@ -60,8 +79,9 @@ impl Pool {
         Some(number)
     }
 
-    /// The file that [`Self::next_new`] named could not be made.
-    pub(crate) fn not_made(&mut self) {
+    /// The file that [`Self::next_new`] named could not be made, or is not there any more.
+    pub(crate) fn not_made(&mut self, file_number: u64) {
+        self.unused.push(file_number);
         self.made = self.made.saturating_sub(1);
     }
 
@@ -105,6 +125,14 @@ impl Pool {
         Some(number)
     }
 
+    /// An empty file to be removed, so that what must be written finds room. Another one is made when there is room again.
+    pub(crate) fn give_up_one(&mut self) -> Option<u64> {
+        let number = self.ready.pop_back()?;
+        self.not_made(number);
+        self.full = true;
+        Some(number)
+    }
+
     pub(crate) fn retire(&mut self, file_number: u64, now_us: u64) {
         self.retired.push((file_number, now_us));
     }
@@ -124,20 +152,19 @@ impl Pool {
         self.ready.push_back(file_number);
     }
 
-    /// How many more files should be on their way to being free, when so many streams record, and readers keep so many of the retired files
-    /// from being emptied.
-    pub(crate) fn wanted(&self, recording: u64, leased: u64) -> u64 {
+    /// How many more files should be on their way to being free, when so many streams record, shall find `ahead` files ready, and readers keep so
+    /// many of the retired files from being emptied.
+    pub(crate) fn wanted(&self, recording: u64, ahead: u64, leased: u64) -> u64 {
         if recording == 0 {
             return 0;
         }
-        let unmade = if self.full { 0 } else { self.total.saturating_sub(self.made) };
         // Readers may take their time; where no file is free, one that they keep is not waited for.
         let kept = if self.ready.is_empty() { leased } else { 0 };
-        let coming = (self.ready.len() as u64 + self.retired.len() as u64 + unmade).saturating_sub(kept);
-        // One for each stream, should all roll over at once, but never more than half of what is not being written.
+        let coming = self.usable().saturating_sub(kept);
+        // One for each stream at least, should all roll over at once, but never more than half of what is not being written.
         let usable = if self.full { self.made } else { self.total };
         let bound = (usable.saturating_sub(recording) / 2).max(1);
-        (recording + 1).max(2).min(bound).saturating_sub(coming)
+        (recording + 1).max(ahead).max(2).min(bound).saturating_sub(coming)
     }
 }
 
@@ -183,30 +210,37 @@ mod tests {
         assert_eq!(pool.next_new(), Some(10));
         assert_eq!(pool.next_new(), Some(11));
         assert_eq!(pool.next_new(), None);
-        pool.not_made();
-        assert_eq!(pool.next_new(), Some(12));
+        // However often there is no room, no number is used up.
+        for _ in 0..100 {
+            pool.not_made(11);
+            assert_eq!(pool.next_new(), Some(11));
+        }
+        assert_eq!(pool.give_up_one(), Some(2));
+        assert_eq!((pool.next_new(), pool.next_new()), (Some(2), None));
     }
 
     #[test]
     fn retirement_begins_when_free_files_get_few() {
         let mut pool = Pool::new(vec![1, 2], 20, 20, 21..21);
-        assert_eq!((pool.wanted(0, 0), pool.wanted(1, 0)), (0, 0));
-        assert_eq!(pool.wanted(3, 0), 2);
+        assert_eq!((pool.wanted(0, 0, 0), pool.wanted(1, 1, 0)), (0, 0));
+        assert_eq!(pool.wanted(3, 3, 0), 2);
         pool.retire(7, 0);
-        assert_eq!(pool.wanted(3, 0), 1);
+        assert_eq!(pool.wanted(3, 3, 0), 1);
         pool.reclaimed(7);
-        assert_eq!(pool.wanted(3, 0), 1);
+        assert_eq!(pool.wanted(3, 3, 0), 1);
+        // Fast streams want more.
+        assert_eq!(pool.wanted(3, 7, 0), 4);
         // Half of what is not being written, at most.
-        assert_eq!(pool.wanted(18, 0), 0);
-        assert_eq!(Pool::new(vec![], 4, 4, 5..5).wanted(4, 0), 1);
+        assert_eq!((pool.wanted(3, 100, 0), pool.wanted(18, 18, 0)), (5, 0));
+        assert_eq!(Pool::new(vec![], 4, 4, 5..5).wanted(4, 4, 0), 1);
         // One that is being read does not count where there is no other.
         let mut pool = Pool::new(vec![], 20, 20, 21..21);
         pool.retire(7, 0);
-        assert_eq!((pool.wanted(1, 0), pool.wanted(1, 1)), (1, 2));
+        assert_eq!((pool.wanted(1, 1, 0), pool.wanted(1, 1, 1)), (1, 2));
         pool.give(8);
-        assert_eq!(pool.wanted(1, 1), 0);
+        assert_eq!(pool.wanted(1, 1, 1), 0);
         // Files that were not made yet count.
-        assert_eq!(Pool::new(vec![], 0, 10, 1..11).wanted(3, 0), 0);
+        assert_eq!(Pool::new(vec![], 0, 10, 1..11).wanted(3, 3, 0), 0);
     }
 
     #[test]

@@ -470,7 +470,7 @@ impl Writer {
                         slot.full = Some(Full::Waits);
                         return Ok(());
                     }
-                    self.give_up(stream, slot, fragment, (GapReason::Overload, DropReason::NoFreeFile), at);
+                    self.give_up(stream, slot, fragment, (GapReason::NoSpace, DropReason::NoFreeFile), at);
                     return Ok(());
                 }
                 continue;
@@ -537,6 +537,7 @@ impl Writer {
         at: At,
     ) {
         self.drop_frames(stream, fragment, why.1, at);
+        stream.set_starved(why.1 == DropReason::NoFreeFile);
         slot.broken = Some(why);
     }
 
@@ -678,6 +679,7 @@ impl Writer {
         let live = Arc::new(LiveSegment::new(fixed, IndexBuilder::default(), head_end));
         slot.active = Some(Active { live, placer, unit, visible: false, output: None });
         stream.counters.segments.add(1);
+        stream.set_starved(false);
         Ok(true)
     }
 
@@ -788,8 +790,11 @@ impl Writer {
     fn make_visible(&self, fixed: &Fixed) -> io::Result<()> {
         let folder = fixed.path.parent().unwrap_or(&fixed.path).to_owned();
         let guard = crate::lock(&self.volume.folders);
-        self.volume.folder.make_folders(&folder)?;
-        self.volume.folder.rename(&names::numbered(names::POOL, fixed.file_number), &fixed.path)?;
+        let pool = names::numbered(names::POOL, fixed.file_number);
+        self.volume.with_room(|| {
+            self.volume.folder.make_folders(&folder)?;
+            self.volume.folder.rename(&pool, &fixed.path)
+        })?;
         drop(guard);
         self.volume.wrote(|dirty| {
             dirty.folders.extend(folder_and_above(&folder));
@@ -838,11 +843,12 @@ impl Volume {
         }
         let number = crate::lock(&self.pool).next_new();
         let Some(number) = number else { return Ok(None) };
+        self.counters.awaited.add(1);
         match pool::make(self.folder.as_ref(), number, self.segment_bytes) {
             Ok(file) => Ok(Some((number, file))),
             Err(e) => {
-                crate::lock(&self.pool).not_made();
-                if e.kind() == io::ErrorKind::StorageFull {
+                crate::lock(&self.pool).not_made(number);
+                if super::is_full(&e) {
                     self.note_room(Some(&e));
                     return Ok(None);
                 }
@@ -856,11 +862,11 @@ impl Volume {
         let path = names::numbered(names::POOL, number);
         let whole = self.folder.open(&path, false)?.size()? == self.segment_bytes;
         if whole {
-            self.folder.rename(&path, &names::numbered(names::RETIRED, number))?;
+            self.with_room(|| self.folder.rename(&path, &names::numbered(names::RETIRED, number)))?;
             self.retired(number);
         } else {
             self.folder.remove(&path)?;
-            crate::lock(&self.pool).not_made();
+            crate::lock(&self.pool).not_made(number);
         }
         Ok(())
     }

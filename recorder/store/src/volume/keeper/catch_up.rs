@@ -20,9 +20,10 @@ use super::look::Seen;
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::identity;
 use crate::lock;
-use crate::manifest::{HEADER_BYTES, Hold, Record, SealedSegment};
+use crate::manifest::{HEADER_BYTES, Record, SealedSegment};
 use crate::manifest_log::{self, ManifestLog, OpenedLog, Position};
 use crate::stats::{CatalogueProgress, CatalogueStage};
+use crate::types::Hold;
 use crate::volume::open::Later;
 use crate::volume::{newest, parallel};
 

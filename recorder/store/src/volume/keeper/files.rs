@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::Keeper;
 use crate::names;
 use crate::volume::open::BOOKKEEPING_BYTES_A_FILE;
-use crate::volume::pool;
+use crate::volume::{is_full, pool};
 
 impl Keeper {
     /// Makes empty files: the few that the next roll-overs need, or (`all`) as many as the budget allows, some a round.
@@ -26,8 +26,8 @@ impl Keeper {
                     self.volume.note_room(None);
                 }
                 Err(e) => {
-                    crate::lock(&self.volume.pool).not_made();
-                    if e.kind() == io::ErrorKind::StorageFull {
+                    crate::lock(&self.volume.pool).not_made(number);
+                    if is_full(&e) {
                         self.volume.note_room(Some(&e));
                         return Ok(());
                     }
@@ -78,7 +78,7 @@ impl Keeper {
             if self.volume.keeps(number, since, now) || since > synced {
                 continue;
             }
-            pool::reclaim(self.volume.folder.as_ref(), number, self.volume.segment_bytes)?;
+            self.volume.with_room(|| pool::reclaim(self.volume.folder.as_ref(), number, self.volume.segment_bytes))?;
             crate::lock(&self.volume.pool).reclaimed(number);
             self.volume.wrote(|dirty| {
                 dirty.folders.extend([PathBuf::from(names::POOL), PathBuf::from(names::RETIRED)]);

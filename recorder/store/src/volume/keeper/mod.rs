@@ -23,6 +23,7 @@ use catch_up::CatchUp;
 pub(crate) use retire::LEASE_US;
 
 use super::Volume;
+use super::look_ahead::LookAhead;
 use super::open::Later;
 
 /// Between rounds when nothing happens.
@@ -37,12 +38,14 @@ pub(crate) struct Keeper {
     persisted_us: u64,
     /// Segments sealed and retired when the oldest footage was looked for.
     oldest_of: Option<(u64, u64)>,
+    look_ahead: LookAhead,
 }
 
 impl Keeper {
     pub(crate) fn new(volume: Arc<Volume>, later: Later) -> Self {
         let persisted_us = volume.env.clock.monotonic_us();
-        Self { volume, later: Some(CatchUp::new(later, persisted_us)), persisted_us, oldest_of: None }
+        let later = Some(CatchUp::new(later, persisted_us));
+        Self { volume, later, persisted_us, oldest_of: None, look_ahead: LookAhead::default() }
     }
 
     /// Runs until the store is closed.
@@ -95,6 +98,7 @@ impl Keeper {
             return;
         }
         self.checked("make files", |k| k.make_files(true));
+        self.look_ahead.look(&self.volume);
         self.checked("retire", Self::retire_doomed);
         self.checked("retire", Self::retire);
         self.checked("empty a retired file", Self::reclaim);

@@ -40,9 +40,10 @@ impl Keeper {
         self.volume.count_recording();
         let recording = self.volume.recording.load(Ordering::Relaxed).max(self.volume.coming.load(Ordering::Relaxed));
         let recording = recording as u64;
+        let ahead = self.volume.files_ahead.load(Ordering::Relaxed);
         loop {
             let leased = self.leased();
-            let wanted = crate::lock(&self.volume.pool).wanted(recording, leased);
+            let wanted = crate::lock(&self.volume.pool).wanted(recording, ahead, leased);
             if wanted == 0 {
                 let any = crate::lock(&self.volume.pool).numbers();
                 if any.2 + any.3 > 0 {
@@ -152,8 +153,15 @@ impl Keeper {
             Err(HeadError::NotOurs(_)) => true,
             Err(HeadError::Io(_)) => false,
         };
+        // A hold that was set since the segment was chosen keeps it; one that is set from now on waits until it is gone.
+        let retiring = crate::lock(&self.volume.retiring);
+        if self.volume.is_held(segment.stream, segment.first, segment.end) {
+            return Ok(());
+        }
         if ours {
-            self.volume.folder.rename(path, &names::numbered(names::RETIRED, segment.file_number))?;
+            let retired = names::numbered(names::RETIRED, segment.file_number);
+            self.volume.with_room(|| self.volume.folder.rename(path, &retired))?;
+            drop(retiring);
             self.volume.counters.retired.add(1);
             self.volume.wrote(|dirty| dirty.folders.extend(path.parent().map(Path::to_path_buf)));
             self.remove_empty_folders(path);
