@@ -248,7 +248,7 @@ fn holds() {
     let reading = manifest::read(&[("f".into(), held("2026-11-21T14:00:00Z/, /2026-01-01T00:00:00Z"))]);
     assert_eq!(reading.mistakes, []);
     assert_eq!(reading.manifests.holds.values().map(Vec::len).collect::<Vec<_>>(), [2]);
-    let place = "cameras.yaml:13: CameraStream default/gate: metadata.annotations[framekeeper.dev/hold]";
+    let place = "cameras.yaml:15: document 2 (CameraStream default/gate): metadata.annotations[framekeeper.dev/hold]";
     one(&held("yes"), &[place, "\"yes\": must be a range FROM/TO such as 2026-11-21T14:00:00Z/2026-11-21T15:30:00Z"]);
     one(&held("2026-11-21/2026-11-22"), &[place, "\"2026-11-21\" must be a time in RFC 3339"]);
     one(&held("2026-11-22T00:00:00Z/2026-11-21T00:00:00Z"), &[place, "must end after it begins"]);

@@ -407,7 +407,7 @@ fn gap_reasons_keep_their_codes() {
         (GapReason::Takeover.code(), GapReason::ParametersChanged.code(), GapReason::Unknown.code()),
         (15, 17, 255)
     );
-    assert_eq!(GapReason::from_code(20), GapReason::Unknown);
+    assert_eq!(GapReason::from_code(22), GapReason::Unknown);
 }
 
 #[test]
