@@ -52,6 +52,8 @@ pub struct Identity {
     pub files: u64,
     /// Whether it was closed in order.
     pub closed: bool,
+    /// How many segment files there are, where it was.
+    pub made: Option<u64>,
 }
 
 /// Whether a recorder has the volume open.
@@ -264,6 +266,9 @@ fn read_identity(path: &Path) -> Result<Identity, VolumeError> {
         serde_json::from_str(&text).map_err(|error| no_volume(format!("framekeeper.json: {error}")))?;
     if identity.format != 1 {
         return Err(no_volume(format!("format {}", identity.format)));
+    }
+    if identity.made.is_some() && !identity.closed {
+        return Err(no_volume("framekeeper.json counts files, and was not closed in order".to_owned()));
     }
     Ok(identity)
 }
