@@ -156,7 +156,7 @@ mod tests {
         let timing = Timing::parse(log).unwrap();
         assert_eq!((timing.ticks[0].us(), timing.batches[0].us(), timing.syncs[0].us()), (1, 1, 4));
         assert!(Timing::parse(log.replace("synced", "sank").as_str()).unwrap_err().to_string().contains("synced"));
-        let turned = log.replace("\"began_us\":5", "\"began_us\":1") + log;
+        let turned = log.to_owned() + &log.replace("\"began_us\":5", "\"began_us\":4");
         assert!(Timing::parse(&turned).unwrap_err().to_string().contains("not in order"));
     }
 }
