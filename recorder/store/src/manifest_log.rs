@@ -138,9 +138,10 @@ impl ManifestLog {
         end += batch.len() as u64;
         file.sync()?;
         self.folder.rename(new, Path::new(NAME))?;
-        self.folder.sync_folder(Path::new(""))?;
+        // At once: whatever becomes of the sync, the old file is not the manifest any more.
         self.file = file;
         self.end = Position { generation, offset: end };
+        self.folder.sync_folder(Path::new(""))?;
         Ok(self.end)
     }
 }
@@ -256,7 +257,7 @@ fn first_record(bytes: &[u8]) -> Option<(&[u8], usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::env::{Disk, MemDisk};
+    use crate::env::{Disk, Fault, FaultDisk, MemDisk, Operation, Trouble};
 
     fn folder(disk: &MemDisk) -> Arc<dyn Folder> {
         disk.make_folder(Path::new("/v"));
@@ -359,5 +360,22 @@ mod tests {
         let (_, records, restarted) = read(&disk, end);
         assert_eq!((records, restarted), (vec![retired(20)], false));
         assert_eq!(read(&disk, Position::default()).1, [retired(4), retired(7), retired(20)]);
+    }
+
+    #[test]
+    fn whatever_a_compaction_fails_at_what_is_appended_behind_it_is_found() {
+        for after in 0..2 {
+            let disk = MemDisk::new();
+            drop(read(&disk, Position::default()));
+            let faults = FaultDisk::new(Arc::new(disk.clone()));
+            let folder = faults.open(Path::new("/v")).unwrap();
+            let mut log = ManifestLog::open(folder, Position::default(), 7).unwrap().log;
+            log.append(&retired(1)).unwrap();
+            // Of the new file, and of the folder behind it.
+            faults.inject(Fault::next(Operation::Sync, Trouble::Enospc).after(after));
+            assert!(log.compact(11, |_| true).is_err());
+            log.append(&retired(2)).unwrap();
+            assert_eq!(read(&disk, Position::default()).1, [retired(1), retired(2)], "{after}");
+        }
     }
 }

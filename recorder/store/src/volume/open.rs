@@ -406,7 +406,8 @@ pub(crate) fn recovered(
 ) -> io::Result<Option<(Arc<LiveSegment>, Placer)>> {
     let segment = &head.segment;
     if walked.found.first().is_none() {
-        volume.folder.rename(path, &names::numbered(names::RETIRED, segment.file_number))?;
+        let retired = names::numbered(names::RETIRED, segment.file_number);
+        volume.with_room(|| volume.folder.rename(path, &retired))?;
         volume.retired(segment.file_number);
         return Ok(None);
     }

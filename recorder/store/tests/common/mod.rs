@@ -314,7 +314,8 @@ pub fn record(site: &Site, store: &Store, writer: &mut StreamWriter, camera: &mu
     for _ in 0..fragments {
         let fragment = camera.fragment();
         frames += fragment.video.len() as u64;
-        assert!(matches!(writer.append(fragment), Appended::Queued | Appended::Waits(_)));
+        let appended = writer.append(fragment);
+        assert!(matches!(appended, Appended::Queued | Appended::Waits(_)), "{appended:?}, {:?}", store.volumes());
         store.flush_tick();
     }
     site.durables.wait(camera.ident.uid, before + frames);

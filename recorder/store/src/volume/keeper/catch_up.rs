@@ -199,8 +199,9 @@ impl Keeper {
             return self.open_in_memory(work);
         }
         let known = Catalogue::open(volume.folder.as_ref()).map_err(failed)?;
+        let generation = volume.env.random.u64();
         let OpenedLog { log, from, holds, lost } =
-            ManifestLog::open(volume.folder.clone(), known.position, volume.env.random.u64())?;
+            volume.with_room(|| ManifestLog::open(volume.folder.clone(), known.position, generation))?;
         let known_holds = known.catalogue.view().and_then(|view| view.holds()).unwrap_or_default();
         let is_known = from.offset > HEADER_BYTES;
         work.all = !(known.scanned && is_known);
@@ -237,8 +238,9 @@ impl Keeper {
             return Ok(Stage::Replay { generation, at: HEADER_BYTES, to });
         }
         drop(books);
-        let unknown = Position::default();
-        let OpenedLog { log, holds, .. } = ManifestLog::open(volume.folder.clone(), unknown, volume.env.random.u64())?;
+        let (unknown, generation) = (Position::default(), volume.env.random.u64());
+        let OpenedLog { log, holds, .. } =
+            volume.with_room(|| ManifestLog::open(volume.folder.clone(), unknown, generation))?;
         self.hold(held(Vec::new(), &holds));
         let Position { generation, offset: to } = log.end();
         volume.open_books(log, Vec::new())?;
@@ -387,7 +389,7 @@ impl Keeper {
         let mut identity = lock(&self.volume.identity);
         if identity.files != highest {
             identity.files = highest;
-            identity::write(self.volume.folder.as_ref(), &identity)?;
+            self.volume.with_room(|| identity::write(self.volume.folder.as_ref(), &identity))?;
         }
         drop(identity);
         if work.all

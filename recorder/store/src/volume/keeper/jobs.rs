@@ -7,6 +7,7 @@ use super::Keeper;
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::manifest::{HEADER_BYTES, Record};
 use crate::manifest_log;
+use crate::volume::is_full;
 
 /// The manifest is written anew when so many of its records, and more than half, mean nothing any more.
 const DEAD_RECORDS: u64 = 20_000;
@@ -100,13 +101,22 @@ impl Keeper {
         let Ok(catalogue) = self.volume.catalogue.write() else { return Ok(()) };
         let Ok(view) = catalogue.view() else { return Ok(()) };
         let holds = crate::lock(&self.volume.holds).clone();
-        let position = manifest.compact(self.volume.env.random.u64(), |record| match record {
+        let keep = |record: &Record| match record {
             Record::Sealed(s) => view.by_file(s.file_number).ok().flatten().is_some_and(|now| now.nonce == s.nonce),
             Record::Hold(hold) => holds.contains(hold),
             Record::Damaged(d) => view.by_file(d.file_number).ok().flatten().is_some_and(|now| now.nonce == d.nonce),
             Record::Checked(c) => view.checked(c.file_number).ok().flatten().is_some_and(|now| now == *c),
             Record::Retired { .. } | Record::HoldReleased { .. } => false,
-        })?;
+        };
+        let generation = self.volume.env.random.u64();
+        let position = match self.volume.with_room(|| manifest.compact(generation, keep)) {
+            // The long one is as good, and recording goes on with it.
+            Err(error) if is_full(&error) => {
+                tracing::warn!(%error, volume = %self.volume.uuid, "there is no room to write the manifest anew; that is tried again later");
+                return Ok(());
+            }
+            other => other?,
+        };
         drop(view);
         if let Err(error) = catalogue.compacted(position) {
             tracing::error!(%error, "the catalogue failed");
