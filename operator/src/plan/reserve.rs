@@ -1,7 +1,8 @@
 //! How many slots of each recorder are reserved: [`divide`].
 //!
 //! A formula gives the least number that could do. From there on the number grows until a pool that is full to its last normal slot gets all
-//! its standbys past the checker. It follows from the recorders that are wanted, not from those that are there at the moment.
+//! its standbys past the checker, and by one more where classes are mixed. It follows from the recorders that are wanted, not from those that are
+//! there at the moment.
 
 use std::collections::BTreeMap;
 
@@ -40,6 +41,11 @@ impl Mix {
     /// Whether any stream wants a standby.
     fn wants_standbys(self) -> bool {
         self.total() > self.of(Class::None)
+    }
+
+    /// Whether there is more than one class.
+    fn is_mixed(self) -> bool {
+        self.streams.iter().filter(|count| **count > 0).count() > 1
     }
 
     /// Classes without end, each as often as its share says and as evenly as can be.
@@ -92,6 +98,9 @@ pub fn divide(promise: Promise, recorders: &[Recorder], mix: Mix) -> Division {
     for reserved in formula(promise, standbys, recorders, mix)..promise.max_channels {
         let slots = Slots { normal: promise.max_channels - reserved, reserved };
         if is_enough(Promise { standbys, ..promise }, slots, recorders, mix) {
+            // Names come in any order, so real recorders have each class less evenly than those of the full pool that was looked at.
+            let spare = u32::from(mix.is_mixed() && slots.normal > 1);
+            let slots = Slots { normal: slots.normal - spare, reserved: reserved + spare };
             return Division { slots, standbys, no_reserve: None };
         }
     }
@@ -135,13 +144,16 @@ fn is_enough(promise: Promise, slots: Slots, recorders: &[Recorder], mix: Mix) -
         ledger.add_primary(primary, class);
         chains.push((vec![primary], class));
     }
-    // Rank by rank, as the planner does it.
+    // Rank by rank, and those with a slot of their own first, as the planner does it.
     for rank in 0..promise.standbys as usize {
-        for (chain, class) in chains.iter_mut().filter(|(_, class)| *class != Class::None) {
-            let Some(standby) = ledger.best_standby(chain, *class) else { return false };
-            ledger.add_standby(chain, *class, standby);
-            chain.push(standby);
-            debug_assert_eq!(chain.len(), rank + 2);
+        for dedicated in [true, false] {
+            let same = |class: Class| class != Class::None && class.is_dedicated() == dedicated;
+            for (chain, class) in chains.iter_mut().filter(|(_, class)| same(*class)) {
+                let Some(standby) = ledger.best_standby(chain, *class) else { return false };
+                ledger.add_standby(chain, *class, standby);
+                chain.push(standby);
+                debug_assert_eq!(chain.len(), rank + 2);
+            }
         }
     }
     true

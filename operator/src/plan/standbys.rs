@@ -16,10 +16,15 @@ impl<S: Ord + Clone> Planner<S> {
             for at in level {
                 self.keep(*at, old.get(*at).map_or(&[], Vec::as_slice));
             }
-            // Rank by rank over all: the later ranks even out what the earlier ones leave, and can only when those are all there.
+            // Rank by rank over all: the later ranks even out what the earlier ones leave, and can only when those are all there. In each rank
+            // those with a slot of their own come first: they need one in every case, and what is shared can be spread around them.
             for rank in 1..=most {
-                for at in level {
-                    self.extend(*at, rank);
+                for dedicated in [true, false] {
+                    for at in level {
+                        if self.is_dedicated(*at) == dedicated {
+                            self.extend(*at, rank);
+                        }
+                    }
                 }
             }
             rest = lower;
@@ -28,6 +33,10 @@ impl<S: Ord + Clone> Planner<S> {
 
     fn priority(&self, at: usize) -> Option<i32> {
         Some(self.entries.get(at)?.as_ref()?.demand.priority)
+    }
+
+    fn is_dedicated(&self, at: usize) -> bool {
+        self.entries.get(at).and_then(Option::as_ref).is_some_and(|entry| entry.class.is_dedicated())
     }
 
     fn keep(&mut self, at: usize, old: &[u32]) {

@@ -144,8 +144,10 @@ proptest! {
 #[test]
 fn one_stream_more_or_less_moves_no_other() {
     let recorders = recorders(8, 1);
-    let promise = promise(20, 2, 2);
+    let promise = promise(24, 2, 2);
     let mut planner = fresh(promise, &recorders, &streams(80, &[Class::Ready, Class::None, Class::Playing]));
+    // What is said holds while there is room: in a full pool the one that comes waits, and gets the slot of the one that goes.
+    assert!(planner.pool().1.slots.normal * 8 > 80 && all_protected(&planner.plan()));
     let mut dice = Dice(5);
     for stream in 80..count(110, 1_000) {
         let before = planner.plan();
