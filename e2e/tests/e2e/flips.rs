@@ -31,14 +31,14 @@ impl Site {
         let cameras = Cameras::start(
             folder.path(),
             0,
-            &["name=cam,count=2,kind=synthetic,width=640,height=360,fps=25,bitrate=4M,gop=25,audio=aac".to_owned()],
+            &["name=cam,count=2,kind=synthetic,width=640,height=360,fps=25,bitrate=12M,gop=25,audio=aac".to_owned()],
         )?;
         let names = framekeeper_e2e::bench::stamps::ledger_names(&cameras.ledgers)?;
         let plan = PoolPlan {
             recorders: 1,
             max_channels: names.len(),
-            budget: "512Mi".to_owned(),
-            segment_bytes: "1Mi".to_owned(),
+            budget: "1Gi".to_owned(),
+            segment_bytes: "4Mi".to_owned(),
             streams: names.iter().map(|name| StreamPlan::new(name, cameras.url(name))).collect(),
         };
         let mut system = System::start_with_env(folder.path(), &plan, environment)?;
@@ -264,7 +264,7 @@ fn rot_is_found_before_anybody_asks() -> Result<()> {
     // Twice through all of it: what was under way when the bits flipped may have been behind them.
     let start = Instant::now();
     let enough = site.metric("framekeeper_volume_scrubbed_bytes_total{")?
-        + 4.0 * site.names.len() as f64 * count(4, 40) as f64 * 1e6;
+        + 4.0 * site.names.len() as f64 * count(4, 40) as f64 * 4e6;
     let through = poll(Duration::from_secs(120), Duration::from_millis(200), || {
         Ok((site.metric("framekeeper_volume_scrubbed_bytes_total{")? > enough).then_some(()))
     })?;
