@@ -96,6 +96,8 @@ struct Sim {
     store: Store,
     workers: Vec<Workers>,
     streams: Vec<Stream>,
+    /// What was done to the failing volume once it had failed.
+    late: Arc<AtomicUsize>,
 }
 
 impl Sim {
@@ -119,7 +121,11 @@ impl Sim {
         });
         let config = StoreConfig::new("default/main", "main-recorder-0", Uuid::from_u128(1), volumes.to_vec());
         let (store, workers) = Store::assemble(&config, env).unwrap();
-        let mut sim = Self { clock, memory, failing, store, workers, streams: Vec::new() };
+        let mut sim = Self { clock, memory, failing, store, workers, streams: Vec::new(), late: Arc::default() };
+        let (volume, late) = (sim.workers[0].volume.clone(), sim.late.clone());
+        sim.failing.observe(move |_, _| {
+            late.fetch_add(usize::from(volume.has_failed()), Ordering::Relaxed);
+        });
         for at in 0..STREAMS {
             let mut camera = Camera::new(&format!("camera-{at}"));
             camera.ident.uid = Uuid::from_u128(100 + at as u128);
@@ -181,6 +187,7 @@ impl Sim {
     /// Nothing is missing, nothing is hidden, and what is told is true.
     fn check(&self, what: &str) {
         assert!(!self.workers[1].volume.has_failed(), "{what}: the other volume failed");
+        assert_eq!(self.late.load(Ordering::Relaxed), 0, "{what}: something was done to the failed volume");
         let other = self.workers[1].volume.uuid;
         let reader = self.store.reader();
         for stream in &self.streams {
@@ -343,6 +350,23 @@ fn a_sync_that_fails_loses_nothing() {
 #[test]
 fn a_rename_that_fails_loses_nothing() {
     every_kth(Operation::Rename, 2);
+}
+
+/// Another thread's trouble, in the middle of making files.
+#[test]
+fn the_keeper_does_nothing_more_to_a_volume_that_fails_in_its_round() {
+    let mut sim = Sim::new(Way::EachFile);
+    let done = Arc::new(AtomicUsize::new(0));
+    let (volume, seen) = (sim.workers[0].volume.clone(), done.clone());
+    sim.failing.observe(move |operation, _| {
+        if operation == Operation::Create {
+            volume.fail("sync", &"broken on purpose");
+        }
+        seen.fetch_add(usize::from(volume.has_failed()), Ordering::Relaxed);
+    });
+    sim.workers[0].keeper.round(false);
+    assert!(sim.has_failed());
+    assert_eq!(done.load(Ordering::Relaxed), 1, "the file that was being made, and nothing else");
 }
 
 #[test]

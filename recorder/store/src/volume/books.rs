@@ -52,6 +52,9 @@ impl Books {
 impl Volume {
     /// Appends to the manifest and hands the record to the catalogue, in the same order.
     pub(crate) fn record(&self, record: Record, live: Option<Arc<LiveSegment>>) -> io::Result<()> {
+        if self.has_failed() {
+            return Err(io::Error::other("the volume has failed before"));
+        }
         let mut books = self.books.lock();
         let Some(log) = &mut books.log else {
             books.waiting.push((record, live));

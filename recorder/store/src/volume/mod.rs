@@ -312,6 +312,17 @@ impl Volume {
         lock(&self.pool).retire(file_number, self.env.clock.monotonic_us());
     }
 
+    /// Empties a file in `retired/` and puts it into the pool: zeroed and synced before anybody can use it. Room is made for what needs it;
+    /// a write or sync that fails is not tried again, whatever the reason.
+    pub(crate) fn reclaim(&self, file_number: u64) -> io::Result<()> {
+        let retired = names::numbered(names::RETIRED, file_number);
+        let file = self.folder.open(&retired, true)?;
+        pool::clear_head(file.as_ref(), self.segment_bytes)?;
+        self.with_room(|| file.zero_range(0, self.segment_bytes))?;
+        file.sync()?;
+        self.with_room(|| self.folder.rename(&retired, &names::numbered(names::POOL, file_number)))
+    }
+
     /// Another file could be made, or there was no room for it.
     pub(crate) fn note_room(&self, error: Option<&io::Error>) {
         let (total, made, ..) = lock(&self.pool).numbers();

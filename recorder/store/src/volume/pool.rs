@@ -184,15 +184,10 @@ pub(crate) fn open(folder: &dyn Folder, file_number: u64, bytes: u64) -> io::Res
     Ok((first == [0; 8]).then_some(file))
 }
 
-/// Empties a file in `retired/` and puts it into the pool: zeroed and synced before anybody can use it.
-pub(crate) fn reclaim(folder: &dyn Folder, file_number: u64, bytes: u64) -> io::Result<()> {
-    let retired = names::numbered(names::RETIRED, file_number);
-    let file = folder.open(&retired, true)?;
+/// What is at the start of a retired file is gone.
+pub(crate) fn clear_head(file: &dyn File, bytes: u64) -> io::Result<()> {
     let head = usize::try_from(bytes).unwrap_or(HEAD_BYTES).min(HEAD_BYTES);
-    write_all(file.as_ref(), &vec![0; head], 0)?;
-    file.zero_range(0, bytes)?;
-    file.sync()?;
-    folder.rename(&retired, &names::numbered(names::POOL, file_number))
+    write_all(file, &vec![0; head], 0)
 }
 
 /// File numbers of the files in `pool/` or `retired/`.

@@ -18,6 +18,10 @@ impl Keeper {
             return Ok(());
         }
         for _ in 0..if all { A_ROUND } else { 4 } {
+            // By another thread, meanwhile.
+            if self.volume.has_failed() {
+                return Ok(());
+            }
             let number = crate::lock(&self.volume.pool).next_new();
             let Some(number) = number else { break };
             match pool::make(self.volume.folder.as_ref(), number, self.volume.segment_bytes) {
@@ -75,10 +79,13 @@ impl Keeper {
         let synced = self.volume.synced_us.load(Ordering::Acquire);
         let retired = crate::lock(&self.volume.pool).retired();
         for (number, since) in retired {
+            if self.volume.has_failed() {
+                return Ok(());
+            }
             if self.volume.keeps(number, since, now) || since > synced {
                 continue;
             }
-            self.volume.with_room(|| pool::reclaim(self.volume.folder.as_ref(), number, self.volume.segment_bytes))?;
+            self.volume.reclaim(number)?;
             crate::lock(&self.volume.pool).reclaimed(number);
             self.volume.wrote(|dirty| {
                 dirty.folders.extend([PathBuf::from(names::POOL), PathBuf::from(names::RETIRED)]);

@@ -122,6 +122,8 @@ impl Keeper {
 
     fn last(&mut self) {
         self.apply_jobs();
-        self.persist();
+        if !self.volume.has_failed() {
+            self.persist();
+        }
     }
 }

@@ -41,7 +41,7 @@ impl Keeper {
         let recording = self.volume.recording.load(Ordering::Relaxed).max(self.volume.coming.load(Ordering::Relaxed));
         let recording = recording as u64;
         let ahead = self.volume.files_ahead.load(Ordering::Relaxed);
-        loop {
+        while !self.volume.has_failed() {
             let leased = self.leased();
             let wanted = crate::lock(&self.volume.pool).wanted(recording, ahead, leased);
             if wanted == 0 {
@@ -88,6 +88,7 @@ impl Keeper {
             };
             self.retire_one(&segment)?;
         }
+        Ok(())
     }
 
     /// How many retired files readers have not let go of.
@@ -144,6 +145,9 @@ impl Keeper {
     }
 
     fn retire_one(&self, segment: &SealedSegment) -> io::Result<()> {
+        if self.volume.has_failed() {
+            return Ok(());
+        }
         let path = Path::new(&segment.path);
         let there = self.volume.folder.open(path, false).map_err(HeadError::from).and_then(|file| head(file.as_ref()));
         let gone = Record::Retired { file_number: segment.file_number, nonce: segment.nonce };
