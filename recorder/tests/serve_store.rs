@@ -11,6 +11,7 @@ mod recorded;
 mod serve_footage;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use framekeeper_media::WallTime;
 use framekeeper_recorder::serve::clip::file::ClipFile;
@@ -19,7 +20,7 @@ use framekeeper_recorder::serve::clip::plan::{Gaps, Request, plan};
 use framekeeper_recorder::serve::coverage::coverage;
 use framekeeper_recorder::serve::footage::{Footage, FootageError};
 use framekeeper_recorder::serve::stored::Stored;
-use framekeeper_store::{GapReason, StreamIdent};
+use framekeeper_store::{GapReason, SegmentInfo, StreamIdent};
 use recorded::{open, record};
 use serve_footage::*;
 use uuid::Uuid;
@@ -105,6 +106,19 @@ fn whole(footage: &Arc<Stored>, request: Request) -> Result<Vec<u8>, (Vec<u8>, F
     }
 }
 
+/// The segments, once the catalogue has all of them but the one that is being written. What was recorded is durable before it has.
+fn once_sealed(footage: &Stored, stream: Uuid) -> Vec<SegmentInfo> {
+    let start = Instant::now();
+    loop {
+        let segments = footage.segments(stream, WallTime(0), WallTime(i64::MAX)).unwrap();
+        if segments.split_last().is_some_and(|(_, before)| before.iter().all(|segment| segment.sealed)) {
+            return segments;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "this did not happen: segments are sealed: {segments:?}");
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
 #[test]
 fn what_rots_is_never_sent_and_the_rest_is() {
     let source =
@@ -125,8 +139,8 @@ fn what_rots_is_never_sent_and_the_rest_is() {
     let all = Request { stream: ident.uid, from: WallTime(START), to: WallTime(START + 60 * S), gaps: Gaps::Close };
     let before = whole(&footage, all).unwrap();
     let expected: Vec<String> = shown(&spec, START, START + 60 * S).into_iter().map(|shown| shown.picture).collect();
-    let segments = footage.segments(ident.uid, WallTime(0), WallTime(i64::MAX)).unwrap();
-    assert!(segments.len() > 3 && segments[1].sealed);
+    let segments = once_sealed(&footage, ident.uid);
+    assert!(segments.len() > 3, "{} segments are too few for this test", segments.len());
 
     // In the middle of a frame of the second segment, and at the start of one of the segment that is being written.
     for (number, segment) in [&segments[1], segments.last().unwrap()].into_iter().enumerate() {
