@@ -403,7 +403,13 @@ fn a_volume_that_is_not_the_right_one_is_refused_and_nothing_is_written() {
     let opens = newest.volumes()[0].opens;
     // It is idle behind that.
     eventually("all is made and known", || newest.reader().is_complete() && newest.volumes()[0].files_made == 6);
-    eventually("nothing waits for a sync", || newest.volumes()[0].unsynced_us == 0);
+    // What opening left to do writes too: the catalogue when it is complete, files until all are made.
+    eventually("opening is over and nothing waits for a sync", || {
+        let volume = &newest.volumes()[0];
+        volume.catalogue_progress.stage == CatalogueStage::Complete
+            && volume.files_made == volume.files_total
+            && volume.unsynced_us == 0
+    });
     refused("two recorders", &["in use"], &|_| {});
     newest.close();
     drop(newest);
