@@ -308,11 +308,12 @@ impl Plane {
     }
 
     fn ended(&mut self, key: &Key) {
-        if let Some(running) = self.running.get_mut(key) {
-            running.has_ended();
+        let path = self.folder.recorder(key).status();
+        let is_kept = self.running.get_mut(key).is_some_and(|running| running.has_given_up(&path));
+        if !is_kept {
+            // It would be read as if the next process had said it.
+            let _ = files::remove(&path);
         }
-        // It would be read as if the next process had said it.
-        let _ = files::remove(&self.folder.recorder(key).status());
         self.report();
     }
 

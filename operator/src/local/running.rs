@@ -101,6 +101,16 @@ impl Running {
         self.is_down = false;
     }
 
+    /// Takes note of its process having ended by itself. What it said does not hold any more, but for why it could not go on: that holds until
+    /// the next one says something else. Whether what is in the file is to be kept.
+    pub fn has_given_up(&mut self, path: &Path) -> bool {
+        self.read_status(path);
+        let last = self.status.take();
+        self.has_ended();
+        self.status = last.filter(|status| status.phase == Some(RecorderPhase::Failed));
+        self.status.is_some()
+    }
+
     /// Takes note of its process being gone: what it said does not hold any more.
     pub fn has_ended(&mut self) {
         self.pid = None;

@@ -11,11 +11,12 @@ use framekeeper_media::WallTime;
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3Default;
 
+use super::again::{ask, passes};
 use super::clip::PlanError;
 use super::clip::file::ClipFile;
 use super::clip::layout::Layout;
 use super::clip::plan::{Gaps, Plan, Request, plan};
-use super::footage::{Footage, FootageError};
+use super::footage::Footage;
 use super::problem::Problem;
 use super::query::{Query, format_time};
 use super::range::{Selected, not_modified, select};
@@ -26,9 +27,6 @@ const BYTES_VERSION: u8 = 1;
 
 /// When a place may be free again; a guess, as clips take seconds to hours.
 const RETRY_AFTER_S: u32 = 5;
-
-/// Footage that is retired, or turns out to be damaged, while it is planned is planned again, this often.
-const PLAN_ATTEMPTS: usize = 3;
 
 pub(super) async fn clip(
     State(state): State<ServeState>,
@@ -99,26 +97,23 @@ struct Planned {
 }
 
 fn prepare(footage: &dyn Footage, request: Request) -> Result<Planned, Problem> {
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        let planned = plan(footage, request).and_then(|plan| Ok((Layout::new(&plan)?, plan)));
-        return match planned {
-            Ok((layout, plan)) => Ok(Planned { etag: entity_tag(request.stream, &plan, &layout), plan, layout }),
-            Err(PlanError::Footage(FootageError::Gone | FootageError::Damaged(_))) if attempts < PLAN_ATTEMPTS => {
-                continue;
-            }
-            Err(PlanError::Footage(error)) => Err(internal(error)),
-            Err(PlanError::NoFrames) => {
-                let nearest = coverage::nearest(footage, request.stream, request.from, request.to).map_err(internal)?;
-                let (from, to) = (format_time(request.from), format_time(request.to));
-                Err(Problem::no_footage(format!("no frame from {from} to {to} is held here"), nearest))
-            }
-            Err(error @ PlanError::TooLong) => {
-                let (from, to) = (format_time(request.from), format_time(request.to));
-                Err(Problem::parameter("to", &to, format!("a time closer to from ({from}): {error}")))
-            }
-        };
+    let may_pass = |error: &PlanError| matches!(error, PlanError::Footage(error) if passes(error));
+    let planned = ask(footage, request.stream, may_pass, || {
+        let plan = plan(footage, request)?;
+        Ok((Layout::new(&plan)?, plan))
+    });
+    match planned {
+        Ok((layout, plan)) => Ok(Planned { etag: entity_tag(request.stream, &plan, &layout), plan, layout }),
+        Err(PlanError::Footage(error)) => Err(internal(error)),
+        Err(PlanError::NoFrames) => {
+            let nearest = coverage::nearest(footage, request.stream, request.from, request.to).map_err(internal)?;
+            let (from, to) = (format_time(request.from), format_time(request.to));
+            Err(Problem::no_footage(format!("no frame from {from} to {to} is held here"), nearest))
+        }
+        Err(error @ PlanError::TooLong) => {
+            let (from, to) = (format_time(request.from), format_time(request.to));
+            Err(Problem::parameter("to", &to, format!("a time closer to from ({from}): {error}")))
+        }
     }
 }
 

@@ -119,10 +119,23 @@ fn gaps(runs: &[Run], holes: &[Hole]) -> Vec<(WallTime, WallTime, &'static str)>
     let damaged = holes.iter().filter(|hole| hole.to.0 - hole.from.0 >= SHORTEST_GAP_US);
     // Another copy may have what is lost here.
     let lost = damaged.filter(|hole| !runs.iter().any(|run| run.from <= hole.from && hole.to <= run.to));
-    found.extend(lost.map(|hole| (hole.from, hole.to, GapReason::Damaged.as_str())));
+    let lost = union(lost.map(|hole| (hole.from, hole.to)).collect());
+    found.extend(lost.into_iter().map(|(from, to)| (from, to, GapReason::Damaged.as_str())));
     found.sort_by_key(|(from, to, _)| (*from, *to));
-    found.dedup();
     found
+}
+
+/// Stretches of time that overlap or touch made one: as more of a file is read, a hole that was known grows.
+fn union(mut stretches: Vec<(WallTime, WallTime)>) -> Vec<(WallTime, WallTime)> {
+    stretches.sort();
+    stretches.dedup_by(|next, before| {
+        let touches = next.0 <= before.1;
+        if touches {
+            before.1 = before.1.max(next.1);
+        }
+        touches
+    });
+    stretches
 }
 
 fn gap(run: &Run, before: Option<WallTime>) -> Option<(WallTime, WallTime, &'static str)> {
@@ -197,6 +210,8 @@ mod tests {
         let holes = [hole(10, 12), hole(20, 22), hole(39, 40)];
         let expected = [(10, 12, "Damaged"), (20, 22, "Damaged"), (22, 30, "Silence")];
         assert_eq!(seconds(&runs, &holes[..2]), expected);
+        // More of the first one was found later.
+        assert_eq!(seconds(&runs[1..2], &[hole(9, 10), hole(9, 12)]), [(9, 12, "Damaged")]);
         // The end of the last run is lost.
         assert_eq!(seconds(&runs[2..], &[hole(40, 45)]), [(40, 45, "Damaged")]);
     }

@@ -163,6 +163,10 @@ pub trait Footage: Send + Sync + 'static {
     fn damage(&self, _stream: Uuid) -> Result<Vec<Hole>, FootageError> {
         Ok(Vec::new())
     }
+    /// Another number after each change of what [`Self::damage`] tells of a stream.
+    fn damage_version(&self, _stream: Uuid) -> u64 {
+        0
+    }
     /// Whether all that is held can be found; right after a start it may not be yet.
     fn is_complete(&self) -> bool {
         true

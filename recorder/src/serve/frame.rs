@@ -10,6 +10,7 @@ use framekeeper_media::WallTime;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::again::{ask, passes};
 use super::clip::descriptions::Descriptions;
 use super::footage::{Footage, FootageError, Run, Segment, SegmentFrames, VideoEntry};
 use super::problem::Problem;
@@ -22,9 +23,6 @@ const MAX_LOOKBACK_SEGMENTS: usize = 16;
 
 /// Coded bytes for one picture: a whole GOP of 20 s at 20 Mbit/s fits.
 const MAX_CODED_BYTES: u64 = 64 << 20;
-
-/// Footage that is retired, or turns out to be damaged, while it is read is looked for again, this often.
-const ATTEMPTS: usize = 4;
 
 const WIDTHS: std::ops::RangeInclusive<u32> = 16..=4096;
 
@@ -53,17 +51,13 @@ pub(super) async fn frame(
     })?;
     let (request, coded, wall) = blocking(move || {
         let stream = find(footage.as_ref(), &namespace, &name)?;
-        for attempt in 1.. {
-            let found = picture(footage.as_ref(), stream, at, exact).and_then(|found| {
-                let read = |picture: Picture| Ok((picture.read(footage.as_ref(), width)?, picture.wall));
-                found.map(read).transpose()
-            });
-            match found {
-                Ok(Some(((request, coded), wall))) => return Ok((request, coded, wall)),
-                Ok(None) => break,
-                Err(FootageError::Gone | FootageError::Damaged(_)) if attempt < ATTEMPTS => {}
-                Err(error) => return Err(internal(error)),
-            }
+        let found = ask(footage.as_ref(), stream, passes, || {
+            let found = picture(footage.as_ref(), stream, at, exact)?;
+            let read = |picture: Picture| Ok((picture.read(footage.as_ref(), width)?, picture.wall));
+            found.map(read).transpose()
+        });
+        if let Some(((request, coded), wall)) = found.map_err(internal)? {
+            return Ok((request, coded, wall));
         }
         let nearest = coverage::nearest(footage.as_ref(), stream, at, at.saturating_add_us(1)).map_err(internal)?;
         let detail = format!("no picture at or before {} is held here", format_time(at));

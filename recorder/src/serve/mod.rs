@@ -9,6 +9,7 @@
 //! ```
 //! Whatever reads runs on the blocking pool. Nothing here writes.
 
+mod again;
 pub mod clip;
 mod clip_http;
 pub mod coverage;

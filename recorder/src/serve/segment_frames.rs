@@ -41,7 +41,8 @@ pub(crate) fn frames(
             // Up to the hole behind it, if there is one.
             let end = whole.holes.iter().map(|hole| hole.from).find(|from| *from > first);
             frames.runs.push(RunPart {
-                run: run_at(run_box.run, first, &of_run),
+                // By the frame that decoding begins with: pictures that lead it may be shown within the hole.
+                run: run_at(run_box.run, shown.first().map_or(first, |entry| entry.wall), &of_run),
                 video_offset: run_box.video_offset,
                 video: video..frames.video.len() as u32,
                 audio: audio..frames.audio.len() as u32,

@@ -187,6 +187,10 @@ impl Footage for Stored {
         Ok(holes(&self.reader.damage(stream).1))
     }
 
+    fn damage_version(&self, stream: Uuid) -> u64 {
+        self.reader.damage(stream).0
+    }
+
     fn lease(&self, segments: &[Segment]) -> Box<dyn Lease> {
         Box::new(self.reader.lease(segments))
     }

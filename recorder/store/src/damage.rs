@@ -28,10 +28,12 @@ pub fn holes_of(run: Uuid, holes: &[Hole]) -> Vec<Hole> {
     of_run
 }
 
-/// The id of what of a run begins at `first`, where `holes` are those of [`holes_of`]: behind a hole it is another one.
+/// The id of what of a run begins with the frame at `first`, where `holes` are those of [`holes_of`]: behind a hole it is another one. No
+/// stretch begins inside a hole, so whatever begins after one begins behind it: where a hole ends may be told a little late, as the last
+/// frame of a segment has a forecast duration.
 #[must_use]
 pub fn run_at(run: Uuid, first: WallTime, holes: &[Hole]) -> Uuid {
-    let before = holes.iter().rfind(|hole| hole.to <= first && hole.from < first);
+    let before = holes.iter().rfind(|hole| hole.from < first);
     before.map_or(run, |hole| run_behind(run, hole.from))
 }
 
@@ -46,7 +48,10 @@ pub fn cut(run: RunInfo, holes: &[Hole]) -> Vec<RunInfo> {
     let original = run.run;
     let mut rest = run;
     let mut stretches = Vec::new();
-    for hole in holes_of(original, holes) {
+    let holes = holes_of(original, holes);
+    // A part of a run whose damaged beginning is gone keeps the name that it had behind the damage.
+    rest.run = run_at(original, rest.from, &holes);
+    for hole in holes {
         if hole.to <= rest.from || hole.from >= rest.to {
             continue;
         }
@@ -143,5 +148,17 @@ mod tests {
             assert_eq!(run_at(RUN, stretch.from, &merged), stretch.run);
         }
         assert_eq!(cut.iter().map(|r| r.frames).sum::<u64>(), 80);
+    }
+
+    #[test]
+    fn runs_and_indexes_name_stretches_alike_where_times_are_a_little_off() {
+        // The hole reaches the end of its segment by a forecast, and the next segment begins 3 ms before that.
+        let holes = [hole(400_000, 500_000)];
+        let stretches = cut(run(100_000, 900_000), &holes);
+        assert_eq!(stretches[1].run, run_at(RUN, WallTime(497_000), &holes_of(RUN, &holes)));
+        assert_ne!(stretches[1].run, RUN);
+        // The beginning of the run, with the hole, is not held any more.
+        let rest = cut(run(600_000, 900_000), &holes);
+        assert_eq!(rest.iter().map(|r| (r.run, r.from.0)).collect::<Vec<_>>(), [(stretches[1].run, 600_000)]);
     }
 }
