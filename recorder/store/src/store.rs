@@ -460,6 +460,10 @@ fn close(volume: &Volume) {
     if volume.has_failed() {
         return;
     }
+    if let Err(error) = volume.set_doubted_aside() {
+        volume.fail("set files aside", &error);
+        return;
+    }
     let mut identity = lock(&volume.identity);
     identity.closed = true;
     (identity.files, identity.made) = lock(&volume.pool).for_identity();

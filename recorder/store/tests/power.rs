@@ -199,3 +199,44 @@ fn a_full_volume_opens_with_a_catalogue_that_is_out_of_date() {
     assert_eq!(files as u64, FILES);
     assert_eq!(frames_of(&reader, &camera).last(), Some(&(camera.next_frame - 1)));
 }
+
+/// A file that was being taken may have its old start, all zeros, and new bytes behind it.
+#[test]
+fn what_lies_behind_a_start_that_is_zero_is_never_in_a_file_that_is_used() {
+    const LEFT: &[u8] = b"left over";
+    // Footage may have any bytes, but not these.
+    let is_dirty = |bytes: &[u8]| bytes.windows(LEFT.len()).any(|window| window == LEFT);
+    for closed_at_once in [false, true] {
+        let (disk, site) = Site::mem(12);
+        let store = site.open();
+        eventually("all files are made", || store.volumes()[0].files_made == 12);
+        let killed = disk.snapshot();
+        for path in killed.files().into_iter().filter(|path| path.starts_with("/v/pool")) {
+            killed.change(&path, |bytes| {
+                for at in (8..bytes.len() - LEFT.len()).step_by(64 << 10) {
+                    bytes[at..at + LEFT.len()].copy_from_slice(LEFT);
+                }
+            });
+        }
+        let site = site.on(&killed);
+        let mut store = site.open();
+        if closed_at_once {
+            // Whatever there was no time to look through; the next opening is one in order.
+            store.close();
+            drop(store);
+            store = site.open();
+        }
+        let mut camera = big("door");
+        let mut writer = store.stream(camera.ident.clone()).unwrap();
+        writer.begin_run(camera.run());
+        record(&site, &store, &mut writer, &mut camera, 12);
+        let segments = segment_files(&killed);
+        assert!(segments.len() > 1);
+        for (path, bytes) in segments {
+            assert!(!is_dirty(&bytes), "{} was taken as it was", path.display());
+        }
+        let files = || killed.files().into_iter().filter(|path| path.extension().is_some_and(|e| e == "mp4"));
+        eventually("all files are empty", || !files().any(|path| is_dirty(&killed.bytes(&path).unwrap_or_default())));
+        assert_eq!((files().count(), store.volumes()[0].files_made), (12, 12));
+    }
+}

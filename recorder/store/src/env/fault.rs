@@ -361,6 +361,10 @@ impl File for FaultFile {
         Ok(())
     }
 
+    fn data_from(&self, offset: u64) -> io::Result<Option<u64>> {
+        self.file.data_from(offset)
+    }
+
     fn forget(&self, offset: u64, bytes: u64) {
         self.file.forget(offset, bytes);
     }

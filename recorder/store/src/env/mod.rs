@@ -178,6 +178,10 @@ pub trait File: Send + Sync + 'static {
     fn begin_sync(&self) {}
     /// Makes all bytes of the range read as zero, without giving up their blocks.
     fn zero_range(&self, offset: u64, bytes: u64) -> io::Result<()>;
+    /// Where the first bytes at or behind `offset` are that may not be zero; `None` when all of them are. May name an earlier place than need be.
+    fn data_from(&self, offset: u64) -> io::Result<Option<u64>> {
+        Ok((offset < self.size()?).then_some(offset))
+    }
     /// The next reads of the range shall come from the disk, and what was read of it is not needed again. A hint.
     fn forget(&self, _offset: u64, _bytes: u64) {}
     /// Size in bytes.

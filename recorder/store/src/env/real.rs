@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use framekeeper_media::WallTime;
-use rustix::fs::{AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::direct::DirectBatch;
@@ -214,6 +214,17 @@ impl File for RealFile {
         match retry(|| rustix::fs::fallocate(&self.fd, FallocateFlags::ZERO_RANGE, offset, bytes)) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(self, offset, bytes),
             other => Ok(other?),
+        }
+    }
+
+    fn data_from(&self, offset: u64) -> io::Result<Option<u64>> {
+        // Moves the descriptor's own position, which nothing here reads or writes at.
+        match rustix::fs::seek(&self.fd, SeekFrom::Data(offset)) {
+            Ok(at) => Ok(Some(at)),
+            Err(Errno::NXIO) => Ok(None),
+            // Where holes are not told, all may be data.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok((offset < self.size()?).then_some(offset)),
+            Err(e) => Err(e.into()),
         }
     }
 

@@ -222,6 +222,9 @@ pub(crate) fn open(
         synced_us: AtomicU64::new(0),
         _lock: lock_guard,
     });
+    if !closed_in_order {
+        lock(&volume.pool).doubt();
+    }
     let retired_before = retired.len() as u64;
     for number in retired {
         volume.retired(number);

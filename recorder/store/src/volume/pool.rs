@@ -1,6 +1,6 @@
 //! The files of a volume that hold nothing: making, taking, and giving back.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,11 +10,15 @@ use crate::names;
 
 /// What is at the start of a file goes first, so that a reader sees that the use has ended.
 const HEAD_BYTES: usize = 64 << 10;
+/// Read at once where a file is looked through.
+const LOOK_BYTES: usize = 64 << 10;
 
 /// Counts and numbers of the files. Pure; the doing is in the functions below.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     ready: VecDeque<u64>,
+    /// Of those in `ready`: a loss of power may have left something in them behind a start that is zero.
+    doubted: HashSet<u64>,
     /// File number, and since when (monotonic µs).
     retired: Vec<(u64, u64)>,
     /// Files that exist, in use or not.
@@ -36,6 +40,7 @@ impl Pool {
     pub(crate) fn new(ready: Vec<u64>, made: u64, total: u64, numbers: std::ops::Range<u64>) -> Self {
         Self {
             ready: ready.into(),
+            doubted: HashSet::new(),
             retired: Vec::new(),
             made,
             total,
@@ -111,8 +116,31 @@ impl Pool {
         self.ready.push_back(file_number);
     }
 
-    pub(crate) fn pop(&mut self) -> Option<u64> {
-        self.ready.pop_front()
+    /// Nobody knows what the files that are ready hold: the volume was not closed in order.
+    pub(crate) fn doubt(&mut self) {
+        self.doubted = self.ready.iter().copied().collect();
+    }
+
+    /// A file to be used, and whether it must be looked through before: one that need not be if there is one.
+    pub(crate) fn pop(&mut self) -> Option<(u64, bool)> {
+        let at = self.ready.iter().position(|number| !self.doubted.contains(number)).unwrap_or(0);
+        let number = self.ready.remove(at)?;
+        Some((number, self.doubted.remove(&number)))
+    }
+
+    /// A file to be looked through while nobody waits for it; [`Self::give`] puts it back. The last one is left to whoever needs it now.
+    pub(crate) fn pop_doubted(&mut self) -> Option<u64> {
+        let at = self.ready.iter().position(|number| self.doubted.contains(number)).filter(|_| self.ready.len() > 1)?;
+        let number = self.ready.remove(at)?;
+        self.doubted.remove(&number);
+        Some(number)
+    }
+
+    /// All that nobody looked through, when the volume is closed.
+    pub(crate) fn take_doubted(&mut self) -> Vec<u64> {
+        let doubted = std::mem::take(&mut self.doubted);
+        self.ready.retain(|number| !doubted.contains(number));
+        doubted.into_iter().collect()
     }
 
     /// A file beyond the budget (it was made smaller), to be removed.
@@ -121,6 +149,7 @@ impl Pool {
             return None;
         }
         let number = self.ready.pop_back()?;
+        self.doubted.remove(&number);
         self.made -= 1;
         Some(number)
     }
@@ -128,6 +157,7 @@ impl Pool {
     /// An empty file to be removed, so that what must be written finds room. Another one is made when there is room again.
     pub(crate) fn give_up_one(&mut self) -> Option<u64> {
         let number = self.ready.pop_back()?;
+        self.doubted.remove(&number);
         self.not_made(number);
         self.full = true;
         Some(number)
@@ -173,15 +203,40 @@ pub(crate) fn make(folder: &dyn Folder, file_number: u64, bytes: u64) -> io::Res
     folder.create_preallocated(&names::numbered(names::POOL, file_number), bytes)
 }
 
-/// Opens a file of the pool to be used; `None` when it is not empty or not of the right size.
-pub(crate) fn open(folder: &dyn Folder, file_number: u64, bytes: u64) -> io::Result<Option<Arc<dyn File>>> {
+/// Opens a file of the pool to be used; `None` when it is not empty or not of the right size. `doubted`: all of it is looked at, and not only its
+/// start.
+pub(crate) fn open(
+    folder: &dyn Folder,
+    file_number: u64,
+    bytes: u64,
+    doubted: bool,
+) -> io::Result<Option<Arc<dyn File>>> {
     let file = folder.open(&names::numbered(names::POOL, file_number), true)?;
     if file.size()? != bytes {
         return Ok(None);
     }
     let mut first = [0; 8];
     read_exact(file.as_ref(), &mut first, 0)?;
-    Ok((first == [0; 8]).then_some(file))
+    let empty = first == [0; 8] && (!doubted || is_zero(file.as_ref())?);
+    Ok(empty.then_some(file))
+}
+
+/// Whether all of a file reads as zero. What was never written is not read where the file system tells.
+fn is_zero(file: &dyn File) -> io::Result<bool> {
+    let mut piece = vec![0; LOOK_BYTES];
+    let mut at = 0;
+    while let Some(from) = file.data_from(at)? {
+        // What cannot be read is written anew like what is not zero.
+        let Ok(n) = file.read_at(&mut piece, from) else { return Ok(false) };
+        if n == 0 {
+            break;
+        }
+        if piece.get(..n).is_some_and(|read| read.iter().any(|byte| *byte != 0)) {
+            return Ok(false);
+        }
+        at = from + n as u64;
+    }
+    Ok(true)
 }
 
 /// What is at the start of a retired file is gone.
@@ -236,6 +291,20 @@ mod tests {
         assert_eq!(pool.wanted(1, 1, 1), 0);
         // Files that were not made yet count.
         assert_eq!(Pool::new(vec![], 0, 10, 1..11).wanted(3, 3, 0), 0);
+    }
+
+    #[test]
+    fn files_that_nobody_looked_through_are_taken_last() {
+        let mut pool = Pool::new(vec![1, 2, 3], 3, 6, 4..7);
+        pool.doubt();
+        pool.give(4);
+        assert_eq!((pool.pop(), pool.pop_doubted()), (Some((4, false)), Some(1)));
+        pool.give(1);
+        assert_eq!((pool.pop(), pool.pop()), (Some((1, false)), Some((2, true))));
+        // The last one is not kept from whoever needs a file.
+        assert_eq!(pool.pop_doubted(), None);
+        pool.give(5);
+        assert_eq!((pool.take_doubted(), pool.pop(), pool.pop()), (vec![3], Some((5, false)), None));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -835,8 +835,8 @@ impl Volume {
     pub(crate) fn take_file(&self) -> io::Result<Option<(u64, Arc<dyn File>)>> {
         loop {
             let ready = crate::lock(&self.pool).pop();
-            let Some(number) = ready else { break };
-            if let Some(file) = pool::open(self.folder.as_ref(), number, self.segment_bytes)? {
+            let Some((number, doubted)) = ready else { break };
+            if let Some(file) = pool::open(self.folder.as_ref(), number, self.segment_bytes, doubted)? {
                 return Ok(Some((number, file)));
             }
             self.not_empty(number)?;
@@ -858,7 +858,7 @@ impl Volume {
     }
 
     /// A file of the pool is not empty (a crash between filling and moving it), or not whole: it is emptied, or removed.
-    fn not_empty(&self, number: u64) -> io::Result<()> {
+    pub(super) fn not_empty(&self, number: u64) -> io::Result<()> {
         let path = names::numbered(names::POOL, number);
         let whole = self.folder.open(&path, false)?.size()? == self.segment_bytes;
         if whole {
@@ -867,6 +867,21 @@ impl Volume {
         } else {
             self.folder.remove(&path)?;
             crate::lock(&self.pool).not_made(number);
+        }
+        Ok(())
+    }
+
+    /// Files that nobody looked through when the volume is closed: the next opening empties them, and need not doubt the others.
+    pub(crate) fn set_doubted_aside(&self) -> io::Result<()> {
+        let doubted = crate::lock(&self.pool).take_doubted();
+        for number in &doubted {
+            let (pool, retired) = (names::numbered(names::POOL, *number), names::numbered(names::RETIRED, *number));
+            self.with_room(|| self.folder.rename(&pool, &retired))?;
+        }
+        if !doubted.is_empty() {
+            // Before the volume says that it was closed in order.
+            self.folder.sync_folder(Path::new(names::RETIRED))?;
+            self.folder.sync_folder(Path::new(names::POOL))?;
         }
         Ok(())
     }

@@ -69,6 +69,23 @@ impl Keeper {
         Err(io::Error::new(io::ErrorKind::StorageFull, what))
     }
 
+    /// Looks through some of the files that a loss of power may have left something in, so that the writer need not.
+    pub(super) fn look_through(&mut self) -> io::Result<()> {
+        // Where the file system does not tell what was written, all of it is read.
+        const A_ROUND: usize = 4;
+        for _ in 0..A_ROUND {
+            let number = crate::lock(&self.volume.pool).pop_doubted();
+            let Some(number) = number else { return Ok(()) };
+            if pool::open(self.volume.folder.as_ref(), number, self.volume.segment_bytes, true)?.is_some() {
+                crate::lock(&self.volume.pool).give(number);
+            } else {
+                self.volume.not_empty(number)?;
+            }
+        }
+        self.volume.wake_keeper.notify();
+        Ok(())
+    }
+
     /// Empties the files that no reader needs any more.
     pub(super) fn reclaim(&mut self) -> io::Result<()> {
         if !self.volume.catalogue_replayed.load(Ordering::Acquire) {

@@ -101,6 +101,7 @@ impl Keeper {
         self.look_ahead.look(&self.volume);
         self.checked("retire", Self::retire_doomed);
         self.checked("retire", Self::retire);
+        self.checked("look through an empty file", Self::look_through);
         self.checked("empty a retired file", Self::reclaim);
         self.note_oldest();
         let now = self.volume.env.clock.monotonic_us();
