@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -164,12 +165,39 @@ pub fn poll<T>(
     }
 }
 
+/// Ports that are given out: below those that the kernel takes for connections, or one of these might be gone before it is used.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+
 /// A TCP port of loopback that nobody listens on now.
 ///
 /// # Errors
 /// When none can be had.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    free_ports(1)
+}
+
+/// The first of `count` TCP ports of loopback in a row that nobody listens on now. No two calls of a process are given the same.
+///
+/// # Errors
+/// When none can be had.
+pub fn free_ports(count: u16) -> Result<u16> {
+    static GIVEN: Mutex<Option<u16>> = Mutex::new(None);
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    // Programs that run beside each other begin at different places.
+    let begin = PORTS.start + (std::process::id() % 1_000) as u16 * 20;
+    let mut next = given.unwrap_or(begin);
+    for _ in PORTS {
+        if PORTS.end - next < count {
+            next = PORTS.start;
+        }
+        let ports = next..next + count;
+        next = ports.end;
+        if ports.clone().all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()) {
+            *given = Some(next);
+            return Ok(ports.start);
+        }
+    }
+    bail!("no {count} free ports in a row")
 }
 
 /// What an HTTP server answered.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::harness::{Running, get, poll, program};
+use crate::harness::{Running, free_ports, get, poll, program};
 
 /// What to write into the manifest of a test pool. Namespace `default`, pool `main`, one volume `footage`.
 #[derive(Clone, Debug)]
@@ -142,7 +142,7 @@ impl System {
         wrapper: &[&str],
     ) -> Result<Self> {
         let data = folder.join("data");
-        let base_port = free_ports(recorders)?;
+        let base_port = free_ports(u16::try_from(recorders)?)?;
         let operator = program("framekeeper-operator")?;
         let mut command = match wrapper {
             [] => Command::new(operator),
@@ -239,20 +239,4 @@ impl System {
         }
         Ok(())
     }
-}
-
-/// The first of `count` ports in a row that are free now.
-fn free_ports(count: usize) -> Result<u16> {
-    for _ in 0..100 {
-        let first = crate::harness::free_port()?;
-        let last = u32::from(first) + u32::try_from(count)?;
-        if last < 60_999
-            && (u32::from(first)..last).all(|port| {
-                u16::try_from(port).is_ok_and(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
-            })
-        {
-            return Ok(first);
-        }
-    }
-    bail!("no {count} free ports in a row")
 }

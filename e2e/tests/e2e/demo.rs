@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use framekeeper_e2e::harness::{Running, free_port, get, poll, program};
+use framekeeper_e2e::harness::{Running, free_port, free_ports, get, poll, program};
 use framekeeper_e2e::judge::segments;
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ fn the_demo_records_at_once_and_goes_on_where_it_stopped() -> Result<()> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo");
     let programs = program("framekeeper-operator")?;
     let programs = programs.parent().context("no folder")?;
-    let (rtsp, base) = (free_port()?, free_port()?);
+    let (rtsp, base) = (free_port()?, free_ports(2)?);
     let mut runs_before = 0;
     for start in 0..2 {
         let began = Instant::now();
