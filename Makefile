@@ -17,7 +17,7 @@ PACKAGES := -p framekeeper-operator -p framekeeper-recorder -p framekeeper-e2e-c
 E2E := FRAMEKEEPER_BIN=$(abspath $(TARGET))/release cargo test --release --locked $(PACKAGES) --test e2e --
 
 # These wait more than they work: several run beside each other. The rest has the machine for itself, one by one.
-PATIENT := bad_input:: edits:: flips:: full:: writes::
+PATIENT := bad_input:: clips:: clocks:: edits:: files:: flips:: full:: writes::
 
 # Compiles with clippy in place of the compiler, so that lints and tests need one build and not two; Cargo.toml makes warnings errors.
 CHECKED := RUSTC_WORKSPACE_WRAPPER=clippy-driver cargo test --workspace --locked
