@@ -213,6 +213,7 @@ impl Bench<'_> {
             streams: self.names.iter().zip(self.urls()).map(|(name, url)| StreamPlan::new(name, url)).collect(),
         };
         let folder = self.folder.join("framekeeper");
+        fs::create_dir_all(&folder)?;
         let environment = [("FRAMEKEEPER_WRITES", writes.to_owned())];
         let mut system = System::start_with_env(&folder, &plan, &environment)?;
         system.wait_recording(self.names, Duration::from_secs(60))?;
