@@ -27,10 +27,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn run(dir: &std::path::Path, segments: u64, streams: u64) -> Result<(), Box<dyn std::error::Error>> {
     let mut out = std::io::stdout().lock();
-    let volume = VolumeConfig { dir: dir.to_owned(), uuid: None, segment_bytes: 1 << 20, budget_bytes: 4 << 20 };
-    let config = StoreConfig::new("default/bench", "bench-recorder-0", Uuid::from_u128(1), vec![volume]);
+    const SEGMENT_BYTES: u64 = 1 << 20;
+    let with_room_for = |files: u64| {
+        let budget_bytes = files * SEGMENT_BYTES;
+        let volume = VolumeConfig { dir: dir.to_owned(), uuid: None, segment_bytes: SEGMENT_BYTES, budget_bytes };
+        StoreConfig::new("default/bench", "bench-recorder-0", Uuid::from_u128(1), vec![volume])
+    };
     // Formatted by the store itself; then the manifest is put in.
-    Store::open(config.clone(), Env::real())?.close();
+    Store::open(with_room_for(4), Env::real())?.close();
+    // Room for all of them, or the oldest would be given up at once.
+    let config = with_room_for(segments + 64);
     let start = Instant::now();
     let manifest =
         synthetic::Manifest { segments, streams, segment_seconds: SEGMENT_SECONDS, segments_a_run: SEGMENTS_A_RUN };
@@ -74,6 +80,10 @@ fn run(dir: &std::path::Path, segments: u64, streams: u64) -> Result<(), Box<dyn
                 _ => reader.coverage(stream, from, to)?.len(),
             };
             times.push(begin.elapsed());
+        }
+        if found == 0 {
+            writeln!(out, "{what}: nothing was found, so nothing was measured")?;
+            continue;
         }
         times.sort();
         let percentile = |p: usize| times.get(times.len() * p / 1000).copied().unwrap_or_default();
