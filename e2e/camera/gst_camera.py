@@ -65,6 +65,7 @@ class Ledger:
     def __init__(self, path, header):
         self.lock = threading.Lock()
         self.next = {VIDEO: 0, AUDIO: 0}
+        self.stopped = False
         # A ledger of an earlier run is not gone on with: media time begins anew with the pipeline.
         if os.path.exists(path):
             os.rename(path, f"{path}.{int(time.time())}")
@@ -73,13 +74,19 @@ class Ledger:
         self.file.write(b"FKLEDG01" + struct.pack("<I", len(line)) + line)
 
     def write(self, kind, flags=0, size=0, number=0, media_time=0, digest=0):
+        """False once the camera has stopped: its streaming threads run on until the process ends, and send nothing more."""
         with self.lock:
+            if self.stopped:
+                return False
+            self.stopped = kind == STOPPED
             self.file.write(struct.pack("<BBHIQqqQ", kind, flags, 0, size, number, media_time, time.time_ns(), digest))
+            return True
 
     def frame(self, kind, flags, size, media_time, digest):
         number = self.next[kind]
         self.next[kind] += 1
-        self.write(kind, flags, size, number, media_time, digest)
+        sent = self.write(kind, flags, size, number, media_time, digest)
+        return Gst.PadProbeReturn.OK if sent else Gst.PadProbeReturn.DROP
 
 
 def running_time(pad, buffer, clock):
@@ -95,7 +102,7 @@ def video_probe(pad, info, ledger):
     # Parameter sets may come in a buffer of their own.
     if units:
         media_time = running_time(pad, buffer, VIDEO_CLOCK)
-        ledger.frame(VIDEO, KEY if key else 0, buffer.get_size(), media_time, identity(units))
+        return ledger.frame(VIDEO, KEY if key else 0, buffer.get_size(), media_time, identity(units))
     return Gst.PadProbeReturn.OK
 
 
@@ -103,8 +110,7 @@ def audio_probe(pad, info, ledger):
     buffer = info.get_buffer()
     frame = buffer.extract_dup(0, buffer.get_size())
     media_time = running_time(pad, buffer, AUDIO_CLOCK)
-    ledger.frame(AUDIO, 0, len(frame), media_time, identity(frame))
-    return Gst.PadProbeReturn.OK
+    return ledger.frame(AUDIO, 0, len(frame), media_time, identity(frame))
 
 
 def not_seekable(_pad, info):
