@@ -1,5 +1,5 @@
 # Two commands for everybody: `make demo` and `make test`. The rest is for those who work on it.
-# Everything below is built once, with one optimised profile; `make check` alone uses the quick development profile.
+# Everything below is built once, with one optimised profile; `make check` alone uses the development profile, for whoever edits.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -12,15 +12,16 @@ export CARGO_BUILD_JOBS ?= 2
 export RUST_BACKTRACE ?= 1
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-# Programs and end-to-end tests are built with the same packages chosen, because Cargo chooses features by them: else half of it is built twice.
-PACKAGES := -p framekeeper-operator -p framekeeper-recorder -p framekeeper-e2e-camera -p framekeeper-e2e-checker -p framekeeper-e2e-power -p framekeeper-e2e
-E2E := FRAMEKEEPER_BIN=$(abspath $(TARGET))/release cargo test --release --locked $(PACKAGES) --test e2e --
+# Of all packages, and with a test among what is built: Cargo chooses the features of libraries by both, and with others half of them
+# would be built twice, once for the programs and once for the tests.
+BUILD := cargo build --release --locked --workspace --bins
+E2E := FRAMEKEEPER_BIN=$(abspath $(TARGET))/release cargo test --release --locked --workspace --test e2e --
 
 # These wait more than they work: several run beside each other. The rest has the machine for itself, one by one.
 PATIENT := bad_input:: clips:: clocks:: edits:: files:: flips:: full:: writes::
 
-# Compiles with clippy in place of the compiler, so that lints and tests need one build and not two; Cargo.toml makes warnings errors.
-CHECKED := RUSTC_WORKSPACE_WRAPPER=clippy-driver cargo test --workspace --locked
+# Compiles with clippy in place of the compiler, so that lints and programs need one build and not two; Cargo.toml makes warnings errors.
+export RUSTC_WORKSPACE_WRAPPER := clippy-driver
 
 help: ## What there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -29,32 +30,35 @@ prerequisites:
 	@e2e/prerequisites
 
 build: prerequisites
-	cargo build --release --locked $(PACKAGES) --bins
+	$(BUILD) --test generated
 
 demo: build ## Record four test cameras (or CAMERA=rtsp://host/path) into ./demo-data
 	@exec e2e/demo $(TARGET)/release
 
-check: prerequisites ## Formatting, lints and unit tests: quick, no root
+check: prerequisites ## Formatting, lints and unit tests, not optimised: quick, no root
 	cargo fmt --all --check
-	$(CHECKED) --lib --bins --examples --tests --test e2e --no-run
-	$(CHECKED)
+	cargo test --locked --workspace --lib --bins --examples --tests --test e2e --no-run
+	cargo test --locked --workspace
 
-test: check build ## Prove everything, with small counts
+test: prerequisites ## Prove everything, with small counts
+	cargo fmt --all --check
+	$(BUILD) --lib --examples --tests --test e2e
+	cargo test --release --locked --workspace
 	$(E2E) --test-threads=3 $(PATIENT)
 	$(E2E) --test-threads=1 --nocapture $(addprefix --skip ,$(PATIENT))
 
 soak: build ## The same tests with the full counts; goes on where it stopped
 	FRAMEKEEPER_SOAK=1 FRAMEKEEPER_BIN=$(abspath $(TARGET))/release e2e/soak
-	FRAMEKEEPER_SOAK=1 cargo test --release --locked -p framekeeper-store --lib --test recovery -- --skip failing_tests
+	FRAMEKEEPER_SOAK=1 cargo test --release --locked --workspace --lib --test recovery -- --skip failing_tests
 
 power: build ## Losses of power on a disk that logs its blocks (root): what is open is in docs/durability.md
 	$(E2E) power:: --include-ignored --test-threads=1 --nocapture
 
 # The programs that stand beside what they measure; each is run by framekeeper-bench.
-BENCHES := -p framekeeper-store --example catalogue_bench --example write_bench --example recovery_bench -p framekeeper-ingest --example receive -p framekeeper-recorder --example clip_latency
+BENCHES := --example catalogue_bench --example write_bench --example recovery_bench --example receive --example clip_latency
 
 bench: build ## Measure against peers and write docs/benchmarks.md
-	cargo build --release --locked $(BENCHES)
+	$(BUILD) $(BENCHES)
 	$(TARGET)/release/framekeeper-bench --write docs/benchmarks.md
 	$(TARGET)/release/examples/recovery_bench --write docs/benchmarks.md
 

@@ -28,6 +28,7 @@ pub mod schema;
 #[expect(unreachable_pub, reason = "KubeSchema expands to a pub struct inside a function")]
 mod storage_pool;
 pub mod validate;
+pub mod yaml;
 
 pub use camera_stream::{
     CameraStream, CameraStreamSpec, CameraStreamStatus, RedundancyClass, Source, StreamAssignment, StreamPhase,

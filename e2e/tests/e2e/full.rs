@@ -125,7 +125,8 @@ impl Site {
     /// Whether the condition `RecordingSpace` has this status and reason, and its message such words.
     fn space_is(&self, status: &str, reason: &str, words: &str) -> Result<bool> {
         let path = self.folder.path().join("data/status/recorders/default/main-recorder-0.yaml");
-        let object: Value = serde_saphyr::from_str(&fs::read_to_string(path).unwrap_or_default()).unwrap_or_default();
+        let object: Value =
+            framekeeper_crds::yaml::read(&fs::read_to_string(path).unwrap_or_default()).unwrap_or_default();
         let conditions = object.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
         let text = |condition: &Value, key: &str| condition.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
         Ok(conditions.iter().any(|condition| {

@@ -15,7 +15,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use framekeeper_crds::Recorder;
+use framekeeper_crds::{Recorder, yaml};
 use serde_json::Value as Json;
 use uuid::Uuid;
 
@@ -172,7 +172,7 @@ impl RecorderFolder {
     /// # Errors
     /// When the file can't be replaced.
     pub fn write_assignment(&self, recorder: &Recorder) -> io::Result<()> {
-        let text = serde_saphyr::to_string(recorder).map_err(io::Error::other)?;
+        let text = yaml::write(recorder).map_err(io::Error::other)?;
         files::replace(&self.assignment(), text.as_bytes(), Durable::Yes)
     }
 
@@ -299,7 +299,7 @@ mod tests {
             files.write_secrets(recorder, &manifests).unwrap();
             let text = fs::read_to_string(files.assignment()).unwrap();
             assert!(!text.contains("first"));
-            let back: Recorder = serde_saphyr::from_str(&text).unwrap();
+            let back: Recorder = yaml::read_recorder(&text).unwrap();
             assert_eq!(back, *recorder);
             let path = files.secrets().join("default/vault-camera/password");
             let has_vault = recorder.spec.channels.iter().any(|channel| channel.stream.name == "vault");

@@ -10,6 +10,7 @@ use framekeeper_crds::k8s_openapi::api::core::v1::ObjectReference;
 use framekeeper_crds::k8s_openapi::api::events::v1::Event;
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
+use framekeeper_crds::yaml;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -76,7 +77,7 @@ impl Objects {
 
     /// What an earlier run wrote. `None` also when it can't be read: it is written again anyway.
     pub fn read<T: DeserializeOwned>(&self, kind: Kind, key: &Key) -> Option<T> {
-        serde_saphyr::from_str(&fs::read_to_string(self.path(kind, key)).ok()?).ok()
+        yaml::read(&fs::read_to_string(self.path(kind, key)).ok()?).ok()
     }
 
     /// Writes an object, if it is not what was written last.
@@ -84,7 +85,7 @@ impl Objects {
     /// # Errors
     /// When the file can't be written.
     pub fn write<T: Serialize>(&mut self, kind: Kind, key: &Key, object: &T) -> io::Result<()> {
-        let text = serde_saphyr::to_string(object).map_err(io::Error::other)?;
+        let text = yaml::write(object).map_err(io::Error::other)?;
         let path = self.path(kind, key);
         if self.written.get(&path) == Some(&text) {
             return Ok(());
@@ -141,7 +142,7 @@ impl Objects {
             reporting_instance: Some("local".to_owned()),
             ..Event::default()
         };
-        let text = serde_saphyr::to_string(&event).map_err(io::Error::other)?;
+        let text = yaml::write(&event).map_err(io::Error::other)?;
         let path = self.events_path(kind, key);
         let events = self.events.entry((kind, key.clone())).or_insert_with(|| former_events(&path));
         while events.len() >= EVENTS_KEPT {
@@ -218,7 +219,7 @@ mod tests {
             objects.event(Kind::Stream, &key, "u", &note(n), now).unwrap();
         }
         let text = fs::read_to_string(folder.path().join("events/camerastreams/default/a.yaml")).unwrap();
-        let events: Vec<Event> = serde_saphyr::from_multiple(&text).unwrap();
+        let events: Vec<Event> = yaml::read_all(&text).unwrap();
         assert_eq!(events.len(), EVENTS_KEPT);
         assert_eq!(events[0].note.as_deref(), Some("line 10\n---\nx"));
         assert_eq!(events.last().unwrap().note.as_deref(), Some("line 59\n---\nx"));

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use framekeeper_crds::{Recorder, RecorderPhase, RecorderStatus, VolumeState};
+use framekeeper_crds::{Recorder, RecorderPhase, RecorderStatus, VolumeState, yaml};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -157,7 +157,7 @@ impl Running {
         }
         self.status_read = written;
         let text = fs::read_to_string(path).ok();
-        let read = text.and_then(|text| serde_saphyr::from_str::<Recorder>(&text).ok());
+        let read = text.and_then(|text| yaml::read_recorder(&text).ok());
         self.status = read.and_then(|recorder| recorder.status);
         true
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use framekeeper_crds::{CameraStream, Recorder, StreamPhase};
+use framekeeper_crds::{CameraStream, Recorder, StreamPhase, yaml};
 use rustix::process::{Pid, Signal};
 
 /// The recorder that pretends: see its source.
@@ -110,7 +110,7 @@ impl Site {
 
     pub(crate) fn stream(&self, name: &str) -> Option<CameraStream> {
         let path = self.data(&format!("status/camerastreams/default/{name}.yaml"));
-        serde_saphyr::from_str(&fs::read_to_string(path).ok()?).ok()
+        yaml::read(&fs::read_to_string(path).ok()?).ok()
     }
 
     pub(crate) fn phase(&self, name: &str) -> Option<StreamPhase> {
@@ -118,7 +118,7 @@ impl Site {
     }
 
     pub(crate) fn assignment(&self, recorder: u32) -> Option<Recorder> {
-        serde_saphyr::from_str(&fs::read_to_string(self.run(recorder, "assignment.yaml")).ok()?).ok()
+        yaml::read_recorder(&fs::read_to_string(self.run(recorder, "assignment.yaml")).ok()?).ok()
     }
 
     /// Who records what, and in which epoch.

@@ -9,7 +9,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use framekeeper_crds::{Recorder, RecorderPhase, RecorderStatus};
+use framekeeper_crds::{Recorder, RecorderPhase, RecorderStatus, yaml};
 use serde_json::json;
 
 fn main() {
@@ -60,7 +60,7 @@ fn serve(assignment: &Path, status: &Path, listen: &str, requests: &Path) {
             }
             request.extend(byte);
         }
-        let mut recorder: Recorder = serde_saphyr::from_str(&fs::read_to_string(assignment).unwrap()).unwrap();
+        let mut recorder: Recorder = yaml::read_recorder(&fs::read_to_string(assignment).unwrap()).unwrap();
         if said != recorder.metadata.generation {
             said = recorder.metadata.generation;
             recorder.status = Some(RecorderStatus {
@@ -69,7 +69,7 @@ fn serve(assignment: &Path, status: &Path, listen: &str, requests: &Path) {
                 ..RecorderStatus::default()
             });
             let new = status.with_extension("new");
-            fs::write(&new, serde_saphyr::to_string(&recorder).unwrap()).unwrap();
+            fs::write(&new, yaml::write(&recorder).unwrap()).unwrap();
             fs::rename(new, status).unwrap();
         }
         let channels: Vec<_> = recorder

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use framekeeper_crds::{API_VERSION, Recorder};
+use framekeeper_crds::{API_VERSION, Recorder, yaml};
 use serde::Deserialize;
 
 /// An assignment of 1,000 channels is about 0.5 MB; more than this is not one.
@@ -106,20 +106,20 @@ pub fn parse(text: &str) -> Result<Recorder, String> {
         api_version: Option<String>,
         kind: Option<String>,
     }
-    let head: Head = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    let head: Head = yaml::read(text).map_err(|error| error.to_string())?;
     if head.kind.as_deref() != Some("Recorder") {
         return Err(format!("kind is {:?}, it must be \"Recorder\"", head.kind.unwrap_or_default()));
     }
     if head.api_version.as_deref() != Some(API_VERSION) {
         return Err(format!("apiVersion is {:?}, it must be {API_VERSION:?}", head.api_version.unwrap_or_default()));
     }
-    serde_saphyr::from_str(text).map_err(|error| error.to_string())
+    yaml::read_recorder(text).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::assignment::plan::tests::{object, yaml};
+    use crate::assignment::plan::tests::{self, object};
 
     #[test]
     fn a_change_is_noticed_once() {
@@ -131,7 +131,7 @@ mod tests {
             fs::write(folder.path().join("new"), text).unwrap();
             fs::rename(folder.path().join("new"), &path).unwrap();
         };
-        put(&yaml(&object()));
+        put(&tests::yaml(&object()));
         assert!(watch.poll().unwrap().is_ok());
         assert!(watch.poll().is_none());
         put("kind: Recorder\n\tx");
@@ -140,13 +140,13 @@ mod tests {
         fs::remove_file(&path).unwrap();
         assert!(matches!(watch.poll(), Some(Err(FileError::Read { .. }))));
         assert!(watch.poll().is_none());
-        put(&yaml(&object()));
+        put(&tests::yaml(&object()));
         assert!(watch.poll().unwrap().is_ok());
     }
 
     #[test]
     fn unknown_fields_are_ignored() {
-        let text = yaml(&object()).replacen("spec:", "spec:\n  fromTheFuture: {a: 1}", 1);
+        let text = tests::yaml(&object()).replacen("spec:", "spec:\n  fromTheFuture: {a: 1}", 1);
         assert_eq!(parse(&text).unwrap(), object());
     }
 
@@ -154,7 +154,7 @@ mod tests {
     fn mistakes_are_named() {
         assert!(parse("kind: Pod\napiVersion: v1").unwrap_err().contains("kind is \"Pod\""));
         assert!(parse("kind: Recorder\napiVersion: v1").unwrap_err().contains("framekeeper.dev/v1alpha1"));
-        let text = yaml(&object()).replace("term: 3", "term: three");
+        let text = tests::yaml(&object()).replace("term: 3", "term: three");
         let message = parse(&text).unwrap_err();
         assert!(message.contains("term") || message.contains("three"), "{message}");
     }

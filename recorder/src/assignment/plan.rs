@@ -441,7 +441,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn yaml(recorder: &Recorder) -> String {
-        serde_saphyr::to_string(recorder).unwrap()
+        framekeeper_crds::yaml::write(recorder).unwrap()
     }
 
     fn reasons(assignment: &Assignment) -> Vec<(&str, &str)> {

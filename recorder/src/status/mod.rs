@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
+use framekeeper_crds::yaml;
 use framekeeper_crds::{
     Addresses, ChannelState, ChannelStatus, Instance, Recorder, RecorderStatus, StreamRef, VolumeStatus,
 };
@@ -54,7 +55,7 @@ impl StatusFile {
             let mut object = object.clone();
             object.metadata.managed_fields = None;
             object.status = Some(status.clone());
-            replace(path, &serde_saphyr::to_string(&object).map_err(io::Error::other)?)?;
+            replace(path, &yaml::write(&object).map_err(io::Error::other)?)?;
         }
         self.last = Some(status);
         self.told = Some(transitions);

@@ -95,7 +95,7 @@ impl Process {
         let mut last = Value::Null;
         until(|| {
             let text = std::fs::read_to_string(&self.status).unwrap_or_default();
-            last = serde_saphyr::from_str(&text).unwrap_or(Value::Null);
+            last = framekeeper_crds::yaml::read(&text).unwrap_or(Value::Null);
             (last["status"]["phase"] != Value::Null && wanted(&last["status"])).then_some(())
         })
         .unwrap_or_else(|| panic!("no status with {what}: {last:#}\n{}", self.log()));
