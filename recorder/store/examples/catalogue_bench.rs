@@ -8,7 +8,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use framekeeper_media::WallTime;
-use framekeeper_store::{Store, StoreConfig, VolumeConfig, env::Env, synthetic};
+use framekeeper_store::{Reader, Store, StoreConfig, VolumeConfig, env::Env, synthetic};
 use uuid::Uuid;
 
 const SEGMENT_SECONDS: i64 = 131;
@@ -52,10 +52,7 @@ fn run(dir: &std::path::Path, segments: u64, streams: u64) -> Result<(), Box<dyn
     let start = Instant::now();
     let store = Store::open(config.clone(), Env::real())?;
     writeln!(out, "open, no catalogue: {:?}", start.elapsed())?;
-    let reader = store.reader();
-    while !reader.is_complete() {
-        std::thread::park_timeout(Duration::from_millis(50));
-    }
+    let reader = complete(&store);
     writeln!(out, "catalogue complete after {:?}", start.elapsed())?;
     store.close();
     drop((store, reader));
@@ -63,7 +60,8 @@ fn run(dir: &std::path::Path, segments: u64, streams: u64) -> Result<(), Box<dyn
     let start = Instant::now();
     let store = Store::open(config, Env::real())?;
     writeln!(out, "open, with catalogue: {:?}", start.elapsed())?;
-    let reader = store.reader();
+    let reader = complete(&store);
+    writeln!(out, "catalogue read after {:?}", start.elapsed())?;
     for (what, hours) in [("coverage of 1 h", 1), ("coverage of all time", 1_000_000), ("segments of 1 h", 1)] {
         let mut times = Vec::new();
         let mut found = 0;
@@ -97,4 +95,13 @@ fn run(dir: &std::path::Path, segments: u64, streams: u64) -> Result<(), Box<dyn
         )?;
     }
     Ok(())
+}
+
+/// Waits until everything that is on the volume can be found.
+fn complete(store: &Store) -> Reader {
+    let reader = store.reader();
+    while !reader.is_complete() {
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    reader
 }
