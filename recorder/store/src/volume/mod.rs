@@ -17,6 +17,7 @@ macro_rules! timing {
 }
 
 pub(crate) mod books;
+mod files;
 pub(crate) mod keeper;
 pub(crate) mod look_ahead;
 pub(crate) mod newest;
