@@ -235,7 +235,10 @@ fn the_wrong_order_of_writing_is_noticed() {
     let mut camera = Camera::new("door");
     let mut writer = store.stream(camera.ident.clone()).unwrap();
     writer.begin_run(camera.run());
-    record(&site, &store, &mut writer, &mut camera, 10);
+    // One by one: a file is seen from its first unit on, and all in one unit would be in order however it is written.
+    for _ in 0..10 {
+        record(&site, &store, &mut writer, &mut camera, 1);
+    }
     writer.finish();
     assert!(!broken.lock().unwrap().is_empty(), "the wrong order was not noticed");
 }
