@@ -27,7 +27,8 @@ use crate::types::Hold;
 use crate::volume::open::Later;
 use crate::volume::{newest, parallel};
 
-/// After a crash: what was sealed in the last seconds, when the manifest may have lost its end.
+/// After a crash: what of a stream was sealed in the last seconds, when the manifest may have lost its end. Where the oldest of these is not
+/// known either, as many more are looked at, until one is.
 const LATELY: usize = 4;
 /// Streams whose folders are looked through in a round.
 const FOLDERS_A_ROUND: usize = 64;
@@ -313,10 +314,13 @@ impl Keeper {
         let some = streams.iter().skip(next).take(FOLDERS_A_ROUND).collect::<Vec<_>>();
         let count = some.len();
         let folder = self.volume.folder.as_ref();
-        let newest = (!work.all).then_some(LATELY);
         let live: HashSet<PathBuf> =
             lock(&self.volume.live).values().flatten().map(|segment| segment.fixed.path.clone()).collect();
-        for path in parallel::each(&some, |stream| newest::of_stream(folder, stream, newest))?.into_iter().flatten() {
+        let files = |stream: &&PathBuf| match work.all {
+            true => newest::of_stream(folder, stream, None),
+            false => self.lately(stream),
+        };
+        for path in parallel::each(&some, files)?.into_iter().flatten() {
             let hashed = hash(&path);
             listed.found.push(hashed);
             if listed.known.binary_search(&hashed).is_err() && !live.contains(&path) {
@@ -335,6 +339,19 @@ impl Keeper {
         // Their names begin with the time of their first frame.
         unknown.sort_by(|a, b| (a.file_name(), a).cmp(&(b.file_name(), b)));
         Ok(Stage::Files { unknown, next: 0, listed })
+    }
+
+    /// The files of a stream back to one that the catalogue has.
+    fn lately(&self, stream: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut wanted = LATELY;
+        loop {
+            let files = newest::of_stream(self.volume.folder.as_ref(), stream, Some(wanted))?;
+            let known = files.first().is_none_or(|oldest| self.is_known(oldest));
+            if known || files.len() < wanted {
+                return Ok(files);
+            }
+            wanted *= 2;
+        }
     }
 
     fn read_files(&self, work: &mut CatchUp, unknown: Vec<PathBuf>, next: usize, listed: Listed) -> io::Result<Stage> {

@@ -52,6 +52,19 @@ impl Keeper {
         }
     }
 
+    /// Whether the catalogue has the segment of this file.
+    fn has(&self, path: &Path, head: &Head) -> bool {
+        let number = head.segment.file_number;
+        let known = self.volume.catalogue.read().ok().and_then(|c| c.view().and_then(|v| v.by_file(number)).ok()?);
+        known.is_some_and(|known| known.nonce == head.segment.nonce && Path::new(&known.path) == path)
+    }
+
+    /// Whether a file is a segment that the catalogue has.
+    pub(super) fn is_known(&self, path: &Path) -> bool {
+        let file = self.volume.folder.open(path, false).ok();
+        file.and_then(|file| head(file.as_ref()).ok()).is_some_and(|head| self.has(path, &head))
+    }
+
     /// A sealed segment that is not known is put into the manifest; one that is not sealed is sealed first.
     pub(super) fn take_in(&self, path: &Path, read: Read) -> io::Result<Seen> {
         let (file, head, record) = match read {
@@ -63,11 +76,9 @@ impl Keeper {
             Read::NoSegment(file, reason) => return self.no_segment(path, file.as_ref(), &reason),
             Read::Segment(file, head, record) => (file, *head, record),
         };
-        let number = head.segment.file_number;
-        let known = self.volume.catalogue.read().ok().and_then(|c| c.view().and_then(|v| v.by_file(number)).ok()?);
         let nonce = head.segment.nonce;
         let is_live = lock(&self.volume.live).values().flatten().any(|l| l.fixed.nonce == nonce);
-        if is_live || known.is_some_and(|k| k.nonce == nonce && Path::new(&k.path) == path) {
+        if is_live || self.has(path, &head) {
             return Ok(Seen::Known);
         }
         if let Some(record) = record {
