@@ -223,6 +223,10 @@ impl Durables {
         })
     }
 
+    fn forget(&self) {
+        self.seen.0.lock().unwrap().clear();
+    }
+
     pub fn wait(&self, stream: Uuid, frames: u64) {
         let enough = |seen: &mut HashMap<Uuid, Durable>| seen.get(&stream).is_none_or(|d| d.frames < frames);
         let (seen, timeout) =
@@ -286,6 +290,8 @@ impl Site {
     }
 
     pub fn open(&self) -> Store {
+        // A store counts from nothing: what another one said before must not pass for its own.
+        self.durables.forget();
         Store::open(self.config(), self.env.clone()).unwrap()
     }
 
