@@ -12,6 +12,8 @@ use crate::timing::Timing;
 
 /// A picture has reached the recorder when the next one comes, at the latest: one frame at 25 a second.
 pub const FRAME_US: i64 = 40_000;
+/// The wall time of a frame differs from the moment at which the camera sent it by no more than that.
+const STAMPS_US: i64 = 30_000;
 
 /// What the recorder said of its streams at some moment, by name.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +50,8 @@ pub struct Promise {
     pub from_ms: BTreeMap<String, i64>,
     /// What had reached the recorder by then was covered by a sync that had ended before the cut. Microseconds since 1970.
     pub arrived_us: Option<i64>,
+    /// Up to which wall time that sync covered what had been handed to the volume, by the name of the stream. Microseconds since 1970.
+    pub handed_us: BTreeMap<String, i64>,
     /// Longest allowed loss before the cut by the clock, milliseconds; `None` where the machine did not let the recorder work.
     pub max_lost_ms: Option<f64>,
     /// When recording must be possible again, milliseconds.
@@ -68,15 +72,36 @@ impl Promise {
         let after = said.from.iter().find(|sample| sample.asked_ns >= cut_ns + RETENTION_NS);
         let times = |sample: Option<&Sample>| sample.map(|sample| sample.times_ms.clone()).unwrap_or_default();
         let cut_us = i64::try_from(cut_wall_ns / 1_000).unwrap_or(i64::MAX);
+        let covered = said.timing.covered(cut_us);
         Self {
             cut_wall_ns,
             durable_ms: times(before),
             from_ms: times(after),
-            arrived_us: said.timing.covered(cut_us).map(|covered| covered.arrived_us),
+            arrived_us: covered.map(|covered| covered.arrived_us),
+            handed_us: covered.map(|covered| said.timing.handed(covered.batch)).unwrap_or_default(),
             max_lost_ms,
             max_open_ms,
             restarted_ns: said.restarted_ns,
         }
+    }
+}
+
+impl Promise {
+    /// Up to which moment everything that a camera had sent must be there, microseconds since 1970: it had reached the recorder, and a sync
+    /// covered it. Frames that were kept back on their way to the recorder were not there to be handed over.
+    #[must_use]
+    pub fn covered_us(&self, camera: &str) -> Option<i64> {
+        let arrived_us = self.arrived_us? - FRAME_US;
+        let handed_us = self.handed_us.get(&format!("default/{camera}"))? - FRAME_US - STAMPS_US;
+        Some(arrived_us.min(handed_us))
+    }
+
+    /// The longest time by which something was kept back, milliseconds: so much less is asked of the disk.
+    #[must_use]
+    pub fn kept_back_ms(&self) -> f64 {
+        let arrived_us = self.arrived_us.map_or(i64::MIN, |arrived| arrived - FRAME_US);
+        let back = |handed: &i64| arrived_us.saturating_sub(handed - FRAME_US - STAMPS_US).max(0);
+        self.handed_us.values().map(back).max().unwrap_or(0) as f64 / 1e3
     }
 }
 
@@ -163,7 +188,7 @@ pub fn verdict(volume: &Volume, ledgers: &[Ledger], recovered: &Recovered, promi
 fn of_stream(verdict: &mut Verdict, found: Option<&Found>, ledger: &Ledger, promise: &Promise) {
     let stream = ledger.camera.clone();
     let durable_ms = promise.durable_ms.get(&stream).copied();
-    let covered_us = promise.arrived_us.map(|arrived| arrived - FRAME_US);
+    let covered_us = promise.covered_us(&stream);
     let walls = |found: &Found| found.video.iter().filter_map(|frame| frame.wall_us).min();
     let Some((found, oldest_us)) = found.and_then(|found| Some((found, walls(found)?))) else {
         let missing_ms = None;

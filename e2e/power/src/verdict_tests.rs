@@ -63,6 +63,7 @@ fn promise() -> Promise {
         durable_ms: BTreeMap::from([("door".to_owned(), recorded_ms(70))]),
         from_ms: BTreeMap::from([("door".to_owned(), recorded_ms(3))]),
         arrived_us: Some(emitted_ns(75) / 1_000),
+        handed_us: BTreeMap::from([("default/door".to_owned(), emitted_ns(90) / 1_000)]),
         max_lost_ms: Some(1_000.0),
         max_open_ms: 2_000.0,
         restarted_ns: emitted_ns(RESTARTED),
@@ -101,6 +102,12 @@ fn what_a_sync_covered_must_be_there() {
     let busy = Promise { max_lost_ms: None, ..promise() };
     let lost = Violation::SyncedLost { stream: "door".to_owned(), missing_ms: Some(80) };
     assert_eq!(judged(but(|number| number == 72), &busy).violations, [lost]);
+    // What the recorder never had cannot be on the disk.
+    let kept_back_us = emitted_ns(74) / 1_000 - STAMPS_US;
+    let late = Promise { handed_us: BTreeMap::from([("default/door".to_owned(), kept_back_us)]), ..busy.clone() };
+    assert_eq!(judged(but(|number| number == 72), &late).violations, []);
+    assert_eq!(judged(but(|number| number == 71), &late).violations.len(), 1);
+    assert_eq!((late.kept_back_ms(), busy.kept_back_ms()), (100.0, 0.0));
     let nothing_synced = Promise { arrived_us: None, ..busy };
     assert_eq!(judged(but(|number| number == 72), &nothing_synced).violations, []);
 }

@@ -48,6 +48,8 @@ pub struct Outcome {
     pub recovered: Option<Recovered>,
     /// By the clock, no more than that may be lost, milliseconds; `None` where the machine was busy.
     pub max_lost_ms: Option<f64>,
+    /// For how long frames were kept back on their way to the recorder, at most, milliseconds: no sync could cover them.
+    pub kept_back_ms: f64,
     /// What was found.
     pub verdict: Verdict,
 }
@@ -176,6 +178,7 @@ impl Recording {
             came: None,
             recovered: None,
             max_lost_ms: promise.max_lost_ms,
+            kept_back_ms: promise.kept_back_ms(),
             verdict: Verdict::default(),
         };
         let wrong = |what: &str, error: &anyhow::Error| Verdict {
@@ -275,7 +278,7 @@ impl Recording {
             return Ok(back_ns);
         }
         ensure!(from_ns <= cut_ns + 100_000_000, "not recorded, long after the start");
-        let synced_us = promise.arrived_us.map_or(0, |arrived| arrived - FRAME_US);
+        let synced_us = promise.covered_us(stream).unwrap_or(0);
         ensure!(from_ns / 1_000 > synced_us, "a sync covered all up to {synced_us} µs");
         let durable_ms = promise.durable_ms.get(stream).copied().unwrap_or(0);
         // Frames are stamped as they are sent, and recorded a moment later.

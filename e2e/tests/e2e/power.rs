@@ -140,10 +140,11 @@ fn images(what: &str, recording: &Recording, cuts: &[Cut]) -> Result<Vec<Outcome
     let unflushed: usize = outcomes.iter().map(|one| one.survival.unflushed).sum();
     let by_clock = outcomes.iter().filter(|one| one.max_lost_ms.is_some()).count();
     let spare = outcomes.iter().filter_map(|one| Some(one.max_lost_ms? - one.verdict.lost_ms)).fold(f64::MAX, f64::min);
+    let kept_back = largest(|one| one.kept_back_ms);
     let seconds = began.elapsed().as_secs_f64() / outcomes.len().max(1) as f64;
     outcomes.first().context("no image")?;
     judge::result(&format!(
-        "{what}: {} images at {seconds:.2} s: {unflushed} writes unflushed, {torn} torn; at most {lost:.0} ms lost; {by_clock} judged by the \
+        "{what}: {} images at {seconds:.2} s: {unflushed} writes unflushed, {torn} torn; at most {lost:.0} ms lost; frames came at most {kept_back:.0} ms late; {by_clock} judged by the \
          clock too, least room {spare:.0} ms; may record after at most {open:.0} ms, durable again after {durable:.0} ms; {checked} needed e2fsck -p",
         outcomes.len(),
     ));

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use framekeeper_crds::ChannelState;
 use framekeeper_ingest::{Event, Sink, TickTime};
-use framekeeper_store::{Appended, DropReason, GapReason, PlanVersion, ReportedTime, RunStart, StreamWriter};
+use framekeeper_store::{Appended, DropReason, Fragment, GapReason, PlanVersion, ReportedTime, RunStart, StreamWriter};
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -120,6 +120,7 @@ impl ChannelSink {
                     }
                 }
                 Action::Append(fragment) => {
+                    self.told_handed_over(&fragment, at);
                     let appended = self.writer.append(fragment);
                     self.kept(appended, at);
                 }
@@ -127,6 +128,16 @@ impl ChannelSink {
             }
         }
         self.actions = actions;
+    }
+
+    /// For whoever wants to know exactly what must be durable at which moment (`docs/durability.md`): up to where picture and sound are
+    /// handed over.
+    fn told_handed_over(&self, fragment: &Fragment, at: TickTime) {
+        let picture = fragment.video.iter().map(|frame| frame.wall.0).max();
+        let sound = fragment.audio.iter().map(|frame| frame.wall.0).max();
+        let Some(newest_us) = picture.into_iter().chain(sound).min() else { return };
+        let (at_us, stream) = (at.wall.0, self.name.as_str());
+        tracing::trace!(target: "framekeeper::timing", began_us = at_us, ended_us = at_us, stream, newest_us, "handed over");
     }
 
     fn begin(&mut self, run: Uuid, gap: Option<GapReason>, format: Format, sender_report: Option<ReportedTime>) {
