@@ -52,8 +52,8 @@ soak: build ## The same tests with the full counts; goes on where it stopped
 	FRAMEKEEPER_SOAK=1 FRAMEKEEPER_BIN=$(abspath $(TARGET))/release e2e/soak
 	FRAMEKEEPER_SOAK=1 cargo test --release --locked --workspace --lib --test recovery -- --skip failing_tests
 
-power: build ## Losses of power on a disk that logs its blocks (root): what is open is in docs/durability.md
-	$(E2E) power:: --include-ignored --test-threads=1 --nocapture
+power: build ## Losses of power on a disk that logs its blocks (root)
+	$(E2E) power:: --test-threads=1 --nocapture
 
 # The programs that stand beside what they measure; each is run by framekeeper-bench.
 BENCHES := --example catalogue_bench --example write_bench --example recovery_bench --example receive --example clip_latency
