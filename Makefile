@@ -17,7 +17,8 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 BUILD := cargo build --release --locked --workspace --bins
 E2E := FRAMEKEEPER_BIN=$(abspath $(TARGET))/release cargo test --release --locked --workspace --test e2e --
 
-# These wait more than they work: several run beside each other. The rest has the machine for itself, one by one.
+# Slow unit tests wait for cameras and disks: twice as many run as there are cores. These end-to-end tests wait more than they work, too;
+# the rest has the machine for itself, one by one.
 PATIENT := bad_input:: budgets:: clips:: clocks:: demo:: disks::a_device disks::a_disk_that_fails disks::a_system disks::volumes edits:: files:: flips:: full:: \
 	recording::a_camera recording::frames_out writes::
 
@@ -44,7 +45,7 @@ check: prerequisites ## Formatting, lints and unit tests, not optimised: quick, 
 test: prerequisites ## Prove everything, with small counts
 	cargo fmt --all --check
 	$(BUILD) --lib --examples --tests --test e2e
-	cargo test --release --locked --workspace
+	RUST_TEST_THREADS=4 cargo test --release --locked --workspace
 	$(E2E) --test-threads=3 $(PATIENT)
 	$(E2E) --test-threads=1 --nocapture $(addprefix --skip ,$(PATIENT))
 
