@@ -100,6 +100,7 @@ impl Timing {
                 _ => {}
             }
         }
+        ensure!(!timing.handed.is_empty(), "the recorder's log does not say what was handed over");
         for (what, spans) in [("tick", &timing.ticks), ("written", &timing.batches), ("synced", &timing.syncs)] {
             ensure!(!spans.is_empty(), "the recorder's log does not say when it {what}");
             ensure!(spans.is_sorted_by_key(|span| span.began_us), "{what}: not in order of time; was the clock set?");

@@ -43,7 +43,7 @@ fn proof(folder: &Path) -> Result<()> {
     judge::result(&format!("seed {seed}"));
     let mut random = StdRng::seed_from_u64(seed);
     let cameras = cameras(folder)?;
-    let time = Duration::from_secs(count(9, 30) as u64);
+    let time = Duration::from_secs(count(12, 30) as u64);
     // Each recording is another one; in each, many moments.
     for round in 0..count(1, 5) {
         for pair in SCENES.chunks(2).take(count(1, 2)) {
@@ -81,7 +81,7 @@ fn prove(recording: &Recording, cameras: &Cameras, random: &mut StdRng) -> Resul
         did.longest_ms,
         did.delayed_ms
     ));
-    let cuts = recording.cuts(count(10, 100), random);
+    let cuts = recording.cuts(count(15, 100), random);
     let outcomes = images(&what, recording, &cuts)?;
     let violations: Vec<_> = outcomes.iter().filter(|outcome| !outcome.verdict.violations.is_empty()).collect();
     ensure!(violations.is_empty(), "{what}: {} of {}: {violations:#?}", violations.len(), outcomes.len());
