@@ -51,7 +51,7 @@ test: prerequisites ## Prove everything, with small counts
 
 soak: build ## The same tests with the full counts; goes on where it stopped
 	FRAMEKEEPER_SOAK=1 FRAMEKEEPER_BIN=$(abspath $(TARGET))/release e2e/soak
-	FRAMEKEEPER_SOAK=1 cargo test --release --locked --workspace --lib --test recovery -- --skip failing_tests
+	FRAMEKEEPER_SOAK=1 cargo test --release --locked --workspace --lib --test store -- --skip failing_tests
 
 power: build ## Losses of power on a disk that logs its blocks (root)
 	$(E2E) power:: --test-threads=1 --nocapture
@@ -66,7 +66,7 @@ bench: build ## Measure against peers and write docs/benchmarks.md
 
 generate: ## Write the generated files again (CRDs, metric list)
 	cargo run --locked -p framekeeper-crds --bin framekeeper-crds -- crds
-	UPDATE_DOCS=1 cargo test --locked -p framekeeper-recorder --test metrics_page
+	UPDATE_DOCS=1 cargo test --locked -p framekeeper-recorder --test recorder metrics_page
 
 fuzz: ## A minute of fuzzing for each parser (needs the nightly toolchain and cargo-fuzz)
 	cd recorder/media && for target in $$(cargo +nightly fuzz list); do cargo +nightly fuzz run $$target -- -max_total_time=60; done

@@ -124,7 +124,7 @@ pub fn document() -> String {
     let mut text = String::from(
         "# Metrics of a recorder\n\n\
          `GET /metrics` answers in the OpenMetrics text format. This page is made from the table that the answer is made from\n\
-         (`recorder/src/metrics/table.rs`) by `UPDATE_DOCS=1 cargo test -p framekeeper-recorder --test metrics_page`.\n\n\
+         (`recorder/src/metrics/table.rs`) by `UPDATE_DOCS=1 cargo test -p framekeeper-recorder --test recorder metrics_page`.\n\n\
          Counters begin at 0 when the recorder's process starts. `state` and `reason` labels have the words of the `Recorder`\n\
          status and of `docs/format.md`.\n\n\
          | metric | type | labels | what |\n|---|---|---|---|\n",

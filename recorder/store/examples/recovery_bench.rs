@@ -9,7 +9,7 @@
     reason = "a program for people who measure: it ends where something is wrong"
 )]
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../tests/store/common/mod.rs"]
 mod common;
 
 use std::io;

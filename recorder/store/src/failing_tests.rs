@@ -1,7 +1,7 @@
 //! A disk that fails at the k-th operation, for every k: eight streams on two volumes, 20 s on a simulated clock and disks, with the workers of
 //! the volumes stepped by hand, so that each k is the same operation every time. Each way to write and to sync is tried.
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../tests/store/common/mod.rs"]
 mod common;
 
 use std::collections::{BTreeSet, HashMap};
