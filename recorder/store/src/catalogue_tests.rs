@@ -61,8 +61,8 @@ fn expected_runs(segments: &[&SealedSegment]) -> Vec<RunRow> {
     rows
 }
 
-fn times(rows: &[RunRow]) -> Vec<(Uuid, i64, i64, u64, u32)> {
-    rows.iter().map(|r| (r.part.run, r.part.first.0, r.part.end.0, r.frames, r.segments)).collect()
+fn times(rows: &[RunRow]) -> Vec<(Uuid, GapReason, i64, i64, u64, u32)> {
+    rows.iter().map(|r| (r.part.run, r.part.gap, r.part.first.0, r.part.end.0, r.frames, r.segments)).collect()
 }
 
 proptest! {

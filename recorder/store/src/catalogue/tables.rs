@@ -278,17 +278,23 @@ impl<'t> Tables<'t> {
             return self.put_run(from.stream, Some(old_first), None, part.run);
         }
         if part.first <= row.part.first {
-            row.part.first = self.next_start(from, part)?.unwrap_or(part.end);
+            // What is left of it begins as a part that continues another: whatever was before the run, before this lies what was given up.
+            let rest = self.next_part(from, part.run)?;
+            row.part = RunPart { end: row.part.end, ..rest.unwrap_or(RunPart { first: part.end, ..row.part }) };
         }
         self.put_run(from.stream, Some(old_first), Some(&row), part.run)
     }
 
-    /// Where what is left of a run begins, once `gone` is gone.
-    fn next_start(&self, gone: &SealedSegment, part: &RunPart) -> Result<Option<WallTime>> {
+    /// The first part of `run` behind `gone`.
+    fn next_part(&self, gone: &SealedSegment, run: Uuid) -> Result<Option<RunPart>> {
         let (low, high) = (segment_key(gone), time_key(gone.stream, WallTime(i64::MAX)));
-        let Some(row) = self.segments.range::<&[u8]>(low.as_slice()..high.as_slice())?.next() else { return Ok(None) };
-        let next = segment(row?.1.value())?;
-        Ok(next.runs.iter().find(|p| p.run == part.run).map(|p| p.first))
+        for row in self.segments.range::<&[u8]>(low.as_slice()..high.as_slice())? {
+            let next = segment(row?.1.value())?;
+            if let Some(part) = next.runs.into_iter().find(|part| part.run == run) {
+                return Ok(Some(part));
+            }
+        }
+        Ok(None)
     }
 }
 
