@@ -187,6 +187,24 @@ fn a_recorder_that_is_to_end_is_followed_before_it_does() {
 }
 
 #[test]
+fn mirrors_record_all_the_time() {
+    let mut world = World::new(1, &Shape { nodes: 3, streams: 1, standbys: 1, bug: Bug::None });
+    world.mirror();
+    world.run_until(30 * SECOND, |_| {});
+    assert_eq!(recording(&world), [0, 1]);
+    world.kill(0, true);
+    go_on(&mut world, 10 * SECOND);
+    assert_eq!(recording(&world), [1]);
+    world.start(0);
+    go_on(&mut world, 60 * SECOND);
+    assert_eq!(recording(&world), [0, 1]);
+    // One that is to end does not wait for a third.
+    world.nodes[1].leaving = true;
+    until(&mut world, &[0], GOP + SECOND);
+    whole(&mut world);
+}
+
+#[test]
 fn a_standby_without_a_slot_leaves_it_to_the_next() {
     let mut world = calm(4, 2);
     world.nodes[1].slots = 0;

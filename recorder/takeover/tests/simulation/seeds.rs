@@ -27,6 +27,7 @@ fn play(seed: u64, bug: Bug) -> (World, usize) {
         // In the first seconds plans are on their way.
         world.check_frames(10 * SECOND, world.now - 10 * SECOND);
         world.check_calm();
+        world.check_doubled();
     }
     (world, trouble.count)
 }

@@ -53,9 +53,12 @@ pub(crate) struct World {
     pub(crate) durable: Vec<Vec<bool>>,
     /// Frames that a recorder had and let go, each with when and whose it was.
     dropped: Vec<BTreeMap<u32, (u64, usize)>>,
-    epochs: BTreeSet<(usize, u64, usize)>,
+    /// Of each stream and recorder, the epochs in which it began.
+    epochs: BTreeMap<(usize, usize), u64>,
     /// Begun in another's place.
     pub(crate) takeovers: usize,
+    /// Plans beside the first ones.
+    pub(crate) plans_made: usize,
     /// Tenths of a second in which more than one recorded a stream.
     pub(crate) doubled: u64,
     pub(crate) log: Vec<String>,
@@ -88,14 +91,24 @@ impl World {
             posted: 0,
             durable: vec![Vec::new(); streams],
             dropped: vec![BTreeMap::new(); streams],
-            epochs: BTreeSet::new(),
+            epochs: BTreeMap::new(),
             takeovers: 0,
+            plans_made: 0,
             doubled: 0,
             log: Vec::new(),
             wrong: Vec::new(),
         };
         (0..streams).for_each(|stream| world.announce(stream));
         world
+    }
+
+    /// All standbys record as well.
+    pub(crate) fn mirror(&mut self) {
+        for stream in 0..self.plans.len() {
+            self.plans[stream].class = Class::Mirrored;
+            self.plans[stream].version.sequence += 1;
+            self.announce(stream);
+        }
     }
 
     pub(crate) fn say(&mut self, what: String) {
@@ -120,7 +133,7 @@ impl World {
     /// Other holders, or the same in another order.
     pub(crate) fn replan(&mut self, stream: usize) {
         let epoch = self.nodes.iter().flat_map(|node| node.held[stream].as_ref()).map(|held| held.plan.epoch).max();
-        let told = self.epochs.iter().filter(|(of, ..)| *of == stream).map(|(_, epoch, _)| *epoch).max();
+        let told = self.epochs.iter().filter(|((of, _), _)| *of == stream).map(|(_, epoch)| *epoch).max();
         let old = self.plans[stream].clone();
         let mut all: Vec<usize> = (0..self.nodes.len()).collect();
         for at in (1..all.len()).rev() {
@@ -139,6 +152,7 @@ impl World {
             retired: retired.into_iter().collect(),
             ..old
         };
+        self.plans_made += 1;
         self.announce(stream);
     }
 
@@ -275,8 +289,9 @@ impl World {
         self.say(format!("stream {stream}: recorder {node} (rank {rank:?}) {action:?}"));
         if let Action::Begin { epoch, .. } = action {
             self.takeovers += usize::from(rank != Some(0));
-            if !self.epochs.insert((stream, epoch, node)) {
-                self.wrong.push(format!("stream {stream}: recorder {node} begins epoch {epoch} twice"));
+            let before = self.epochs.insert((stream, node), epoch);
+            if before.is_some_and(|before| before >= epoch) {
+                self.wrong.push(format!("stream {stream}: recorder {node} begins epoch {epoch} behind {before:?}"));
             }
         }
     }
@@ -298,6 +313,16 @@ impl World {
                     *at as f64 / 1e6
                 ));
             }
+        }
+    }
+
+    /// Recording twice has a cause each time, and an end.
+    pub(crate) fn check_doubled(&mut self) {
+        let causes = (self.takeovers + self.plans_made + self.plans.len()) as u64;
+        // A hold, what may interrupt it once, and the longest trouble that keeps two from hearing each other.
+        let each = self.rules.hold_at_most + 60 * SECOND;
+        if self.doubled * TICK > causes * each {
+            self.wrong.push(format!("{} s were recorded twice for {causes} causes", self.doubled * TICK / SECOND));
         }
     }
 
