@@ -187,6 +187,23 @@ fn a_recorder_that_is_to_end_is_followed_before_it_does() {
 }
 
 #[test]
+fn a_standby_that_starts_waits_until_it_can_hear_the_others() {
+    let mut world = calm(3, 1);
+    world.delay = 600 * MS;
+    world.kill(1, false);
+    go_on(&mut world, 2 * SECOND);
+    world.start(1);
+    go_on(&mut world, 20 * SECOND);
+    assert_eq!((recording(&world), world.takeovers), (vec![0], 0));
+    // Nobody waits for ever.
+    world.kill(0, true);
+    world.kill(1, true);
+    go_on(&mut world, 2 * SECOND);
+    world.start(1);
+    until(&mut world, &[1], 4 * SECOND);
+}
+
+#[test]
 fn mirrors_record_all_the_time() {
     let mut world = World::new(1, &Shape { nodes: 3, streams: 1, standbys: 1, bug: Bug::None });
     world.mirror();
