@@ -7,3 +7,4 @@ pub mod harness;
 pub mod judge;
 pub mod local;
 pub mod power;
+pub mod shelf;

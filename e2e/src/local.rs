@@ -75,6 +75,42 @@ impl PoolPlan {
     }
 }
 
+/// The manifest of a pool with one volume, with these ones instead, each like it.
+///
+/// # Errors
+/// When it is no manifest of [`PoolPlan::manifest`].
+pub fn with_volumes(manifest: &str, volumes: &[&str]) -> Result<String> {
+    let begin = manifest.find("    - name: footage\n").context("no volume in the manifest")?;
+    let (before, rest) = manifest.split_at(begin);
+    let (block, behind) = rest.split_at(rest.find("---\n").unwrap_or(rest.len()));
+    let blocks: String = volumes.iter().map(|name| block.replace("footage", name)).collect();
+    Ok(format!("{before}{blocks}{behind}"))
+}
+
+/// The manifest with more in the spec of a stream, in YAML's short form: `retention: {maxAge: 10s}`.
+///
+/// # Errors
+/// When the stream is not in it.
+pub fn with_stream_spec(manifest: &str, stream: &str, more: &str) -> Result<String> {
+    let head = format!("  name: {stream}\nspec:\n");
+    let at = manifest.find(&head).with_context(|| format!("no stream {stream} in the manifest"))? + head.len();
+    let (before, behind) = manifest.split_at(at);
+    Ok(format!("{before}  {more}\n{behind}"))
+}
+
+/// `framekeeper-recorder volume VERB NAME` for the recorder whose volumes are below `folder`, as a person at the machine.
+///
+/// # Errors
+/// When it fails.
+pub fn volume(verb: &str, name: &str, folder: &Path) -> Result<()> {
+    let mut command = Command::new(program("framekeeper-recorder")?);
+    let output = command.args(["volume", verb, name, "--volumes"]).arg(folder).output()?;
+    if !output.status.success() {
+        bail!("volume {verb} {name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
+
 /// The operator and its recorders. Stopped in order when dropped.
 #[derive(Debug)]
 pub struct System {
@@ -215,6 +251,16 @@ impl System {
             bail!("not recording after {patience:?}: {missing:?}\n{states:?}\n{}", self.operator.log_tail());
         }
         Ok(holders)
+    }
+
+    /// Replaces the manifest, as an editor does.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn edit(&self, manifest: &str) -> Result<()> {
+        let new = self.manifest.with_extension("new");
+        fs::write(&new, manifest)?;
+        Ok(fs::rename(new, &self.manifest)?)
     }
 
     /// Waits until recorder `ordinal` answers again.

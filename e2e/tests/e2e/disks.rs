@@ -10,7 +10,7 @@ use framekeeper_e2e::bench::process::family;
 use framekeeper_e2e::disk::LoopDisk;
 use framekeeper_e2e::harness::{Cameras, Running, count, get, poll, program};
 use framekeeper_e2e::judge::{self, now_ns};
-use framekeeper_e2e::local::{PoolPlan, StreamPlan, System};
+use framekeeper_e2e::local::{self, PoolPlan, StreamPlan, System, with_volumes};
 use framekeeper_e2e_power::faulty::{Death, Kind};
 use framekeeper_e2e_power::mount::DiskProcess;
 use serde_json::Value;
@@ -80,7 +80,7 @@ impl Site {
             streams: names.iter().map(|name| StreamPlan::new(name, cameras.url(name))).collect(),
         };
         let manifest = folder.path().join("pool.yaml");
-        std::fs::write(&manifest, on_two_volumes(&plan.manifest())?)?;
+        std::fs::write(&manifest, with_volumes(&plan.manifest(), &VOLUMES)?)?;
         let mut system = System::start_writing(folder.path(), manifest, 1, writes)?;
         system.wait_recording(&names, Duration::from_secs(30))?;
         Ok(Self { system, cameras, disks, below, names, volumes, folder })
@@ -149,13 +149,8 @@ impl Site {
     }
 
     /// `framekeeper-recorder volume …`, as a person at the machine.
-    fn volume(&self, verb: &str, volume: &str) -> Result<()> {
-        let output = Command::new(program("framekeeper-recorder")?)
-            .args(["volume", verb, volume, "--volumes"])
-            .arg(&self.volumes)
-            .output()?;
-        ensure!(output.status.success(), "volume {verb} {volume}: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
+    fn volume(&self, verb: &str, name: &str) -> Result<()> {
+        local::volume(verb, name, &self.volumes)
     }
 
     /// Stops everything and has both volumes judged together: nothing is missing.
@@ -173,15 +168,6 @@ impl Site {
         }
         Ok(())
     }
-}
-
-/// The manifest of a pool with one volume, with two.
-fn on_two_volumes(manifest: &str) -> Result<String> {
-    let begin = manifest.find("    - name: footage\n").context("no volume in the manifest")?;
-    let end = manifest[begin..].find("---\n").map_or(manifest.len(), |at| begin + at);
-    let block = &manifest[begin..end];
-    let blocks: String = VOLUMES.iter().map(|name| block.replace("footage", name)).collect();
-    Ok(format!("{}{blocks}{}", &manifest[..begin], &manifest[end..]))
 }
 
 #[test]

@@ -12,6 +12,8 @@ mod flips;
 mod full;
 mod kill;
 mod memory;
+mod placement;
 mod power;
 mod recording;
+mod retention;
 mod writes;

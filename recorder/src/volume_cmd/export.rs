@@ -6,11 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use framekeeper_media::WallTime;
-use framekeeper_store::env::Env;
-use framekeeper_store::inspect::{Depth, Filter, Finding, Place, SeenSegment};
+use framekeeper_store::inspect::{Depth, Filter, Finding, SeenSegment};
 use serde_json::json;
 
-use super::output::{Bar, complain, finding_json, finding_line, print_json, size, warn_if_in_use};
+use super::output::{Bar, complain, finding_json, finding_line, print_json, size};
+use super::places::{Gathered, Places};
 use super::shelf::Shelf;
 use super::{CLEAN, DAMAGED, Export, Failure, GapChoice};
 use crate::serve::clip::PlanError;
@@ -34,9 +34,8 @@ pub(super) fn run(arguments: &Export) -> Result<u8, Failure> {
     if path.symlink_metadata().is_ok() {
         return Err(exists(path));
     }
-    let place = Place::open(&Env::real(), &arguments.common.path)?;
-    warn_if_in_use(&place);
-    let (segments, findings) = segments(&place, &arguments.stream, from, to)?;
+    let places = Places::open(&arguments.several.paths)?;
+    let (segments, findings) = segments(&places, &arguments.stream, from, to)?;
     let shelf = Arc::new(Shelf::new(segments));
     let (namespace, name) = arguments.stream.split_once('/').unwrap_or_default();
     let footage = |e: crate::serve::footage::FootageError| Failure::Footage(e.to_string());
@@ -68,7 +67,7 @@ pub(super) fn run(arguments: &Export) -> Result<u8, Failure> {
     let lost = |finding: &&Finding| finding.span.is_some_and(|(lost_from, lost_to)| lost_from < to && lost_to > from);
     let lost: Vec<&Finding> = findings.iter().filter(lost).collect();
     let code = if lost.is_empty() { CLEAN } else { DAMAGED };
-    if arguments.common.json {
+    if arguments.several.json {
         print_json(&json!({
             "output": path, "bytes": bytes, "blake3": hash, "stream": arguments.stream, "from": format_time(from),
             "to": format_time(to), "firstFrame": format_time(first), "videoFrames": frames,
@@ -97,39 +96,35 @@ fn exists(path: &Path) -> Failure {
 
 /// The segments that the range needs, every byte of them checked.
 fn segments(
-    place: &Place,
+    places: &Places,
     stream: &str,
     from: WallTime,
     to: WallTime,
 ) -> Result<(Vec<SeenSegment>, Vec<Finding>), Failure> {
-    let mut bar = Bar::new("reading");
     // All of the stream: the first GOP may have begun in an earlier segment, and what is near is told where there is nothing.
     let filter = Filter { stream: Some(stream.to_owned()), ..Filter::default() };
-    let mut seen = place.look(Depth::Heads, &filter, &mut |done, total, path| bar.tell(done, total, path))?;
-    seen.segments.sort_by_key(|segment| (segment.info.first, segment.info.number));
-    let inside = seen.segments.iter().position(|segment| segment.info.end > from).unwrap_or(seen.segments.len());
-    let begun = seen.segments.get(..=inside.min(seen.segments.len().saturating_sub(1))).unwrap_or_default();
-    let needed = begun.iter().rposition(|segment| !segment.begins_inside_gop()).unwrap_or(0).min(inside);
-    let mut findings = Vec::new();
-    let until = seen.segments.partition_point(|segment| segment.info.first < to);
+    let Gathered { mut segments, findings: mut all } = places.look(Depth::Heads, &filter)?;
+    segments.sort_by_key(|(_, segment)| (segment.info.first, segment.info.number));
+    let inside = segments.iter().position(|(_, segment)| segment.info.end > from).unwrap_or(segments.len());
+    let begun = segments.get(..=inside.min(segments.len().saturating_sub(1))).unwrap_or_default();
+    let needed = begun.iter().rposition(|(_, segment)| !segment.begins_inside_gop()).unwrap_or(0).min(inside);
+    let until = segments.partition_point(|(_, segment)| segment.info.first < to);
     let total = until.saturating_sub(needed);
-    for (done, segment) in seen.segments.iter_mut().skip(needed).take(total).enumerate() {
+    let mut bar = Bar::new("reading");
+    for (done, (place, segment)) in segments.iter_mut().skip(needed).take(total).enumerate() {
         bar.tell(done as u64, total as u64, &segment.info.path);
-        let before = segment.found_whole;
-        let (looked, found) = place.survey(segment)?;
-        *segment = looked;
+        let (before, known) = (segment.found_whole, all.len());
+        places.survey(*place, segment, &mut all)?;
         // Every fragment was checked by itself. The hash tells of the rest of the file.
-        if let Some((at, hash)) = before.filter(|_| found.is_empty())
+        if let Some((at, hash)) = before.filter(|_| all.len() == known)
             && segment.hash().is_ok_and(|now| now != hash)
         {
-            let (path, at) = (segment.info.path.display(), format_time(at));
+            let (path, at) = (places.name(*place, segment.info.path.clone()), format_time(at));
+            let path = path.display();
             complain(&format!("{path} is not what it was when it was found whole at {at}; all footage in it checks"));
         }
-        findings.extend(found);
     }
-    let mut heads = seen.findings;
-    heads.append(&mut findings);
-    Ok((seen.segments, heads))
+    Ok((segments.into_iter().map(|(_, segment)| segment).collect(), all))
 }
 
 /// Writes the clip to a file that was not there; none is left behind when that fails. Returns its BLAKE3.

@@ -4,13 +4,11 @@ use std::io::Write;
 
 use framekeeper_media::WallTime;
 use framekeeper_store::Hold;
-use framekeeper_store::env::Env;
 use framekeeper_store::inspect::{Depth, Filter, Place, SeenSegment, SeenStream};
 use serde_json::{Value, json};
 
-use super::output::{
-    Bar, finding_json, finding_line, print_json, size, time_or, volume_json, volume_line, warn_if_in_use,
-};
+use super::output::{finding_json, finding_line, print_json, size, time_or, volume_json, volume_line};
+use super::places::{Gathered, Places};
 use super::shelf::Shelf;
 use super::{CLEAN, Failure, Ls, NOTHING};
 use crate::run::control::HoldView;
@@ -18,20 +16,21 @@ use crate::serve::coverage::{Coverage, coverage};
 use crate::serve::query::format_time;
 
 pub(super) fn run(arguments: &Ls) -> Result<u8, Failure> {
-    let place = Place::open(&Env::real(), &arguments.common.path)?;
-    warn_if_in_use(&place);
+    let places = Places::open(&arguments.several.paths)?;
     let filter = Filter {
         stream: arguments.stream.clone(),
         from: arguments.from.unwrap_or(WallTime(i64::MIN)),
         to: arguments.to.unwrap_or(WallTime(i64::MAX)),
     };
-    let mut bar = Bar::new("reading");
-    let seen = place.look(Depth::Heads, &filter, &mut |done, total, path| bar.tell(done, total, path))?;
-    drop(bar);
-    let findings = seen.findings;
-    let whole = place.volume().map(|_| Whole::of(&seen.segments));
-    let holds = place.holds().map_err(|source| Failure::File { path: place.path().to_owned(), source })?;
-    let shelf = Shelf::new(seen.segments).with_holds(holds);
+    let Gathered { segments, findings } = places.look(Depth::Heads, &filter)?;
+    let of_place = |number| segments.iter().filter(move |(at, _)| *at == number).map(|(_, segment)| segment);
+    let heads: Vec<Head<'_>> =
+        places.all().iter().enumerate().map(|(number, place)| Head::of(place, of_place(number))).collect();
+    let segments = segments.into_iter().map(|(number, mut segment)| {
+        segment.info.path = places.name(number, segment.info.path);
+        segment
+    });
+    let shelf = Shelf::new(segments.collect()).with_holds(places.holds()?);
     let code = if shelf.streams().is_empty() { NOTHING } else { CLEAN };
     let coverage_of = |stream: &SeenStream| {
         let names = (stream.ident.namespace.as_str(), stream.ident.name.as_str());
@@ -39,25 +38,22 @@ pub(super) fn run(arguments: &Ls) -> Result<u8, Failure> {
     };
     let streams: Vec<(&SeenStream, Coverage)> =
         shelf.streams().iter().map(|stream| Ok((stream, coverage_of(stream)?))).collect::<Result<_, Failure>>()?;
-    if arguments.common.json {
+    if arguments.several.json {
         let streams = streams
             .iter()
             .map(|(stream, coverage)| stream_json(&shelf, stream, coverage))
             .collect::<Result<Vec<_>, _>>();
         print_json(&json!({
-            "path": place.path(), "volume": place.volume().as_ref().map(volume_json), "inUse": place.in_use(),
+            "places": heads.iter().map(Head::json).collect::<Vec<_>>(),
             "holds": shelf.all_holds().iter().map(|hold| hold_view(&shelf, hold)).collect::<Vec<_>>(),
-            "streams": streams.map_err(std::io::Error::from)?, "foundWhole": whole.as_ref().map(Whole::json),
+            "streams": streams.map_err(std::io::Error::from)?,
             "findings": findings.iter().map(finding_json).collect::<Vec<_>>(),
         }))?;
         return Ok(code);
     }
     let mut out = std::io::stdout().lock();
-    if let Some(facts) = place.volume() {
-        writeln!(out, "{}", volume_line(&facts))?;
-    }
-    if let Some(whole) = &whole {
-        writeln!(out, "{}", whole.line())?;
+    for head in &heads {
+        head.write(&mut out, heads.len() > 1)?;
     }
     for (stream, coverage) in &streams {
         let (count, bytes) = (stream.segments.len(), size(stream.bytes));
@@ -103,30 +99,44 @@ fn hold_view(shelf: &Shelf, hold: &Hold) -> HoldView {
     HoldView::new(hold, name.unwrap_or_else(|| hold.stream.to_string()), false)
 }
 
-/// How far a recorder got with reading all footage again.
-struct Whole {
+/// A place, and, of a volume, how far its recorder got with reading all footage again.
+struct Head<'p> {
+    place: &'p Place,
     sealed: usize,
     found_whole: usize,
     oldest: Option<WallTime>,
 }
 
-impl Whole {
-    fn of(segments: &[SeenSegment]) -> Self {
-        let found = segments.iter().filter_map(|segment| segment.found_whole);
-        Self {
-            sealed: segments.iter().filter(|segment| segment.info.sealed).count(),
-            found_whole: found.clone().count(),
-            oldest: found.map(|(at, _)| at).min(),
+impl<'p> Head<'p> {
+    fn of<'s>(place: &'p Place, segments: impl Iterator<Item = &'s SeenSegment>) -> Self {
+        let mut head = Self { place, sealed: 0, found_whole: 0, oldest: None };
+        for segment in segments {
+            head.sealed += usize::from(segment.info.sealed);
+            if let Some((at, _)) = segment.found_whole {
+                head.found_whole += 1;
+                head.oldest = Some(head.oldest.map_or(at, |oldest| oldest.min(at)));
+            }
         }
+        head
     }
 
     fn json(&self) -> Value {
-        json!({"segments": self.found_whole, "of": self.sealed, "oldest": self.oldest.map(format_time)})
+        let volume = self.place.volume();
+        let whole = || json!({"segments": self.found_whole, "of": self.sealed, "oldest": self.oldest.map(format_time)});
+        json!({
+            "path": self.place.path(), "volume": volume.as_ref().map(volume_json), "inUse": self.place.in_use(),
+            "foundWhole": volume.as_ref().map(|_| whole()),
+        })
     }
 
-    fn line(&self) -> String {
+    fn write(&self, out: &mut impl Write, named: bool) -> std::io::Result<()> {
+        let Some(facts) = self.place.volume() else { return Ok(()) };
+        if named {
+            write!(out, "{}: ", self.place.path().display())?;
+        }
+        writeln!(out, "{}", volume_line(&facts))?;
         let oldest = self.oldest.map(|at| format!(", the first of them at {}", format_time(at))).unwrap_or_default();
-        format!("{} of {} sealed segments were read again and found whole{oldest}", self.found_whole, self.sealed)
+        writeln!(out, "{} of {} sealed segments were read again and found whole{oldest}", self.found_whole, self.sealed)
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! mod ── arguments, exit statuses        output ── progress, lines, JSON
+//! places ── several as one
 //!  ├─ ls      heads and indexes ─► streams, runs, gaps        ┐
 //!  ├─ check   every byte ─► findings                          ├─ framekeeper_store::inspect
 //!  ├─ repair  every byte ─► findings ─► what can be made good ┘
@@ -13,6 +14,7 @@ mod check;
 mod export;
 mod ls;
 mod output;
+mod places;
 mod repair;
 mod shelf;
 
@@ -64,11 +66,21 @@ struct Common {
     json: bool,
 }
 
+#[derive(Args)]
+struct Several {
+    /// A volume, a copy of one, a part of its streams/ folder, or a segment file. Several are looked at as one: give all volumes of a recorder.
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
+    /// Print one JSON object instead of lines.
+    #[arg(long)]
+    json: bool,
+}
+
 /// Arguments of `ls`.
 #[derive(Args)]
 pub struct Ls {
     #[command(flatten)]
-    common: Common,
+    several: Several,
     /// Only this stream.
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = stream_name)]
     stream: Option<String>,
@@ -107,7 +119,7 @@ pub struct Repair {
 #[derive(Args)]
 pub struct Export {
     #[command(flatten)]
-    common: Common,
+    several: Several,
     /// The stream.
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = stream_name)]
     stream: String,

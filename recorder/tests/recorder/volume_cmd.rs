@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
-use crate::serve_footage::recorded::{open, record};
+use crate::serve_footage::recorded::{open, open_all, record};
 use crate::serve_footage::*;
-use framekeeper_store::{GapReason, StreamIdent};
+use framekeeper_store::{GapReason, Placement, StreamIdent};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -105,12 +105,17 @@ struct Exported {
 
 /// Exports a range, in µs from the first frame on, and decodes it: ffmpeg must not complain.
 fn export(place: &Path, from: i64, to: i64, more: &[&str]) -> Exported {
+    export_of(&[place.to_owned()], from, to, more)
+}
+
+/// The same of several places.
+fn export_of(places: &[PathBuf], from: i64, to: i64, more: &[&str]) -> Exported {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out.mp4").to_str().unwrap().to_owned();
     let (from, to) = (at(from), at(to));
-    let fixed =
-        ["export", place.to_str().unwrap(), "--stream", "default/door", "--from", &from, "--to", &to, "-o", &path];
-    let (code, answer) = json(&[&fixed, more].concat());
+    let places: Vec<&str> = places.iter().map(|place| place.to_str().unwrap()).collect();
+    let fixed = ["--stream", "default/door", "--from", &from, "--to", &to, "-o", &path];
+    let (code, answer) = json(&[&["export"], places.as_slice(), &fixed, more].concat());
     Exported { code, pictures: pictures(&path), answer, path, _folder: folder }
 }
 
@@ -133,7 +138,7 @@ fn whole_footage_is_listed_checked_and_exported_and_nothing_is_written() {
     assert_eq!(frames, [300, 200]);
     assert_eq!(stream["gaps"][0]["reason"], "SessionEnded");
     assert_eq!(stream["segments"].as_array().unwrap().len(), volume_.segments().len());
-    assert_eq!(listed["volume"]["pool"], "default/main");
+    assert_eq!(listed["places"][0]["volume"]["pool"], "default/main");
 
     let (code, out, err) = volume(&["check", path]);
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
@@ -149,6 +154,56 @@ fn whole_footage_is_listed_checked_and_exported_and_nothing_is_written() {
     let times = times(&kept.path, "v");
     assert!(times.windows(2).any(|pair| pair[1] - pair[0] > 0.9), "the gap is kept: {times:?}");
     assert!(files(volume_.path()) == before, "something was written");
+}
+
+#[test]
+fn volumes_of_a_recorder_are_listed_and_exported_as_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let volumes = ["first", "second", "third"].map(|name| folder.path().join(name));
+    volumes.iter().for_each(|volume| fs::create_dir(volume).unwrap());
+    let ident = StreamIdent { uid: Uuid::new_v4(), namespace: "default".into(), name: "door".into() };
+    for spec in specs() {
+        let store = open_all(&volumes, Placement::RoundRobin);
+        record(&store, &ident, &spec);
+        store.close();
+    }
+    let counts = volumes.each_ref().map(|volume| files(&volume.join("streams")).len());
+    let total: usize = counts.iter().sum();
+    assert!(counts.iter().all(|count| *count > 0), "a volume has none: {counts:?}");
+    // A copy of one of them beside them changes nothing, nor does one that is given twice.
+    let copy = folder.path().join("copy");
+    let copied = Command::new("cp").arg("-r").arg(&volumes[1]).arg(&copy).status().unwrap();
+    assert!(copied.success());
+    let with_copy = [volumes.as_slice(), &[copy, volumes[0].clone()]].concat();
+    for places in [volumes.as_slice(), &with_copy] {
+        let names: Vec<&str> = places.iter().map(|place| place.to_str().unwrap()).collect();
+        let (code, listed) = json(&[&["ls"], names.as_slice()].concat());
+        let stream = &listed["streams"][0];
+        let runs = stream["runs"].as_array().unwrap();
+        let frames: Vec<_> = runs.iter().map(|run| run["frames"].as_u64().unwrap()).collect();
+        assert_eq!((code, frames), (0, vec![300, 200]), "{listed:#}");
+        let segments = stream["segments"].as_array().unwrap();
+        assert_eq!(segments.len(), total);
+        assert!(segments.iter().all(|segment| Path::new(segment["path"].as_str().unwrap()).is_file()), "{listed:#}");
+        for (from, to) in [(0, 60 * S), (1_234_000, 11_235_000), (11 * S, 14 * S)] {
+            let exported = export_of(places, from, to, &[]);
+            assert!((exported.code, &exported.pictures) == (0, &wanted(from, to)), "{from} to {to}");
+        }
+    }
+    let (code, out, _) = volume(&["ls", volumes[0].to_str().unwrap(), volumes[1].to_str().unwrap()]);
+    assert_eq!(code, 0);
+    let volume_of = |place: &Path| format!("{}: volume ", place.display());
+    assert!(volumes[..2].iter().all(|place| out.contains(&volume_of(place))), "{out}");
+    // What is damaged is named with its volume.
+    let hit = files(&volumes[2].join("streams")).into_keys().next().unwrap();
+    let mut bytes = fs::read(&hit).unwrap();
+    let moof = boxes(&bytes, b"moof")[1];
+    bytes[moof + 3000] ^= 4;
+    fs::write(&hit, bytes).unwrap();
+    let exported = export_of(&volumes, 0, 60 * S, &[]);
+    let left_out = exported.answer["leftOut"].as_array().unwrap();
+    let named = left_out.iter().map(|finding| finding["path"].as_str().unwrap());
+    assert_eq!((exported.code, named.collect::<Vec<_>>()), (1, vec![hit.to_str().unwrap()]));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Footage of a source, recorded by the real store.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use framekeeper_media::init::InitSegment;
 use framekeeper_media::{FrameFlags, FrameIdentity, MediaTime, WallTime};
 use framekeeper_store::env::Env;
 use framekeeper_store::{
-    AudioFrame, Fragment, PlanVersion, RunStart, Store, StoreConfig, StreamIdent, VideoFrame, VolumeConfig,
+    AudioFrame, Fragment, Placement, PlanVersion, RunStart, Store, StoreConfig, StreamIdent, VideoFrame, VolumeConfig,
 };
 use uuid::Uuid;
 
@@ -20,9 +20,16 @@ const AUDIO_ZERO: i64 = 55_000_000;
 const VIDEO_ZERO: i64 = 99_000_000_000;
 
 pub(crate) fn open(folder: &Path) -> Store {
-    let volume = VolumeConfig { dir: folder.to_owned(), uuid: None, segment_bytes: 1 << 20, budget_bytes: 32 << 20 };
-    let recorder = Uuid::from_u128(9);
-    Store::open(StoreConfig::new("default/main", "main-recorder-0", recorder, vec![volume]), Env::real()).unwrap()
+    open_all(&[folder.to_owned()], Placement::Fill)
+}
+
+/// The same with several volumes.
+pub(crate) fn open_all(folders: &[PathBuf], placement: Placement) -> Store {
+    let volume =
+        |dir: &PathBuf| VolumeConfig { dir: dir.clone(), uuid: None, segment_bytes: 1 << 20, budget_bytes: 32 << 20 };
+    let volumes = folders.iter().map(volume).collect();
+    let config = StoreConfig::new("default/main", "main-recorder-0", Uuid::from_u128(9), volumes);
+    Store::open(StoreConfig { placement, ..config }, Env::real()).unwrap()
 }
 
 fn init(source: &Source) -> Arc<InitSegment> {

@@ -1,0 +1,381 @@
+//! One stream on one of its holders: begin, go on, let go.
+
+use std::collections::BTreeMap;
+
+use framekeeper_media::WallTime;
+use uuid::Uuid;
+
+use crate::link::Liveness;
+use crate::report::{Assignment, Class, Footage, Own, Peer, Report, Standing};
+use crate::rules::Rules;
+
+/// What a recorder does with a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Record it.
+    Begin {
+        /// Exceeds every epoch that was heard of.
+        epoch: u64,
+        /// Behind this everything is to be recorded that is in memory, from the group of pictures on in which it lies. `None`: nothing is
+        /// known to be durable anywhere.
+        from: Option<WallTime>,
+    },
+    /// Record it no more: another holder has proven that it does.
+    End,
+    /// It is not held any more, nor recorded: the operator may forget this holder.
+    Release,
+}
+
+/// Decides for one stream. Times are monotonic microseconds of this recorder.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    me: Uuid,
+    since: u64,
+    /// The highest epoch that was heard of.
+    epoch: u64,
+    recording: Option<Recording>,
+    /// Up to here durable pictures of some holder followed on those of another, as far as was heard.
+    covered: Option<WallTime>,
+    /// Since when nobody records, or nobody has what is missing in another's footage.
+    wanted: Option<u64>,
+    /// Since when each holder with a lower rank delivers.
+    stable: BTreeMap<Uuid, u64>,
+    /// Hold and end of the last takeover of one's own.
+    last: Option<(u64, u64)>,
+    released: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Recording {
+    since: u64,
+    /// In the place of another one: how long that must be stable before it has the stream back.
+    hold: Option<u64>,
+    /// Holders with a lower rank that failed before, or since.
+    failed: BTreeMap<Uuid, Failing>,
+}
+
+/// How a holder failed, as far as it was seen from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failing {
+    /// It was not heard: dead, or cut off and recording all the time.
+    Unheard,
+    /// It said so itself.
+    Said,
+}
+
+impl Stream {
+    /// A stream that `me` holds from `now` on. `epoch`: the highest in its own footage, 0 for none; a process that begins anew must not
+    /// record in an epoch of its former life.
+    #[must_use]
+    pub const fn new(me: Uuid, now: u64, epoch: u64) -> Self {
+        Self {
+            me,
+            since: now,
+            epoch,
+            recording: None,
+            covered: None,
+            wanted: None,
+            stable: BTreeMap::new(),
+            last: None,
+            released: false,
+        }
+    }
+
+    /// Whether it is to be recorded.
+    #[must_use]
+    pub const fn is_recording(&self) -> bool {
+        self.recording.is_some()
+    }
+
+    /// This process stood still: nobody was stable meanwhile as far as it knows, and nobody was missed. To be told beside [`crate::Link::slept`].
+    pub fn slept(&mut self) {
+        self.wanted = None;
+        self.stable.clear();
+    }
+
+    /// What is to be done at `now`. To be asked at least four times a second, and whenever a link or this recorder's condition changes.
+    pub fn step(
+        &mut self,
+        now: u64,
+        rules: &Rules,
+        plan: &Assignment,
+        own: &Own,
+        peers: &[Peer<'_>],
+    ) -> Option<Action> {
+        let told = peers.iter().filter_map(|peer| peer.report).map(|report| report.epoch).max().unwrap_or(0);
+        self.epoch = self.epoch.max(plan.epoch).max(told);
+        let held_for = now.saturating_sub(self.since);
+        let scene = Scene { now, rules, plan, own, peers, seat: seat(self.me, plan, peers), held_for };
+        self.watch(&scene);
+        self.cover(&scene);
+        if self.recording.is_some() { self.go_on(&scene) } else { self.stand_by(&scene) }
+    }
+
+    /// What peer `to` is told.
+    #[must_use]
+    pub fn report(
+        &self,
+        now: u64,
+        rules: &Rules,
+        plan: &Assignment,
+        own: &Own,
+        peers: &[Peer<'_>],
+        to: Uuid,
+    ) -> Report {
+        let recording = self.recording.as_ref();
+        let held_for = now.saturating_sub(self.since);
+        let scene = Scene { now, rules, plan, own, peers, seat: None, held_for };
+        let heard = peers.iter().filter(|peer| scene.delivers(peer));
+        Report {
+            version: plan.version,
+            epoch: self.epoch,
+            you: if plan.rank(to).is_some() { Standing::Holder } else { Standing::Superseded },
+            recording: recording.is_some(),
+            able: scene.is_able(recording.is_some()),
+            leaving: own.leaving,
+            unsynced: own.unsynced,
+            footage: own.footage.filter(|_| recording.is_some()),
+            recording_for: recording.map_or(0, |recording| now.saturating_sub(recording.since)),
+            holding_for: held_for,
+            hears: heard.filter_map(|peer| Some((peer.recorder, peer.report?.footage?.durable))).collect(),
+            last_takeover: self.last_takeover(now, peers),
+        }
+    }
+
+    /// Notes since when those before it deliver, and which of them fail while it records in their place.
+    fn watch(&mut self, scene: &Scene<'_>) {
+        for better in scene.better() {
+            let peer = scene.peer(better);
+            if peer.is_some_and(|peer| scene.delivers(peer)) {
+                self.stable.entry(better).or_insert(scene.now);
+                continue;
+            }
+            let was = self.stable.remove(&better).is_some();
+            if let Some(recording) = self.recording.as_mut().filter(|_| was) {
+                recording.failed.insert(better, failing(peer));
+            }
+        }
+    }
+
+    /// Moves on what is covered, through footage that follows on it. A hole that this one can do nothing about is passed over.
+    fn cover(&mut self, scene: &Scene<'_>) {
+        let told = scene.peers.iter().filter_map(|peer| peer.report?.footage);
+        // What this one has recorded is all that it had.
+        let own = scene.own.footage.filter(|_| self.recording.is_some());
+        let mut covered = self.covered.max(own.map(|own| own.durable));
+        loop {
+            let follows = |footage: &Footage| covered.is_none_or(|covered| footage.first <= covered);
+            let next = told.clone().filter(follows).map(|footage| footage.durable).max();
+            let helpless = |footage: &Footage| scene.own.memory.is_none_or(|memory| memory >= footage.first);
+            let over = || told.clone().filter(helpless).map(|footage| footage.durable).max();
+            let further = covered.max(next).max(over());
+            if further == covered {
+                break;
+            }
+            covered = further;
+        }
+        self.covered = covered;
+    }
+
+    /// Pictures are missing before those that another one has, which this one may have in memory, and nobody else is about it.
+    fn is_missed(&self, scene: &Scene<'_>) -> bool {
+        let Some(covered) = self.covered else { return false };
+        let recording = || scene.peers.iter().filter(|peer| scene.delivers(peer));
+        let behind =
+            |peer: &Peer<'_>| peer.report.and_then(|report| report.footage).is_some_and(|its| its.first > covered);
+        recording().any(behind) && recording().all(behind)
+    }
+
+    fn stand_by(&mut self, scene: &Scene<'_>) -> Option<Action> {
+        let Some(rank) = scene.seat else {
+            return (!std::mem::replace(&mut self.released, true)).then_some(Action::Release);
+        };
+        self.released = false;
+        if scene.own.leaving {
+            return None;
+        }
+        if rank == 0 || scene.plan.class == Class::Mirrored {
+            return Some(self.begin(scene, None));
+        }
+        if !scene.is_able(false) || (scene.somebody_records() && !self.is_missed(scene)) {
+            self.wanted = None;
+            return None;
+        }
+        if scene.better().any(|better| scene.peer(better).is_none_or(|peer| scene.may_come(peer))) {
+            return None;
+        }
+        // Those before it that could: each is given time to begin, as it may not have seen the failure yet.
+        let wanted = *self.wanted.get_or_insert(scene.now);
+        let before = scene.better().filter_map(|better| scene.peer(better));
+        // One that records already will not record what it did not get.
+        let able = before.filter(|peer| scene.could(peer) && !scene.delivers(peer)).count();
+        if scene.now.saturating_sub(wanted) < scene.rules.patience.saturating_mul(able as u64) {
+            return None;
+        }
+        let hold = scene.rules.next_hold(self.last_takeover(scene.now, scene.peers));
+        Some(self.begin(scene, Some(hold)))
+    }
+
+    fn begin(&mut self, scene: &Scene<'_>, hold: Option<u64>) -> Action {
+        self.wanted = None;
+        self.epoch += 1;
+        let failed = scene.better().filter_map(|better| {
+            let peer = scene.peer(better);
+            (!peer.is_some_and(|peer| scene.could(peer))).then(|| (better, failing(peer)))
+        });
+        self.recording = Some(Recording { since: scene.now, hold, failed: failed.collect() });
+        Action::Begin { epoch: self.epoch, from: self.covered }
+    }
+
+    fn go_on(&mut self, scene: &Scene<'_>) -> Option<Action> {
+        let recording = self.recording.as_ref()?;
+        let going = scene.own.leaving || scene.seat.is_none();
+        if !going && (scene.seat == Some(0) || scene.plan.class == Class::Mirrored) {
+            return None;
+        }
+        let mut others = scene.peers.iter().filter(|peer| scene.delivers(peer) && !scene.is_leaving(peer));
+        // Without pictures of one's own there is nothing to hand over.
+        let idle = !scene.own.camera || !scene.own.storage;
+        let done = others.any(|peer| {
+            let proven = scene.proves(peer);
+            if going {
+                return proven && scene.is_holder(peer);
+            }
+            let better = scene.better().any(|better| better == peer.recorder);
+            (better && proven && self.has_waited(recording, scene, peer)) || (idle && peer.recorder != self.me)
+        });
+        if !done {
+            return None;
+        }
+        if let Some(hold) = recording.hold {
+            self.last = Some((hold, scene.now));
+        }
+        self.recording = None;
+        Some(Action::End)
+    }
+
+    /// Whether a holder that failed has been back for long enough.
+    fn has_waited(&self, recording: &Recording, scene: &Scene<'_>, peer: &Peer<'_>) -> bool {
+        let Some(failing) = recording.failed.get(&peer.recorder) else { return true };
+        let (Some(report), mine) = (peer.report, scene.own.footage) else { return false };
+        let age = scene.now.saturating_sub(recording.since);
+        // Cut off, and never stopped. A standby that began meanwhile, and did not die, did so for the same reason as this one.
+        let before = report.footage.zip(mine).is_some_and(|(its, mine)| its.first <= mine.first);
+        let beside = scene.plan.rank(peer.recorder) != Some(0) && report.holding_for >= age;
+        if *failing == Failing::Unheard && (before || beside) {
+            return true;
+        }
+        let stable = self.stable.get(&peer.recorder).map_or(0, |since| scene.now.saturating_sub(*since));
+        stable >= recording.hold.unwrap_or(scene.rules.hold)
+    }
+
+    /// Hold of the last takeover that anybody tells of, and how long ago it ended.
+    fn last_takeover(&self, now: u64, peers: &[Peer<'_>]) -> Option<(u64, u64)> {
+        let own = self.last.map(|(hold, ended)| (hold, now.saturating_sub(ended)));
+        let told = peers.iter().filter_map(|peer| peer.report?.last_takeover);
+        own.into_iter().chain(told).min_by_key(|(hold, ago)| (*ago, std::cmp::Reverse(*hold)))
+    }
+}
+
+fn failing(peer: Option<&Peer<'_>>) -> Failing {
+    match peer {
+        Some(peer) if peer.liveness == Liveness::Alive => Failing::Said,
+        _ => Failing::Unheard,
+    }
+}
+
+/// The rank of `me`, unless a newer plan than its own is known to have it no more.
+fn seat(me: Uuid, plan: &Assignment, peers: &[Peer<'_>]) -> Option<usize> {
+    let superseded = peers
+        .iter()
+        .filter_map(|peer| peer.report)
+        .any(|report| report.you == Standing::Superseded && report.version > plan.version);
+    plan.rank(me).filter(|_| !superseded)
+}
+
+/// All that one decision goes by.
+struct Scene<'a> {
+    now: u64,
+    rules: &'a Rules,
+    plan: &'a Assignment,
+    own: &'a Own,
+    peers: &'a [Peer<'a>],
+    seat: Option<usize>,
+    /// For how long this recorder has been holding the stream.
+    held_for: u64,
+}
+
+impl<'a> Scene<'a> {
+    /// The holders before this one.
+    fn better(&self) -> impl Iterator<Item = Uuid> + use<'a> {
+        self.plan.holders.iter().take(self.seat.unwrap_or(0)).copied()
+    }
+
+    fn peer(&self, recorder: Uuid) -> Option<&'a Peer<'a>> {
+        self.peers.iter().find(|peer| peer.recorder == recorder)
+    }
+
+    fn is_able(&self, recording: bool) -> bool {
+        let own = self.own;
+        own.camera && own.storage && !own.leaving && (own.slot || recording)
+    }
+
+    /// Its disk is slower than it may be, and this one's is better.
+    fn is_slow(&self, report: &Report) -> bool {
+        report.unsynced >= self.rules.slow_disk && self.own.storage && self.own.unsynced < report.unsynced / 2
+    }
+
+    /// Frames come and become durable there.
+    fn delivers(&self, peer: &Peer<'_>) -> bool {
+        peer.liveness == Liveness::Alive && peer.report.is_some_and(|report| report.delivers() && !self.is_slow(report))
+    }
+
+    fn is_leaving(&self, peer: &Peer<'_>) -> bool {
+        peer.report.is_some_and(|report| report.leaving)
+    }
+
+    /// It would record if it knew that nobody does.
+    fn could(&self, peer: &Peer<'_>) -> bool {
+        let fit = |report: &Report| report.able && !report.leaving && !self.is_slow(report);
+        peer.liveness == Liveness::Alive && peer.report.is_some_and(fit)
+    }
+
+    /// It is about to be heard, to be told of the stream, or to see the camera for the first time.
+    fn may_come(&self, peer: &Peer<'_>) -> bool {
+        let begun = |report: &Report| {
+            report.recording && !report.able && !report.leaving && report.holding_for < self.rules.joining
+        };
+        match peer.liveness {
+            Liveness::Joining => true,
+            Liveness::Alive => peer.report.map_or(self.held_for < self.rules.joining, begun),
+            Liveness::Failed => false,
+        }
+    }
+
+    /// Another one records, by what it says, or by what those say that hear it.
+    fn somebody_records(&self) -> bool {
+        let direct = |peer: &Peer<'_>| self.delivers(peer) && !self.is_leaving(peer);
+        let hears_it = |who: Uuid| self.peer(who).is_some_and(|peer| peer.liveness == Liveness::Alive);
+        let alive = self.peers.iter().filter(|peer| peer.liveness == Liveness::Alive);
+        let told = alive.filter_map(|peer| peer.report).flat_map(|report| &report.hears);
+        // Of one that is heard here, nobody else's word is needed; and what is said of this one is not news.
+        let by_others = |who: Uuid| self.plan.rank(who).is_some_and(|rank| Some(rank) != self.seat) && !hears_it(who);
+        self.peers.iter().any(direct) || told.map(|(who, _)| *who).any(by_others)
+    }
+
+    /// By the plan of one of the two, the newer one, it holds the stream.
+    fn is_holder(&self, peer: &Peer<'_>) -> bool {
+        let newer = peer.report.is_some_and(|report| report.version > self.plan.version);
+        newer || self.plan.rank(peer.recorder).is_some()
+    }
+
+    /// It goes by a plan that is no older, and has a whole group of pictures durable of the time in which this one recorded as well, or, where
+    /// this one has none of its own, any.
+    fn proves(&self, peer: &Peer<'_>) -> bool {
+        let Some(report) = peer.report.filter(|report| report.version >= self.plan.version) else { return false };
+        let Some(its) = report.footage else { return false };
+        let Some(mine) = self.own.footage else { return true };
+        let common = its.durable.0.saturating_sub(its.first.0.max(mine.first.0));
+        its.first <= mine.durable && u64::try_from(common).is_ok_and(|common| common >= self.own.gop)
+    }
+}

@@ -1,0 +1,120 @@
+//! Trouble at random: what fails, when, for how long.
+
+use rand::RngExt as _;
+
+use crate::node::{MS, SECOND};
+use crate::world::World;
+
+/// Something that ends by itself.
+#[derive(Clone, Debug)]
+enum Fault {
+    Dead(usize),
+    Paused,
+    Cut(Vec<(usize, usize)>),
+    Blind(Vec<(usize, usize)>),
+    DiskFails(usize),
+    DiskHangs(usize),
+    Slow(u64),
+}
+
+/// The faults of one course of events.
+pub(crate) struct Trouble {
+    /// No new ones from then on.
+    until: u64,
+    next: u64,
+    /// Most recorders that are out of order at the same time.
+    together: usize,
+    /// Longest time between two, in milliseconds.
+    apart: u64,
+    going: Vec<(u64, usize, Fault)>,
+    pub(crate) count: usize,
+}
+
+impl Trouble {
+    pub(crate) fn new(until: u64, together: usize, apart: u64) -> Self {
+        Self { until, next: 20 * SECOND, together, apart, going: Vec::new(), count: 0 }
+    }
+
+    /// To be called before each step.
+    pub(crate) fn step(&mut self, world: &mut World) {
+        let now = world.now;
+        let (over, going): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.going).into_iter().partition(|(end, ..)| *end <= now);
+        self.going = going;
+        over.into_iter().for_each(|(_, _, fault)| end(world, fault));
+        if now < self.next || now >= self.until {
+            return;
+        }
+        self.next = now + world.random.random_range(500..self.apart) * MS;
+        let node = world.random.random_range(0..world.nodes.len());
+        let busy = |node: usize| self.going.iter().any(|(_, of, _)| *of == node);
+        let others = (0..world.nodes.len()).filter(|other| *other != node && busy(*other)).count();
+        if busy(node) || others >= self.together {
+            return;
+        }
+        self.count += 1;
+        let length = world.random.random_range(300..25_000) * MS;
+        if let Some(fault) = begin(world, node, length) {
+            self.going.push((now + length, node, fault));
+        }
+    }
+}
+
+fn begin(world: &mut World, node: usize, length: u64) -> Option<Fault> {
+    let (nodes, streams) = (world.nodes.len(), world.plans.len());
+    let other = (node + world.random.random_range(1..nodes)) % nodes;
+    let kind = world.random.random_range(0..12);
+    let fault = match kind {
+        0 | 1 => {
+            world.kill(node, kind == 1);
+            return Some(Fault::Dead(node));
+        }
+        2 => {
+            world.nodes[node].paused_until = world.now + length;
+            Fault::Paused
+        }
+        // One way, both ways, from everybody.
+        3 => Fault::Cut(vec![(node, other)]),
+        4 => Fault::Cut(vec![(node, other), (other, node)]),
+        5 => Fault::Cut((0..nodes).filter(|at| *at != node).flat_map(|at| [(node, at), (at, node)]).collect()),
+        // One camera, all cameras.
+        6 => Fault::Blind(vec![(node, world.random.random_range(0..streams))]),
+        7 => Fault::Blind((0..streams).map(|stream| (node, stream)).collect()),
+        8 => {
+            world.nodes[node].disk_fails = true;
+            Fault::DiskFails(node)
+        }
+        9 => {
+            world.nodes[node].disk_hangs = true;
+            Fault::DiskHangs(node)
+        }
+        10 => {
+            let before = std::mem::replace(&mut world.delay, 300 * MS);
+            Fault::Slow(before.min(20 * MS))
+        }
+        _ => {
+            let stream = world.random.random_range(0..streams);
+            world.replan(stream);
+            return None;
+        }
+    };
+    world.say(format!("for {:.1} s, recorder {node}: {fault:?}", length as f64 / 1e6));
+    match &fault {
+        Fault::Cut(ways) => world.cut.extend(ways),
+        Fault::Blind(cameras) => world.blind.extend(cameras),
+        _ => {}
+    }
+    Some(fault)
+}
+
+fn end(world: &mut World, fault: Fault) {
+    match fault {
+        Fault::Dead(node) => world.start(node),
+        Fault::Paused => {}
+        Fault::Cut(ways) => world.cut.retain(|way| !ways.contains(way)),
+        Fault::Blind(cameras) => world.blind.retain(|camera| !cameras.contains(camera)),
+        Fault::DiskFails(node) => world.nodes[node].disk_fails = false,
+        Fault::DiskHangs(node) => world.nodes[node].disk_hangs = false,
+        Fault::Slow(before) => world.delay = before,
+    }
+}

@@ -1,0 +1,13 @@
+//! Recorders that share streams, under one seed: what no course of events may do.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking, in their helpers too"
+)]
+
+mod faults;
+mod node;
+mod scenes;
+mod seeds;
+mod world;

@@ -1,0 +1,347 @@
+//! Recorders, cameras, the network and the planner, in steps of a tenth of a second.
+
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+
+use framekeeper_media::boxes::run::PlanVersion;
+use framekeeper_takeover::{Action, Assignment, Class, Report, Rules};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::node::{Bug, FRAME, Fate, Held, MS, Node, SECOND, name, number};
+
+pub(crate) const TICK: u64 = 100 * MS;
+const BEAT: u64 = 250 * MS;
+
+/// Shorter than real ones, so that ten minutes see many of them.
+pub(crate) fn rules() -> Rules {
+    Rules { hold: 5 * SECOND, hold_at_most: 40 * SECOND, calm: 10 * SECOND, ..Rules::default() }
+}
+
+pub(crate) struct Shape {
+    pub(crate) nodes: usize,
+    pub(crate) streams: usize,
+    pub(crate) standbys: usize,
+    pub(crate) bug: Bug,
+}
+
+enum Message {
+    Beat { from: usize, hears: bool, reports: Vec<(usize, Report)> },
+    Closed { from: usize },
+    Plan { stream: usize, plan: Assignment },
+}
+
+/// What is on its way: when, in which order, to whom.
+type Way = std::cmp::Reverse<(u64, u64, usize)>;
+
+pub(crate) struct World {
+    pub(crate) now: u64,
+    pub(crate) random: StdRng,
+    pub(crate) rules: Rules,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) plans: Vec<Assignment>,
+    standbys: usize,
+    /// Nothing gets from the first to the second.
+    pub(crate) cut: BTreeSet<(usize, usize)>,
+    /// The node does not reach the stream's camera.
+    pub(crate) blind: BTreeSet<(usize, usize)>,
+    pub(crate) loss: f64,
+    pub(crate) delay: u64,
+    ways: BinaryHeap<Way>,
+    letters: BTreeMap<u64, Message>,
+    posted: u64,
+    /// Frames that are durable somewhere.
+    pub(crate) durable: Vec<Vec<bool>>,
+    /// Frames that a recorder had and let go, each with when and whose it was.
+    dropped: Vec<BTreeMap<u32, (u64, usize)>>,
+    /// Of each stream and recorder, the epochs in which it began.
+    epochs: BTreeMap<(usize, usize), u64>,
+    /// Begun in another's place.
+    pub(crate) takeovers: usize,
+    /// Plans beside the first ones.
+    pub(crate) plans_made: usize,
+    /// Tenths of a second in which more than one recorded a stream.
+    pub(crate) doubled: u64,
+    pub(crate) log: Vec<String>,
+    pub(crate) wrong: Vec<String>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, shape: &Shape) -> Self {
+        let &Shape { nodes, streams, standbys, bug } = shape;
+        let plan = |stream: usize| Assignment {
+            version: PlanVersion { term: 1, sequence: 1 },
+            epoch: 1,
+            class: Class::Standby,
+            holders: (0..=standbys).map(|rank| name((stream + rank) % nodes)).collect(),
+            retired: Vec::new(),
+        };
+        let mut world = Self {
+            now: 0,
+            random: StdRng::seed_from_u64(seed),
+            rules: rules(),
+            nodes: (0..nodes).map(|number| Node::new(number, nodes, streams, bug)).collect(),
+            plans: (0..streams).map(plan).collect(),
+            standbys,
+            cut: BTreeSet::new(),
+            blind: BTreeSet::new(),
+            loss: 0.0,
+            delay: 20 * MS,
+            ways: BinaryHeap::new(),
+            letters: BTreeMap::new(),
+            posted: 0,
+            durable: vec![Vec::new(); streams],
+            dropped: vec![BTreeMap::new(); streams],
+            epochs: BTreeMap::new(),
+            takeovers: 0,
+            plans_made: 0,
+            doubled: 0,
+            log: Vec::new(),
+            wrong: Vec::new(),
+        };
+        (0..streams).for_each(|stream| world.announce(stream));
+        world
+    }
+
+    /// All standbys record as well.
+    pub(crate) fn mirror(&mut self) {
+        for stream in 0..self.plans.len() {
+            self.plans[stream].class = Class::Mirrored;
+            self.plans[stream].version.sequence += 1;
+            self.announce(stream);
+        }
+    }
+
+    pub(crate) fn say(&mut self, what: String) {
+        self.log.push(format!("{:8.1} {what}", self.now as f64 / 1e6));
+    }
+
+    fn post(&mut self, at: u64, to: usize, message: Message) {
+        self.posted += 1;
+        self.letters.insert(self.posted, message);
+        self.ways.push(std::cmp::Reverse((at, self.posted, to)));
+    }
+
+    /// Tells everybody whom it concerns of a plan; each hears of it some time later.
+    pub(crate) fn announce(&mut self, stream: usize) {
+        let plan = self.plans[stream].clone();
+        for recorder in plan.holders.iter().chain(&plan.retired) {
+            let at = self.now + self.random.random_range(0..2_000) * MS;
+            self.post(at, number(*recorder), Message::Plan { stream, plan: plan.clone() });
+        }
+    }
+
+    /// Other holders, or the same in another order.
+    pub(crate) fn replan(&mut self, stream: usize) {
+        let epoch = self.nodes.iter().flat_map(|node| node.held[stream].as_ref()).map(|held| held.plan.epoch).max();
+        let told = self.epochs.iter().filter(|((of, _), _)| *of == stream).map(|(_, epoch)| *epoch).max();
+        let old = self.plans[stream].clone();
+        let mut all: Vec<usize> = (0..self.nodes.len()).collect();
+        for at in (1..all.len()).rev() {
+            all.swap(at, self.random.random_range(0..=at));
+        }
+        let holders: Vec<_> = all.iter().take(self.standbys + 1).map(|at| name(*at)).collect();
+        let former = old.holders.iter().chain(&old.retired).filter(|former| !holders.contains(former)).copied();
+        let retired: BTreeSet<_> = former.filter(|one| self.nodes[number(*one)].held[stream].is_some()).collect();
+        let sequence = old.version.sequence + 1;
+        let epoch = epoch.max(told).unwrap_or(0) + 1;
+        self.say(format!("stream {stream}: plan {sequence}, {:?}", &all[..=self.standbys]));
+        self.plans[stream] = Assignment {
+            version: PlanVersion { term: 1, sequence },
+            epoch,
+            holders,
+            retired: retired.into_iter().collect(),
+            ..old
+        };
+        self.plans_made += 1;
+        self.announce(stream);
+    }
+
+    /// The process ends at once. `silent`: its machine does, and nobody is told.
+    pub(crate) fn kill(&mut self, node: usize, silent: bool) {
+        self.nodes[node].up = false;
+        self.say(format!("recorder {node} dies{}", if silent { " silently" } else { "" }));
+        for other in (0..self.nodes.len()).filter(|other| *other != node && !silent) {
+            if !self.cut.contains(&(node, other)) {
+                self.post(self.now + self.delay, other, Message::Closed { from: node });
+            }
+        }
+    }
+
+    pub(crate) fn start(&mut self, node: usize) {
+        self.say(format!("recorder {node} starts"));
+        self.nodes[node].start(self.now);
+    }
+
+    pub(crate) fn run_until(&mut self, end: u64, mut each: impl FnMut(&mut Self)) {
+        while self.now < end && self.wrong.is_empty() {
+            self.now += TICK;
+            each(self);
+            self.tick();
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.now;
+        let runs = |node: &Node| node.up && node.paused_until <= now;
+        for number in 0..self.nodes.len() {
+            if runs(&self.nodes[number]) {
+                self.nodes[number].wake(now, &self.rules);
+            }
+        }
+        self.deliver();
+        for number in 0..self.nodes.len() {
+            if !runs(&self.nodes[number]) {
+                continue;
+            }
+            self.nodes[number].last_tick = now;
+            for stream in 0..self.plans.len() {
+                let camera = !self.blind.contains(&(number, stream));
+                for fate in self.nodes[number].film(stream, now, camera) {
+                    self.note(number, stream, fate);
+                }
+                if let Some(action) = self.nodes[number].decide(stream, now, &self.rules) {
+                    self.acted(number, stream, action);
+                }
+            }
+            if self.nodes[number].next_beat <= now {
+                self.nodes[number].next_beat = now + BEAT;
+                self.beat(number);
+            }
+        }
+        for stream in 0..self.plans.len() {
+            let recording = self.nodes.iter().filter(|node| node.up);
+            let recording =
+                recording.filter_map(|node| node.held[stream].as_ref()).filter(|held| held.machine.is_recording());
+            self.doubled += u64::from(recording.count() > 1);
+        }
+    }
+
+    fn deliver(&mut self) {
+        let mut later = Vec::new();
+        while self.ways.peek().is_some_and(|way| way.0.0 <= self.now) {
+            let std::cmp::Reverse((at, letter, to)) = self.ways.pop().unwrap();
+            let message = self.letters.remove(&letter).unwrap();
+            let node = &mut self.nodes[to];
+            let waits = matches!(message, Message::Plan { .. });
+            if !node.up || node.paused_until > self.now || (waits && !node.watches) {
+                // Plans are watched for; what was sent to a process that stands still is in its socket; to a dead one nothing comes.
+                if waits || node.up {
+                    later.push((at, letter, to, message));
+                }
+                continue;
+            }
+            match message {
+                Message::Beat { from, hears, reports } => {
+                    node.links[from].hear(self.now, hears);
+                    node.reports[from].iter_mut().for_each(|report| *report = None);
+                    for (stream, report) in reports {
+                        node.reports[from][stream] = Some(report);
+                    }
+                }
+                Message::Closed { from } => node.links[from].close(self.now),
+                Message::Plan { stream, plan } => match &mut node.held[stream] {
+                    Some(held) if held.plan.version < plan.version => held.plan = plan,
+                    Some(_) => {}
+                    // One that has let go already needs not be told to.
+                    none if plan.rank(name(to)).is_some() => {
+                        *none = Some(Held::new(plan, name(to), self.now, node.epochs[stream]));
+                    }
+                    _ => {}
+                },
+            }
+        }
+        for (at, letter, to, message) in later {
+            self.letters.insert(letter, message);
+            self.ways.push(std::cmp::Reverse((at.max(self.now + 1), letter, to)));
+        }
+    }
+
+    fn beat(&mut self, from: usize) {
+        for to in (0..self.nodes.len()).filter(|to| *to != from) {
+            let node = &mut self.nodes[from];
+            let hears = node.links[to].hears(self.now, &self.rules);
+            let reports = (0..self.plans.len())
+                .filter_map(|stream| Some((stream, node.report(stream, self.now, &self.rules, to)?)))
+                .collect();
+            let lost = self.random.random_bool(self.loss);
+            let delay = self.delay / 2 + self.random.random_range(0..=self.delay);
+            if !lost && !self.cut.contains(&(from, to)) {
+                self.post(self.now + delay, to, Message::Beat { from, hears, reports });
+            }
+        }
+    }
+
+    fn note(&mut self, node: usize, stream: usize, fate: Fate) {
+        match fate {
+            Fate::Durable(frame) => {
+                let frames = &mut self.durable[stream];
+                frames.resize(frames.len().max(frame as usize + 1), false);
+                frames[frame as usize] = true;
+            }
+            Fate::Dropped(frame) => {
+                self.dropped[stream].entry(frame).or_insert((self.now, node));
+            }
+        }
+    }
+
+    fn acted(&mut self, node: usize, stream: usize, action: Action) {
+        let rank = self.nodes[node].held[stream].as_ref().and_then(|held| held.plan.rank(name(node)));
+        self.say(format!("stream {stream}: recorder {node} (rank {rank:?}) {action:?}"));
+        if let Action::Begin { epoch, .. } = action {
+            self.takeovers += usize::from(rank != Some(0));
+            let before = self.epochs.insert((stream, node), epoch);
+            if before.is_some_and(|before| before >= epoch) {
+                self.wrong.push(format!("stream {stream}: recorder {node} begins epoch {epoch} behind {before:?}"));
+            }
+        }
+    }
+
+    /// A frame that a live recorder had in memory, and let go, must be durable somewhere. Those of the last seconds may be on their way.
+    pub(crate) fn check_frames(&mut self, from: u64, until: u64) {
+        for (stream, dropped) in self.dropped.iter().enumerate() {
+            let lost: Vec<_> = dropped
+                .iter()
+                .filter(|(frame, _)| (from..until).contains(&(u64::from(**frame) * FRAME)))
+                .filter(|(frame, _)| !self.durable[stream].get(**frame as usize).copied().unwrap_or(false))
+                .collect();
+            if let (Some((frame, (at, by))), Some((last, _))) = (lost.first(), lost.last()) {
+                self.wrong.push(format!(
+                    "stream {stream}: {} frames from {:.1} s to {:.1} s are lost; recorder {by} let go of them at {:.1} s",
+                    lost.len(),
+                    (u64::from(**frame) * FRAME) as f64 / 1e6,
+                    (u64::from(**last) * FRAME) as f64 / 1e6,
+                    *at as f64 / 1e6
+                ));
+            }
+        }
+    }
+
+    /// Recording twice has a cause each time, and an end.
+    pub(crate) fn check_doubled(&mut self) {
+        let causes = (self.takeovers + self.plans_made + self.plans.len()) as u64;
+        // A hold, what may interrupt it once, and the longest trouble that keeps two from hearing each other.
+        let each = self.rules.hold_at_most + 60 * SECOND;
+        if self.doubled * TICK > causes * each {
+            self.wrong.push(format!("{} s were recorded twice for {causes} causes", self.doubled * TICK / SECOND));
+        }
+    }
+
+    /// Behind all trouble: the primary alone records each stream, nobody holds one who should not.
+    pub(crate) fn check_calm(&mut self) {
+        for stream in 0..self.plans.len() {
+            let plan = &self.plans[stream];
+            let holding = |node: &Node| node.held[stream].as_ref().map(|held| held.machine.is_recording());
+            let recording: Vec<_> =
+                (0..self.nodes.len()).filter(|at| holding(&self.nodes[*at]) == Some(true)).collect();
+            let held: Vec<_> = (0..self.nodes.len()).filter(|at| holding(&self.nodes[*at]).is_some()).collect();
+            let mut wanted: Vec<_> = plan.holders.iter().map(|holder| number(*holder)).collect();
+            if recording != wanted[..1] {
+                self.wrong.push(format!("stream {stream}: {recording:?} record at the end, not {:?}", &wanted[..1]));
+            }
+            wanted.sort_unstable();
+            if held != wanted {
+                self.wrong.push(format!("stream {stream}: {held:?} hold it at the end, not {wanted:?}"));
+            }
+        }
+    }
+}
