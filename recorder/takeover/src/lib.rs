@@ -6,7 +6,7 @@
 //! for a while what is later read as one.
 //!
 //! ```text
-//!  heartbeats ──► Link     one for each peer: alive, failed, or not yet known
+//!  heartbeats ──► Link     one for each peer: alive, failed, or not yet known; as bytes: heartbeat
 //!                  │
 //!  reports ────► Stream ──► Action      one for each stream that is held
 //!                  ▲                    Begin, End, Release
@@ -15,6 +15,7 @@
 //! Nothing here has a clock, a socket or a thread: times are values, so a simulator can play any course of events again.
 #![deny(clippy::indexing_slicing)]
 
+pub mod heartbeat;
 mod link;
 mod report;
 mod rules;

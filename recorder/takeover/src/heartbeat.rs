@@ -1,0 +1,328 @@
+//! What recorders that share streams tell each other four times a second, as bytes.
+//!
+//! All numbers are big-endian, UUIDs 16 bytes. Lists are counted, and every length is checked against a bound before anything is made of it:
+//! a peer is trusted to be who it is, not to be right.
+//!
+//! ```text
+//!  heartbeat   "FKHB"  u16 version  u16 oldest version that can read it  u32 bytes that follow
+//!              uuid sender  u64 life of the sender's process  u64 number  i64 sender's wall clock, µs  u8 flags (1 hears you)
+//!              u32 streams, each: uuid stream  u16 bytes of its report  report
+//!  report      u64 term  u64 sequence  u64 epoch  u8 flags (1 recording, 2 able, 4 leaving, 8 you are superseded, 16 footage, 32 last takeover)
+//!              u64 unsynced  u64 recording for  u64 holding for  i64 first, i64 durable  u64 hold, u64 ended ago
+//!              u8 heard, each: uuid recorder  i64 durable
+//! ```
+//! A later version adds to the end of a report or of the message; what a reader does not know there it passes over. A change that an older reader
+//! would misunderstand raises the oldest version that can read it, and that reader refuses the message.
+
+use framekeeper_media::WallTime;
+use framekeeper_media::boxes::run::PlanVersion;
+use framekeeper_media::boxes::{BoxWriter, Ended, Reader};
+use uuid::Uuid;
+
+use crate::report::{Footage, Report, Standing};
+
+const MAGIC: [u8; 4] = *b"FKHB";
+const VERSION: u16 = 1;
+/// Magic, versions and length.
+pub const HEAD_BYTES: usize = 12;
+/// More than two recorders ever share: a recorder has 500 channels at most.
+pub const STREAMS_AT_MOST: usize = 2_000;
+/// More holders than a stream may have.
+pub const HEARD_AT_MOST: usize = 16;
+/// What a message may measure behind its head: all of the above, with room for what later versions add.
+pub const BYTES_AT_MOST: usize = 2 << 20;
+
+/// One heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// The recorder that sends it.
+    pub sender: Uuid,
+    /// Differs with each start of the sender's process, and grows.
+    pub life: u64,
+    /// Grows with each heartbeat of a life.
+    pub number: u64,
+    /// The sender's clock when it sent it.
+    pub sent: WallTime,
+    /// The sender heard the receiver lately ([`crate::Link::hears`]).
+    pub hears_you: bool,
+    /// Of each stream that both have to do with, what the sender says.
+    pub reports: Vec<(Uuid, Report)>,
+}
+
+/// Why bytes are no heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HeartbeatError {
+    /// It does not begin as one.
+    #[error("no heartbeat: it does not begin with FKHB")]
+    NotOne,
+    /// It can be read from this version on only.
+    #[error("a heartbeat for version {needs} and later, this recorder knows version {VERSION}: upgrade it")]
+    TooNew {
+        /// The version that is needed.
+        needs: u16,
+    },
+    /// A length or a count is more than it can be.
+    #[error("a heartbeat with {said} {what}, expected {at_most} at most")]
+    TooLong {
+        /// Of what.
+        what: &'static str,
+        /// How much was said.
+        said: usize,
+        /// How much there may be.
+        at_most: usize,
+    },
+    /// It ends too early.
+    #[error("a heartbeat that ends before it is complete")]
+    Short,
+}
+
+impl From<Ended> for HeartbeatError {
+    fn from(_: Ended) -> Self {
+        Self::Short
+    }
+}
+
+/// The newest heartbeat of a peer, so that one that comes twice, or from a former life of its process, is none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Newest(Option<(u64, u64)>);
+
+impl Newest {
+    /// Whether this one is newer than all before it.
+    pub fn is_news(&mut self, heartbeat: &Heartbeat) -> bool {
+        let this = Some((heartbeat.life, heartbeat.number));
+        let news = this > self.0;
+        self.0 = self.0.max(this);
+        news
+    }
+}
+
+/// How many bytes follow a head.
+///
+/// # Errors
+/// When it is no head, one that this version cannot read, or one of a message that is too long.
+pub fn body_bytes(head: &[u8; HEAD_BYTES]) -> Result<usize, HeartbeatError> {
+    let mut r = Reader::new(head);
+    if r.array()? != MAGIC {
+        return Err(HeartbeatError::NotOne);
+    }
+    let (_version, needs, said) = (r.u16()?, r.u16()?, r.u32()? as usize);
+    if needs > VERSION {
+        return Err(HeartbeatError::TooNew { needs });
+    }
+    bounded("bytes", said, BYTES_AT_MOST)
+}
+
+fn bounded(what: &'static str, said: usize, at_most: usize) -> Result<usize, HeartbeatError> {
+    if said > at_most { Err(HeartbeatError::TooLong { what, said, at_most }) } else { Ok(said) }
+}
+
+impl Heartbeat {
+    /// As bytes, with the head. Of more streams or holders than may be told of, the first are.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = BoxWriter::with_capacity(HEAD_BYTES + 64 + self.reports.len() * 160);
+        w.bytes(&MAGIC);
+        w.u16(VERSION);
+        w.u16(1);
+        w.u32(0);
+        w.bytes(self.sender.as_bytes());
+        w.u64(self.life);
+        w.u64(self.number);
+        w.i64(self.sent.0);
+        w.u8(u8::from(self.hears_you));
+        let told = self.reports.len().min(STREAMS_AT_MOST);
+        w.u32(u32::try_from(told).unwrap_or(0));
+        for (stream, report) in self.reports.iter().take(told) {
+            w.bytes(stream.as_bytes());
+            let bytes = encode_report(report);
+            w.u16(u16::try_from(bytes.len()).unwrap_or(0));
+            w.bytes(&bytes);
+        }
+        let body = w.len() - HEAD_BYTES;
+        w.patch_u32(HEAD_BYTES - 4, u32::try_from(body).unwrap_or(0));
+        w.into_vec()
+    }
+
+    /// Reads what follows a head ([`body_bytes`]).
+    ///
+    /// # Errors
+    /// When it ends too early, or counts more than there may be.
+    pub fn decode(body: &[u8]) -> Result<Self, HeartbeatError> {
+        let mut r = Reader::new(body);
+        let sender = Uuid::from_bytes(r.array()?);
+        let (life, number, sent, flags) = (r.u64()?, r.u64()?, WallTime(r.i64()?), r.u8()?);
+        let streams = bounded("streams", r.u32()? as usize, STREAMS_AT_MOST)?;
+        let mut reports = Vec::with_capacity(streams.min(r.rest().len() / 16));
+        for _ in 0..streams {
+            let stream = Uuid::from_bytes(r.array()?);
+            let bytes = usize::from(r.u16()?);
+            reports.push((stream, decode_report(r.take(bytes)?)?));
+        }
+        Ok(Self { sender, life, number, sent, hears_you: flags & 1 != 0, reports })
+    }
+}
+
+fn encode_report(report: &Report) -> Vec<u8> {
+    let mut w = BoxWriter::with_capacity(160);
+    w.u64(report.version.term);
+    w.u64(report.version.sequence);
+    w.u64(report.epoch);
+    let flags = [
+        report.recording,
+        report.able,
+        report.leaving,
+        report.you == Standing::Superseded,
+        report.footage.is_some(),
+        report.last_takeover.is_some(),
+    ];
+    w.u8(flags.iter().enumerate().map(|(bit, set)| u8::from(*set) << bit).sum());
+    w.u64(report.unsynced);
+    w.u64(report.recording_for);
+    w.u64(report.holding_for);
+    let footage = report.footage.unwrap_or(Footage { first: WallTime(0), durable: WallTime(0) });
+    w.i64(footage.first.0);
+    w.i64(footage.durable.0);
+    let (hold, ago) = report.last_takeover.unwrap_or_default();
+    w.u64(hold);
+    w.u64(ago);
+    let heard = report.hears.len().min(HEARD_AT_MOST);
+    w.u8(u8::try_from(heard).unwrap_or(0));
+    for (recorder, durable) in report.hears.iter().take(heard) {
+        w.bytes(recorder.as_bytes());
+        w.i64(durable.0);
+    }
+    w.into_vec()
+}
+
+fn decode_report(bytes: &[u8]) -> Result<Report, HeartbeatError> {
+    let mut r = Reader::new(bytes);
+    let version = PlanVersion { term: r.u64()?, sequence: r.u64()? };
+    let (epoch, flags) = (r.u64()?, r.u8()?);
+    let is = |bit: u8| flags & 1 << bit != 0;
+    let (unsynced, recording_for, holding_for) = (r.u64()?, r.u64()?, r.u64()?);
+    let footage = Footage { first: WallTime(r.i64()?), durable: WallTime(r.i64()?) };
+    let takeover = (r.u64()?, r.u64()?);
+    let heard = bounded("recorders heard", usize::from(r.u8()?), HEARD_AT_MOST)?;
+    let mut hears = Vec::with_capacity(heard);
+    for _ in 0..heard {
+        hears.push((Uuid::from_bytes(r.array()?), WallTime(r.i64()?)));
+    }
+    Ok(Report {
+        version,
+        epoch,
+        you: if is(3) { Standing::Superseded } else { Standing::Holder },
+        recording: is(0),
+        able: is(1),
+        leaving: is(2),
+        unsynced,
+        footage: is(4).then_some(footage),
+        recording_for,
+        holding_for,
+        hears,
+        last_takeover: is(5).then_some(takeover),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt as _, SeedableRng as _};
+
+    use super::*;
+
+    fn any(random: &mut StdRng) -> Heartbeat {
+        let id = |random: &mut StdRng| Uuid::from_u128(random.random());
+        let wall = |random: &mut StdRng| WallTime(random.random());
+        let mut report = |random: &mut StdRng| Report {
+            version: PlanVersion { term: random.random(), sequence: random.random() },
+            epoch: random.random(),
+            you: if random.random() { Standing::Holder } else { Standing::Superseded },
+            recording: random.random(),
+            able: random.random(),
+            leaving: random.random(),
+            unsynced: random.random(),
+            footage: random.random_bool(0.5).then(|| Footage { first: wall(random), durable: wall(random) }),
+            recording_for: random.random(),
+            holding_for: random.random(),
+            hears: (0..random.random_range(0..4)).map(|_| (id(random), wall(random))).collect(),
+            last_takeover: random.random_bool(0.5).then(|| (random.random(), random.random())),
+        };
+        Heartbeat {
+            sender: id(random),
+            life: random.random(),
+            number: random.random(),
+            sent: wall(random),
+            hears_you: random.random(),
+            reports: (0..random.random_range(0..6)).map(|_| (id(random), report(random))).collect(),
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Heartbeat, HeartbeatError> {
+        let head = bytes.first_chunk::<HEAD_BYTES>().ok_or(HeartbeatError::Short)?;
+        let body = body_bytes(head)?;
+        Heartbeat::decode(bytes.get(HEAD_BYTES..HEAD_BYTES + body).ok_or(HeartbeatError::Short)?)
+    }
+
+    #[test]
+    fn what_is_sent_is_read() {
+        let mut random = StdRng::seed_from_u64(1);
+        for _ in 0..500 {
+            let sent = any(&mut random);
+            assert_eq!(read(&sent.encode()), Ok(sent));
+        }
+    }
+
+    #[test]
+    fn what_comes_again_is_no_news() {
+        let beat = |life, number| Heartbeat { life, number, ..any(&mut StdRng::seed_from_u64(5)) };
+        let mut newest = Newest::default();
+        let comes = [(1, 0), (1, 1), (1, 1), (1, 0), (1, 7), (2, 0), (1, 8), (2, 1)];
+        let news = comes.map(|(life, number)| newest.is_news(&beat(life, number)));
+        assert_eq!(news, [true, true, false, false, true, true, false, true]);
+    }
+
+    #[test]
+    fn whatever_comes_is_read_or_refused() {
+        let mut random = StdRng::seed_from_u64(2);
+        let mut refused = 0;
+        for _ in 0..20_000 {
+            let mut bytes = any(&mut random).encode();
+            for _ in 0..random.random_range(1..6) {
+                let at = random.random_range(0..bytes.len());
+                bytes[at] ^= 1 << random.random_range(0..8);
+            }
+            bytes.truncate(random.random_range(0..=bytes.len() * 2).min(bytes.len()));
+            refused += usize::from(read(&bytes).is_err());
+        }
+        assert!(refused > 5_000, "{refused}");
+    }
+
+    #[test]
+    fn later_versions_are_understood_or_refused() {
+        let mut random = StdRng::seed_from_u64(3);
+        let sent = any(&mut random);
+        // A later one with more behind what is known.
+        let mut bytes = sent.encode();
+        bytes[5] = 2;
+        bytes.extend_from_slice(b"more");
+        let body = u32::try_from(bytes.len() - HEAD_BYTES).unwrap();
+        bytes[8..12].copy_from_slice(&body.to_be_bytes());
+        assert_eq!(read(&bytes), Ok(sent.clone()));
+        // One that must not be misunderstood.
+        bytes[7] = 2;
+        assert_eq!(read(&bytes), Err(HeartbeatError::TooNew { needs: 2 }));
+        assert!(HeartbeatError::TooNew { needs: 2 }.to_string().contains("upgrade"));
+    }
+
+    #[test]
+    fn nothing_is_made_of_what_is_only_said() {
+        let mut bytes = any(&mut StdRng::seed_from_u64(4)).encode();
+        let streams = HEAD_BYTES + 41;
+        bytes[streams..streams + 4].copy_from_slice(&u32::MAX.to_be_bytes());
+        let said = u32::MAX as usize;
+        assert_eq!(read(&bytes), Err(HeartbeatError::TooLong { what: "streams", said, at_most: STREAMS_AT_MOST }));
+        bytes[8..12].copy_from_slice(&u32::MAX.to_be_bytes());
+        assert_eq!(read(&bytes), Err(HeartbeatError::TooLong { what: "bytes", said, at_most: BYTES_AT_MOST }));
+        assert_eq!(read(b"GET / HTTP/1.1\r\n"), Err(HeartbeatError::NotOne));
+    }
+}
