@@ -233,7 +233,7 @@ mod tests {
     fn any(random: &mut StdRng) -> Heartbeat {
         let id = |random: &mut StdRng| Uuid::from_u128(random.random());
         let wall = |random: &mut StdRng| WallTime(random.random());
-        let mut report = |random: &mut StdRng| Report {
+        let report = |random: &mut StdRng| Report {
             version: PlanVersion { term: random.random(), sequence: random.random() },
             epoch: random.random(),
             you: if random.random() { Standing::Holder } else { Standing::Superseded },
