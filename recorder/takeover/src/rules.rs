@@ -10,7 +10,7 @@ pub struct Rules {
     pub silence: u64,
     /// A link that was closed counts as failed when it does not stand again within this.
     pub redial: u64,
-    /// After the start of either side nobody is judged for so long: links are being dialled.
+    /// A peer that this recorder has only begun to dial is not judged for so long.
     pub joining: u64,
     /// Steps further apart than this mean that this process stood still; nothing heard meanwhile is no silence of the others.
     pub pause: u64,

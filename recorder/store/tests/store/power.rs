@@ -1,5 +1,5 @@
 //! What a loss of power leaves of a volume that no kill of a process does: some writes are there and earlier ones are not.
-//! Each of these was found on images of a real disk; the proof on such images is in `e2e/tests/power.rs`.
+//! Each of these was found on images of a real disk; the proof on such images is in `e2e/tests/e2e/power.rs`.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
