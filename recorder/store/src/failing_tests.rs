@@ -2,7 +2,7 @@
 //! the volumes stepped by hand, so that each k is the same operation every time. Each way to write and to sync is tried.
 
 #[path = "../tests/store/common/mod.rs"]
-mod common;
+pub(crate) mod common;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;

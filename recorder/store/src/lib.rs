@@ -58,6 +58,8 @@ mod catalogue;
 #[cfg(test)]
 mod catalogue_tests;
 mod checked;
+#[cfg(test)]
+mod closing_tests;
 pub mod damage;
 pub mod env;
 mod error;

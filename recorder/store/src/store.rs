@@ -455,9 +455,13 @@ fn patience(volume: &Volume) -> Duration {
     if volume.is_stalled() { Duration::ZERO } else { END_AT_MOST }
 }
 
-/// Leaves the mark of an orderly end on a volume that nobody writes to any more.
-fn close(volume: &Volume) {
+/// Leaves the mark of an orderly end on a volume that nobody writes to any more, where the next start may rely on it.
+pub(crate) fn close(volume: &Volume) {
     if volume.has_failed() {
+        return;
+    }
+    if !volume.catalogue_complete.load(Ordering::Acquire) && !left_incomplete(volume) {
+        tracing::warn!(dir = %volume.dir.display(), "closed before its manifest was read: the next start looks for what was sealed meanwhile");
         return;
     }
     if let Err(error) = volume.set_doubted_aside() {
@@ -471,4 +475,12 @@ fn close(volume: &Volume) {
         drop(identity);
         volume.fail("write framekeeper.json", &error);
     }
+}
+
+/// Whether the next start is told to look at all files, as this one did not come to an end with that.
+fn left_incomplete(volume: &Volume) -> bool {
+    // Before that, the catalogue of the volume is not even open, and what was sealed is in no manifest.
+    let is_open = volume.books.lock().log.is_some();
+    let left = || volume.catalogue.read().ok().and_then(|catalogue| catalogue.leave_unscanned().ok());
+    is_open && left().unwrap_or_default()
 }

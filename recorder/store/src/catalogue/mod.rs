@@ -43,6 +43,8 @@ type Result<T> = std::result::Result<T, CatalogueError>;
 /// The open catalogue.
 pub(crate) struct Catalogue {
     db: Database,
+    /// It is on the volume, and not only in memory.
+    kept: bool,
 }
 
 /// How far it was, when opened.
@@ -99,16 +101,16 @@ impl Catalogue {
     /// A catalogue that is gone with the process.
     pub(crate) fn in_memory() -> Result<Self> {
         let db = Builder::new().create_with_backend(redb::backends::InMemoryBackend::new())?;
-        Self::with_tables(db)
+        Self::with_tables(db, false)
     }
 
     fn from_file(file: Arc<dyn File>) -> Result<Self> {
         let mut builder = Builder::new();
         builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-        Self::with_tables(builder.create_with_backend(Backend(file))?)
+        Self::with_tables(builder.create_with_backend(Backend(file))?, true)
     }
 
-    fn with_tables(db: Database) -> Result<Self> {
+    fn with_tables(db: Database, kept: bool) -> Result<Self> {
         let is_new = db.begin_read()?.list_tables()?.next().is_none();
         let mut write = db.begin_write()?;
         write.set_durability(Durability::None)?;
@@ -122,7 +124,7 @@ impl Catalogue {
             write.open_table(table)?;
         }
         write.commit()?;
-        Ok(Self { db })
+        Ok(Self { db, kept })
     }
 
     /// Forgets everything.
@@ -172,12 +174,19 @@ impl Catalogue {
         Ok(write.commit()?)
     }
 
-    /// Remembers that all files were looked at.
-    pub(crate) fn set_scanned(&self) -> Result<()> {
+    /// Remembers whether all files were looked at.
+    pub(crate) fn set_scanned(&self, scanned: bool) -> Result<()> {
         let mut write = self.db.begin_write()?;
         write.set_durability(Durability::None)?;
-        write.open_table(META)?.insert("scanned", 1)?;
+        write.open_table(META)?.insert("scanned", u64::from(scanned))?;
         Ok(write.commit()?)
+    }
+
+    /// Makes durable that files are still to be looked at. Whether the volume has it then: a catalogue in memory tells nobody.
+    pub(crate) fn leave_unscanned(&self) -> Result<bool> {
+        self.set_scanned(false)?;
+        self.persist()?;
+        Ok(self.kept)
     }
 
     /// Makes it durable; takes as long as a sync.

@@ -331,7 +331,7 @@ fn manifest(env: &Env, place: &Place, seen: &Seen, books: &Books, done: &mut Rep
     let other = |e: catalogue::CatalogueError| io::Error::other(e.to_string());
     let catalogue = Catalogue::open(place.folder.as_ref()).map_err(other)?.catalogue;
     catalogue.apply(&records, Some(position)).map_err(other)?;
-    catalogue.set_scanned().map_err(other)?;
+    catalogue.set_scanned(true).map_err(other)?;
     catalogue.persist().map_err(other)?;
     done.did(catalogue::NAME, "built anew");
     Ok(())

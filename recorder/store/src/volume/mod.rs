@@ -77,6 +77,8 @@ pub(crate) struct Volume {
     pub(crate) catalogue_replayed: AtomicBool,
     /// All that is on the volume is in the catalogue.
     pub(crate) catalogue_complete: AtomicBool,
+    /// Opens when it is so for the first time.
+    pub(crate) caught_up: Latch,
     /// How far the catalogue is, while it is not complete.
     pub(crate) progress: Mutex<CatalogueProgress>,
     pub(crate) books: Books,

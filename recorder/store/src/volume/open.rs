@@ -25,6 +25,7 @@ use crate::segment::place::Placer;
 use crate::segment::sealed::sealed_record;
 use crate::segment::walk::{self, Head, HeadError, Walked};
 use crate::stats::VolumeCounters;
+use crate::stream::Latch;
 use crate::types::{PreviousRun, StoreConfig, StreamIdent, VolumeConfig};
 
 /// A segment is not smaller: there must be room for some GOPs.
@@ -187,6 +188,7 @@ pub(crate) fn open(
         catalogue: RwLock::new(catalogue),
         catalogue_replayed: AtomicBool::new(false),
         catalogue_complete: AtomicBool::new(false),
+        caught_up: Latch::default(),
         progress: Mutex::default(),
         books: Books::default(),
         live: Mutex::default(),

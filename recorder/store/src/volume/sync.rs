@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use framekeeper_media::WallTime;
 use framekeeper_media::boxes::segment::{SEALED_PART_OFFSET, Sealed};
@@ -21,6 +21,9 @@ use crate::types::DurableObserver;
 /// A sync may begin so much earlier or later than it is due, to begin behind a batch: half a tick at most, so that with the tick of
 /// recorders there is always a batch that ends meanwhile.
 const SLACK_US_AT_MOST: u64 = 50_000;
+
+/// An orderly end waits this long for the catalogue of a volume that was opened just before. Mostly it is complete long since.
+const CATCH_UP_AT_MOST: Duration = Duration::from_secs(1);
 
 /// When the next sync begins, by the monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +71,10 @@ impl Syncer {
             let now = clock.monotonic_us();
             if !wake.notified && !wake.finish && now < due.anyway_us {
                 continue;
+            }
+            if wake.finish && !self.volume.has_failed() {
+                // What waits for the manifest to be open comes in time to be synced.
+                self.volume.caught_up.wait_until(Instant::now() + CATCH_UP_AT_MOST);
             }
             // From start to start; where a sync takes longer, the next one begins at once.
             due = Due::after(now, self.interval_us);

@@ -206,6 +206,10 @@ impl Keeper {
         let known_holds = known.catalogue.view().and_then(|view| view.holds()).unwrap_or_default();
         let is_known = from.offset > HEADER_BYTES;
         work.all = !(known.scanned && is_known);
+        if !work.all && !work.later.closed_in_order {
+            // Ended before the newest files were looked at, the next start would find only what was sealed since.
+            known.catalogue.leave_unscanned().map_err(failed)?;
+        }
         if !is_known {
             known.catalogue.clear().map_err(failed)?;
         }
@@ -409,13 +413,13 @@ impl Keeper {
             self.volume.with_room(|| identity::write(self.volume.folder.as_ref(), &identity))?;
         }
         drop(identity);
-        if work.all
-            && let Ok(catalogue) = self.volume.catalogue.read()
-            && let Err(error) = catalogue.set_scanned()
+        if let Ok(catalogue) = self.volume.catalogue.read()
+            && let Err(error) = catalogue.set_scanned(true)
         {
             tracing::error!(%error, "the catalogue failed");
         }
         self.volume.catalogue_complete.store(true, Ordering::Release);
+        self.volume.caught_up.open();
         // What was read is not to be read again after a kill.
         self.persist();
         Ok(())
