@@ -76,6 +76,8 @@ fn footage_of_a_real_store() {
     let store = open(folder.path());
     record(&store, &ident, &second);
     let footage = Arc::new(Stored::new(store.reader(), 16 << 20));
+    // What the first store recorded is read while the second one records already.
+    eventually("the catalogue is complete", || footage.is_complete());
     let runs = footage.coverage(ident.uid, WallTime(0), WallTime(i64::MAX)).unwrap();
     assert_eq!(runs.iter().map(|run| run.frames).collect::<Vec<_>>(), [300, 200]);
     for (from, to) in [(0, 60 * S), (10_520_000, 21_880_000), (18_990_000, 20 * S)] {
@@ -98,13 +100,17 @@ fn whole(footage: &Arc<Stored>, request: Request) -> Result<Vec<u8>, (Vec<u8>, F
 
 /// The segments, once the catalogue has all of them but the one that is being written. What was recorded is durable before it has.
 fn once_sealed(footage: &Stored, stream: Uuid) -> Vec<SegmentInfo> {
+    let segments = || footage.segments(stream, WallTime(0), WallTime(i64::MAX)).unwrap();
+    let are_sealed = || segments().split_last().is_some_and(|(_, before)| before.iter().all(|segment| segment.sealed));
+    eventually("segments are sealed", are_sealed);
+    segments()
+}
+
+/// Waits until `done`, which some thread of the store brings about without telling.
+fn eventually(what: &str, done: impl Fn() -> bool) {
     let start = Instant::now();
-    loop {
-        let segments = footage.segments(stream, WallTime(0), WallTime(i64::MAX)).unwrap();
-        if segments.split_last().is_some_and(|(_, before)| before.iter().all(|segment| segment.sealed)) {
-            return segments;
-        }
-        assert!(start.elapsed() < Duration::from_secs(20), "this did not happen: segments are sealed: {segments:?}");
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(20), "this did not happen: {what}");
         std::thread::park_timeout(Duration::from_millis(2));
     }
 }
