@@ -50,8 +50,7 @@ test: prerequisites ## Prove everything, with small counts
 	$(E2E) --test-threads=1 --nocapture $(addprefix --skip ,$(PATIENT))
 
 soak: build ## The same tests with the full counts; goes on where it stopped. ONLY='kill:: files::' for some of them
-	FRAMEKEEPER_SOAK=1 FRAMEKEEPER_BIN=$(abspath $(TARGET))/release ONLY='$(ONLY)' e2e/soak
-	[ -n "$(ONLY)" ] || FRAMEKEEPER_SOAK=1 cargo test --release --locked --workspace --lib --test store -- --skip failing_tests
+	FRAMEKEEPER_SOAK=1 ONLY='$(ONLY)' e2e/soak
 
 power: build ## Losses of power on a disk that logs its blocks (root)
 	$(E2E) power:: --test-threads=1 --nocapture
