@@ -26,11 +26,11 @@ pub use images::{Judged, Outcome};
 use watch::{Delays, Watched, numbers, watch};
 
 /// Size of the disk: little more than what the volume and ext4 need, so that a file too many is noticed.
-pub const DISK_BYTES: u64 = 88 << 20;
+pub const DISK_BYTES: u64 = 120 << 20;
 /// The least there is, so that segments are sealed, retired and used again within seconds.
 const SEGMENT_BYTES: u64 = 4 << 20;
 /// Files of the volume: two for each stream, and two spare ones, the least that is allowed.
-const FILES: u64 = 18;
+const FILES: u64 = 26;
 /// Behind the last cut, so that it is known what retention took.
 const AFTER_NS: u64 = 1_600_000_000;
 

@@ -133,13 +133,22 @@ impl Site {
             let path = &files[random.random_range(0..within)];
             let file = fs::File::options().read(true).write(true).open(path)?;
             let at = random.random_range(0..file.metadata()?.len());
-            let mut byte = [0];
-            file.read_exact_at(&mut byte, at)?;
-            byte[0] ^= 1 << random.random_range(0..8);
-            file.write_all_at(&byte, at)?;
-            judge::result(&format!("flipped a bit of byte {at} of {}", path.display()));
+            flip(path, at, random.random_range(0..8))?;
         }
         Ok(())
+    }
+
+    /// Flips a bit of what describes the codecs in one segment. A recorder knows it from the other segments.
+    fn flip_head(&self) -> Result<()> {
+        let files = self.sealed(self.names.first().context("no stream")?)?;
+        flip(files.get(1).context("too few segments")?, 100, 3)
+    }
+
+    /// What the files tell of a stopped recorder's volume.
+    fn list(&self) -> Result<Value> {
+        let program = program("framekeeper-recorder")?;
+        let listed = Command::new(program).args(["volume", "ls", "--json"]).arg(self.volume()).output()?;
+        Ok(serde_json::from_slice(&listed.stdout)?)
     }
 
     /// A clip of everything by the ledger: all frames that were recorded, but for those said to be damaged, bit by bit.
@@ -170,6 +179,16 @@ impl Site {
     fn status(&self) -> Result<String> {
         Ok(fs::read_to_string(self.system.data.join("run/main-recorder-0/status.yaml"))?)
     }
+}
+
+fn flip(path: &Path, at: u64, bit: u32) -> Result<()> {
+    let file = fs::File::options().read(true).write(true).open(path)?;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at)?;
+    byte[0] ^= 1 << bit;
+    file.write_all_at(&byte, at)?;
+    judge::say(&format!("flipped a bit of byte {at} of {}", path.display()));
+    Ok(())
 }
 
 fn damaged_gaps(coverage: &Value) -> Result<Vec<(String, String)>> {
@@ -214,6 +233,7 @@ fn a_flipped_bit_is_never_sent_and_all_else_is() -> Result<()> {
     }
     ensure!(site.status()?.contains("reason: NoneDamaged"), "{}", site.status()?);
     site.flip(flips)?;
+    site.flip_head()?;
     let (mut broken, mut damaged) = (0, 0);
     for (name, before) in site.names.clone().iter().zip(&before) {
         for attempt in 0.. {
@@ -256,9 +276,14 @@ fn a_flipped_bit_is_never_sent_and_all_else_is() -> Result<()> {
     // It is remembered, and told by the files alone.
     let known: Vec<_> = site.names.iter().map(|name| site.damaged(name)).collect::<Result<_>>()?;
     site.system.stop()?;
+    // By itself the file with the damaged head is none any more. That is said, and `repair` writes the head anew.
+    let findings = site.list()?.get("findings").cloned().context("no findings")?;
+    ensure!(findings.to_string().contains("ftyp and moov are damaged"), "{findings:#}");
     let program = program("framekeeper-recorder")?;
-    let listed = Command::new(program).args(["volume", "ls", "--json"]).arg(site.volume()).output()?;
-    let listed: Value = serde_json::from_slice(&listed.stdout)?;
+    let repaired = Command::new(program).args(["volume", "repair"]).arg(site.volume()).output()?;
+    let did = String::from_utf8_lossy(&repaired.stdout);
+    ensure!(did.contains("its head was written anew"), "{did} {}", String::from_utf8_lossy(&repaired.stderr));
+    let listed = site.list()?;
     for (name, known) in site.names.iter().zip(&known) {
         let streams = listed.get("streams").and_then(Value::as_array).context("no streams")?;
         let stream = streams.iter().find(|s| s.get("name").and_then(Value::as_str) == Some(name));

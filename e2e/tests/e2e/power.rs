@@ -33,7 +33,7 @@ fn after_a_loss_of_power_all_that_was_durable_is_there() -> Result<()> {
     if result.is_err() {
         // For `power-disk images --cut`.
         let kept = folder.keep();
-        judge::result(&format!("the logs of the disks are kept in {}", kept.display()));
+        judge::say(&format!("the logs of the disks are kept in {}", kept.display()));
     }
     result
 }
@@ -128,7 +128,7 @@ fn images(what: &str, recording: &Recording, cuts: &[Cut]) -> Result<Vec<Outcome
     let outcomes = recording.images(cuts, |_| {
         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
         if done.is_multiple_of(50) {
-            tell(&format!("{what}: {done} of {} images, {:.0} s", cuts.len(), began.elapsed().as_secs_f64()));
+            judge::say(&format!("{what}: {done} of {} images, {:.0} s", cuts.len(), began.elapsed().as_secs_f64()));
         }
     })?;
     let largest = |of: fn(&Outcome) -> f64| outcomes.iter().map(of).fold(0.0, f64::max);
@@ -148,9 +148,4 @@ fn images(what: &str, recording: &Recording, cuts: &[Cut]) -> Result<Vec<Outcome
         outcomes.len(),
     ));
     Ok(outcomes)
-}
-
-#[expect(clippy::print_stdout, reason = "whoever waits for hours wants to see that it goes on")]
-fn tell(text: &str) {
-    println!("{text}");
 }

@@ -14,7 +14,7 @@ use super::cross;
 use super::holds;
 use super::manifest::{Key, Manifests};
 use super::state::{PoolState, RecorderState, Retiring, State, StreamState};
-use crate::plan::{self, Class, Condition, Demand, Held, Plan, Planner, Promise, Record};
+use framekeeper_plan::{self as plan, Class, Condition, Demand, Held, Plan, Planner, Promise, Record};
 
 /// More than a Recorder may hold are not told of; of these, what was said last holds.
 const KEPT_AT_MOST: usize = 1000;

@@ -9,8 +9,11 @@ use super::check;
 use super::manifest::{Key, Manifests, Reading};
 use super::mistake::Mistake;
 
-/// A stream needs one segment to write to and one to keep.
-const SEGMENTS_PER_STREAM: u64 = 2;
+/// A stream needs one segment to write to, one that is empty when all roll over at once, and one to keep. With fewer it would wait for a
+/// file now and then, and be durable later than is promised.
+const SEGMENTS_PER_STREAM: u64 = 3;
+/// Of a stream's own limit: one to write to and one to keep.
+const SEGMENTS_OF_A_LIMIT: u64 = 2;
 /// One file that is being emptied, and one that is ready when the next is needed at once.
 const SPARE_SEGMENTS_PER_VOLUME: u64 = 2;
 
@@ -144,9 +147,9 @@ fn retentions(manifests: &Manifests) -> Vec<Mistake> {
     let path = "spec.retention.maxBytes";
     let wrong = |max_bytes: Option<ByteQuantity>, pool: &StoragePoolSpec| {
         let (bytes, segment) = (max_bytes?, pool.segment.bytes);
-        let needed = ByteQuantity::from_bytes(segment.as_bytes().saturating_mul(SEGMENTS_PER_STREAM));
+        let needed = ByteQuantity::from_bytes(segment.as_bytes().saturating_mul(SEGMENTS_OF_A_LIMIT));
         let message = format!(
-            "must be at least {needed}: {SEGMENTS_PER_STREAM} segments of {segment} each, one to write and one to keep"
+            "must be at least {needed}: {SEGMENTS_OF_A_LIMIT} segments of {segment} each, one to write and one to keep"
         );
         (bytes < needed).then(|| (bytes.to_string(), message))
     };

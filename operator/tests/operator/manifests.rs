@@ -182,20 +182,20 @@ fn a_line_break_in_a_password_is_warned_of() {
 #[test]
 fn budgets() {
     let small = |size: &str| POOL.replace("10Gi", size);
-    // Three streams on two recorders: two on one of them, four segments, and two spare ones.
+    // Three streams on two recorders: two on one of them, six segments, and two spare ones.
     let cameras: String =
         (0..3).map(|n| camera(&format!("c{n}"), "  source: {url: \"rtsp://c/1\"}\n  poolRef: {name: main}")).collect();
-    assert_eq!(mistakes(&format!("{}{cameras}", small("384Mi"))), Vec::<String>::new());
+    assert_eq!(mistakes(&format!("{}{cameras}", small("512Mi"))), Vec::<String>::new());
     one(
-        &format!("{}{cameras}", small("383Mi")),
+        &format!("{}{cameras}", small("511Mi")),
         &[
             "cameras.yaml:11",
-            "claimTemplate.spec.resources.requests.storage: 383Mi: ",
-            "384Mi at least",
+            "claimTemplate.spec.resources.requests.storage: 511Mi: ",
+            "512Mi at least",
             "2 streams a recorder",
         ],
     );
-    one(&small("10Mi"), &["256Mi at least"]);
+    one(&small("10Mi"), &["320Mi at least"]);
 }
 
 #[test]

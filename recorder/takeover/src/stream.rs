@@ -370,11 +370,16 @@ impl<'a> Scene<'a> {
     }
 
     /// It goes by a plan that is no older, and has a whole group of pictures durable of the time in which this one recorded as well, or, where
-    /// this one has none of its own, any.
+    /// this one has none of its own, any. And it is not behind by more than its disk is: where it is, it stood still or saw nothing since, and
+    /// does not know yet that there is a hole.
     fn proves(&self, peer: &Peer<'_>) -> bool {
         let Some(report) = peer.report.filter(|report| report.version >= self.plan.version) else { return false };
         let Some(its) = report.footage else { return false };
         let Some(mine) = self.own.footage else { return true };
+        let behind = u64::try_from(mine.durable.0.saturating_sub(its.durable.0)).unwrap_or(0);
+        if behind > report.unsynced.saturating_add(self.rules.silence) {
+            return false;
+        }
         let common = its.durable.0.saturating_sub(its.first.0.max(mine.first.0));
         its.first <= mine.durable && u64::try_from(common).is_ok_and(|common| common >= self.own.gop)
     }

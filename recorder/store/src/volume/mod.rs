@@ -119,6 +119,8 @@ pub(crate) struct Volume {
     pub(crate) stalled: AtomicBool,
     pub(crate) failed: Mutex<Option<String>>,
     pub(crate) has_failed: AtomicBool,
+    /// A stream waits for a file.
+    pub(crate) starving: AtomicBool,
     pub(crate) wake_writer: Signal,
     pub(crate) wake_sync: Signal,
     pub(crate) wake_keeper: Signal,

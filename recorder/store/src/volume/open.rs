@@ -217,6 +217,7 @@ pub(crate) fn open(
         stalled: AtomicBool::new(false),
         failed: Mutex::default(),
         has_failed: AtomicBool::new(false),
+        starving: AtomicBool::new(false),
         wake_writer: Signal::default(),
         wake_sync: Signal::default(),
         wake_keeper: Signal::default(),

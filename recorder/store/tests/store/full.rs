@@ -24,6 +24,28 @@ fn faulty(disk: MemDisk, site: Site) -> (FaultDisk, Site) {
     (faults, Site { env, ..site })
 }
 
+/// What is retired may be emptied only when that is durable. A stream that waits for it does not wait for the next sync that is due.
+#[test]
+fn a_stream_that_needs_a_file_makes_the_sync_come() {
+    let (_, site) = Site::mem(5);
+    let config = StoreConfig { sync_interval: Some(std::time::Duration::from_secs(600)), ..site.config() };
+    let store = Store::open(config, site.env.clone()).unwrap();
+    let mut camera = big("door");
+    let mut writer = store.stream(camera.ident.clone()).unwrap();
+    writer.begin_run(camera.run());
+    for _ in 0..60 {
+        writer.append(camera.fragment());
+    }
+    // Each tick it is tried again.
+    eventually("all is written, three times round", || {
+        store.flush_tick();
+        store.stream_stats(camera.ident.uid).is_some_and(|stream| stream.video_frames == camera.next_frame)
+    });
+    let volume = store.volumes().remove(0);
+    assert!(volume.retired >= 10, "{volume:?}");
+    assert!(volume.syncs < 200, "{volume:?}");
+}
+
 #[test]
 fn what_went_behind_held_footage_is_a_gap() {
     let (_, site) = Site::mem(8);

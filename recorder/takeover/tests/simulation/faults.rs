@@ -49,21 +49,23 @@ impl Trouble {
         let node = world.random.random_range(0..world.nodes.len());
         let busy = |node: usize| self.going.iter().any(|(_, of, _)| *of == node);
         let others = (0..world.nodes.len()).filter(|other| *other != node && busy(*other)).count();
-        if busy(node) || others >= self.together {
+        // More than the plan has standbys for is promised to nobody.
+        if busy(node) || others >= self.together.min(world.fewest_standbys()) {
             return;
         }
         self.count += 1;
         let length = world.random.random_range(300..25_000) * MS;
-        if let Some(fault) = begin(world, node, length) {
+        if let Some(fault) = begin(world, node, length, self.going.is_empty()) {
             self.going.push((now + length, node, fault));
         }
     }
 }
 
-fn begin(world: &mut World, node: usize, length: u64) -> Option<Fault> {
+/// `calm`: nothing else is out of order.
+fn begin(world: &mut World, node: usize, length: u64, calm: bool) -> Option<Fault> {
     let (nodes, streams) = (world.nodes.len(), world.plans.len());
     let other = (node + world.random.random_range(1..nodes)) % nodes;
-    let kind = world.random.random_range(0..12);
+    let kind = world.random.random_range(0..14);
     let fault = match kind {
         0 | 1 => {
             world.kill(node, kind == 1);
@@ -92,9 +94,15 @@ fn begin(world: &mut World, node: usize, length: u64) -> Option<Fault> {
             let before = std::mem::replace(&mut world.delay, 300 * MS);
             Fault::Slow(before.min(20 * MS))
         }
-        _ => {
+        11 => {
             let stream = world.random.random_range(0..streams);
             world.replan(stream);
+            return None;
+        }
+        _ => {
+            if calm {
+                world.change_pool(node);
+            }
             return None;
         }
     };

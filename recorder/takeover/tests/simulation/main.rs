@@ -9,6 +9,7 @@
 
 mod faults;
 mod node;
+mod planner;
 mod scenes;
 mod seeds;
 mod world;

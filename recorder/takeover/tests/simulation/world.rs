@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use framekeeper_media::boxes::run::PlanVersion;
+use framekeeper_plan::Condition;
 use framekeeper_takeover::{Action, Assignment, Class, Report, Rules};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -39,7 +40,9 @@ pub(crate) struct World {
     pub(crate) rules: Rules,
     pub(crate) nodes: Vec<Node>,
     pub(crate) plans: Vec<Assignment>,
-    standbys: usize,
+    pub(crate) standbys: usize,
+    /// Of the recorders, as the planner sees them.
+    pub(crate) conditions: Vec<Condition>,
     /// Nothing gets from the first to the second.
     pub(crate) cut: BTreeSet<(usize, usize)>,
     /// The node does not reach the stream's camera.
@@ -82,6 +85,7 @@ impl World {
             nodes: (0..nodes).map(|number| Node::new(number, nodes, streams, bug)).collect(),
             plans: (0..streams).map(plan).collect(),
             standbys,
+            conditions: vec![Condition::Active; nodes],
             cut: BTreeSet::new(),
             blind: BTreeSet::new(),
             loss: 0.0,
@@ -130,30 +134,11 @@ impl World {
         }
     }
 
-    /// Other holders, or the same in another order.
-    pub(crate) fn replan(&mut self, stream: usize) {
-        let epoch = self.nodes.iter().flat_map(|node| node.held[stream].as_ref()).map(|held| held.plan.epoch).max();
-        let told = self.epochs.iter().filter(|((of, _), _)| *of == stream).map(|(_, epoch)| *epoch).max();
-        let old = self.plans[stream].clone();
-        let mut all: Vec<usize> = (0..self.nodes.len()).collect();
-        for at in (1..all.len()).rev() {
-            all.swap(at, self.random.random_range(0..=at));
-        }
-        let holders: Vec<_> = all.iter().take(self.standbys + 1).map(|at| name(*at)).collect();
-        let former = old.holders.iter().chain(&old.retired).filter(|former| !holders.contains(former)).copied();
-        let retired: BTreeSet<_> = former.filter(|one| self.nodes[number(*one)].held[stream].is_some()).collect();
-        let sequence = old.version.sequence + 1;
-        let epoch = epoch.max(told).unwrap_or(0) + 1;
-        self.say(format!("stream {stream}: plan {sequence}, {:?}", &all[..=self.standbys]));
-        self.plans[stream] = Assignment {
-            version: PlanVersion { term: 1, sequence },
-            epoch,
-            holders,
-            retired: retired.into_iter().collect(),
-            ..old
-        };
-        self.plans_made += 1;
-        self.announce(stream);
+    /// The highest epoch that anybody has told the operator of.
+    pub(crate) fn epoch_seen(&self, stream: usize) -> u64 {
+        let planned = self.nodes.iter().flat_map(|node| node.held[stream].as_ref()).map(|held| held.plan.epoch).max();
+        let begun = self.epochs.iter().filter(|((of, _), _)| *of == stream).map(|(_, epoch)| *epoch).max();
+        planned.max(begun).unwrap_or(0)
     }
 
     /// The process ends at once. `silent`: its machine does, and nobody is told.

@@ -17,6 +17,7 @@ mod retire;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use catch_up::CatchUp;
@@ -103,12 +104,22 @@ impl Keeper {
         self.checked("retire", Self::retire);
         self.checked("look through an empty file", Self::look_through);
         self.checked("empty a retired file", Self::reclaim);
+        self.hurry();
         self.note_oldest();
         let now = self.volume.env.clock.monotonic_us();
         if now.saturating_sub(self.persisted_us) >= PERSIST_US {
             self.persisted_us = now;
             self.persist();
             self.checked("compact the manifest", Self::compact);
+        }
+    }
+
+    /// Where a stream waits for a file, those that are to be sealed, and those that were retired, are not kept back until the next sync is due:
+    /// it comes now. The writer says each tick that it still waits.
+    fn hurry(&self) {
+        let starving = self.volume.starving.swap(false, Ordering::AcqRel);
+        if starving && crate::lock(&self.volume.pool).numbers().2 == 0 {
+            self.volume.wake_sync.notify();
         }
     }
 

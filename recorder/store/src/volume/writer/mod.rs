@@ -6,6 +6,7 @@ mod slot;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use framekeeper_media::boxes::run::GapReason;
@@ -295,6 +296,7 @@ impl Writer {
                     return Ok(());
                 }
                 if !self.take(stream, slot, fragment)? {
+                    self.volume.starving.store(true, Ordering::Release);
                     self.volume.wake_keeper.notify();
                     if self.moved_off(stream) {
                         slot.full = Some(Full::Moved);

@@ -1,7 +1,7 @@
 //! What is said, and that what would help does help.
 
 use super::*;
-use crate::plan::{Help, NoReserve, Shortage};
+use crate::{Help, NoReserve, Shortage};
 use proptest::prelude::*;
 
 fn said(promise: Promise, recorders: &[Recorder], demands: &BTreeMap<u32, Demand>) -> (Shortage, String) {

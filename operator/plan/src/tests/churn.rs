@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::judge::check;
 use super::*;
-use crate::plan::{Division, Slots};
+use crate::{Division, Slots};
 use proptest::prelude::*;
 
 /// What a pool may go through.

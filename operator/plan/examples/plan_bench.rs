@@ -1,6 +1,6 @@
 //! How long planning takes, beside floors of the same run: sorting the same streams, and copying the same previous plan.
 //!
-//! `cargo run --release -p framekeeper-operator --example plan_bench [STREAMS RECORDERS]`; 100,000 and 1,000 by default. Ends with status 1 when
+//! `cargo run --release -p framekeeper-plan --example plan_bench [STREAMS RECORDERS]`; 100,000 and 1,000 by default. Ends with status 1 when
 //! a target of design section 9 is missed: a plan ≤ 1 s, one stream added ≤ 5 ms.
 
 #![expect(clippy::print_stdout, reason = "a program that prints a table")]
@@ -10,7 +10,7 @@ use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use framekeeper_operator::plan::{Class, Condition, Demand, Held, Planner, Promise, Recorder, divide, mix};
+use framekeeper_plan::{Class, Condition, Demand, Held, Planner, Promise, Recorder, divide, mix};
 
 const PLAN_TARGET: Duration = Duration::from_secs(1);
 const ADD_TARGET: Duration = Duration::from_millis(5);
