@@ -207,6 +207,34 @@ fn volumes_of_a_recorder_are_listed_and_exported_as_one() {
 }
 
 #[test]
+fn a_segment_of_which_nothing_is_left_is_damaged_and_not_footage() {
+    let volume_ = Volume::recorded();
+    let path = volume_.path().to_str().unwrap();
+    let (_, before) = json(&["ls", path]);
+    let hit = volume_.segments()[1].clone();
+    let segment = before["streams"][0]["segments"].as_array().unwrap()[1].clone();
+    assert!(hit.ends_with(Path::new(segment["path"].as_str().unwrap()).file_name().unwrap()), "{segment:#}");
+    // Each fragment, and the index, which is behind all of them.
+    volume_.change(&hit, |bytes| {
+        for moof in boxes(bytes, b"moof") {
+            bytes[moof + 100] ^= 4;
+        }
+        let index = segment["usedBytes"].as_u64().unwrap() as usize;
+        bytes[index + 64] ^= 4;
+    });
+    let (code, out, err) = volume(&["repair", path]);
+    assert_eq!((code, err.as_str()), (1, ""), "{out}");
+    let (_, after) = json(&["ls", path]);
+    let stream = &after["streams"][0];
+    let gap = serde_json::json!({"from": segment["from"], "reason": "Damaged", "to": segment["to"]});
+    assert!(stream["gaps"].as_array().unwrap().contains(&gap), "{segment:#} {stream:#}");
+    let runs = stream["runs"].as_array().unwrap();
+    let ends: Vec<_> = runs.iter().map(|run| (&run["from"], &run["to"])).collect();
+    assert!(ends.iter().any(|(_, to)| **to == segment["from"]), "{ends:?}");
+    assert!(ends.iter().any(|(from, _)| **from == segment["to"]), "{ends:?}");
+}
+
+#[test]
 fn parts_of_a_copy_are_enough() {
     let volume_ = Volume::recorded();
     let copy = tempfile::tempdir().unwrap();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use framekeeper_media::WallTime;
 use uuid::Uuid;
 
 use super::look::SeenSegment;
@@ -22,6 +23,22 @@ pub struct SeenStream {
     pub segments: Vec<usize>,
     /// Bytes of its frames.
     pub bytes: u64,
+}
+
+/// The times of a segment's first frame and of the end of its last one are not those of its index to the microsecond.
+const SAME_US: i64 = 50_000;
+
+/// What a sealed segment says that it held, where no frame of that is known of: fragments were lost together with the index, which was made anew of
+/// those that are left.
+fn forgotten(segment: &SeenSegment) -> Vec<(WallTime, WallTime)> {
+    let info = &segment.info;
+    if !info.sealed {
+        return Vec::new();
+    }
+    let first = segment.parts.iter().map(|part| part.first).min().unwrap_or(info.end);
+    let end = segment.parts.iter().map(|part| part.end).max().unwrap_or(info.end);
+    let lost = [(info.first, first), (end, info.end)];
+    lost.into_iter().filter(|(from, to)| to.0.saturating_sub(from.0) > SAME_US).collect()
 }
 
 /// Names and UID of a stream.
@@ -47,7 +64,14 @@ pub fn streams(segments: &[SeenSegment]) -> Vec<SeenStream> {
         let (namespace, name, uid) = key;
         positions.sort_by_key(|at| segments.get(*at).map(|s| (s.info.first, s.info.number)));
         let of = || positions.iter().filter_map(|at| segments.get(*at));
-        let holes: Vec<Hole> = of().flat_map(|segment| &segment.holes).cloned().collect();
+        let mut holes: Vec<Hole> = of().flat_map(|segment| &segment.holes).cloned().collect();
+        for (from, to) in of().flat_map(forgotten) {
+            if !holes.iter().any(|hole| hole.from <= from && to <= hole.to) {
+                let around = runs.values().find(|row| row.part.first <= from && to <= row.part.end);
+                let run = around.map_or(Uuid::nil(), |row| row.part.run);
+                holes.push(Hole { run, from, to, bytes: 0..0, video_frames: 0 });
+            }
+        }
         let rows = runs.into_values();
         let mut runs: Vec<RunInfo> = rows.flat_map(|row| cut(crate::reader::run_info(&row, false), &holes)).collect();
         runs.sort_by_key(|run| (run.from, run.run));
