@@ -31,13 +31,11 @@ const SAME_US: i64 = 50_000;
 /// What a sealed segment says that it held, where no frame of that is known of: fragments were lost together with the index, which was made anew of
 /// those that are left.
 fn forgotten(segment: &SeenSegment) -> Vec<(WallTime, WallTime)> {
-    let info = &segment.info;
-    if !info.sealed {
-        return Vec::new();
-    }
-    let first = segment.parts.iter().map(|part| part.first).min().unwrap_or(info.end);
-    let end = segment.parts.iter().map(|part| part.end).max().unwrap_or(info.end);
-    let lost = [(info.first, first), (end, info.end)];
+    let head = &segment.head.segment;
+    let Some(sealed) = head.sealed else { return Vec::new() };
+    let first = segment.parts.iter().map(|part| part.first).min().unwrap_or(sealed.end_wall);
+    let end = segment.parts.iter().map(|part| part.end).max().unwrap_or(sealed.end_wall);
+    let lost = [(head.first_wall, first), (end, sealed.end_wall)];
     lost.into_iter().filter(|(from, to)| to.0.saturating_sub(from.0) > SAME_US).collect()
 }
 
