@@ -76,7 +76,7 @@ pub struct LinkStats {
     pub sent: u64,
     /// Heartbeats that came.
     pub heard: u64,
-    /// Handshakes that failed, because of a key that is not known or for another reason.
+    /// Handshakes of those who came that failed, because of a key that is not known or for another reason.
     pub refused: u64,
     /// Connections that were closed because what came was no heartbeat of that peer.
     pub malformed: u64,

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::connection::{self, Shaken};
 use crate::tls::{Ends, Known};
-use crate::{Brain, Clock, Identity, Links, Peer, PublicKey};
+use crate::{Brain, Clock, Identity, Links, Peer};
 
 /// Far more than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -187,8 +187,9 @@ fn who_has_another_key_is_not_let_in_and_not_listened_to() {
     stranger.count("it was dialled and found to be another one", |stats| stats.refused >= 1);
     first.heard(&known);
     known.heard(&first);
-    assert_eq!((first.links.stats().connections, stranger.links.stats()), (1, stranger.links.stats()));
-    assert_eq!((stranger.links.stats().connections, stranger.links.stats().heard), (0, 0));
+    first.count("one connection, with the known one", |stats| stats.connections == 1);
+    let strangers = stranger.links.stats();
+    assert_eq!((strangers.connections, strangers.heard), (0, 0));
 }
 
 #[test]
@@ -279,6 +280,4 @@ fn a_plain_connection_is_none() {
     let mut plain = std::net::TcpStream::connect(first.address).unwrap();
     std::io::Write::write_all(&mut plain, b"GET / HTTP/1.1\r\n\r\n").unwrap();
     first.count("it is refused", |stats| stats.refused == 1);
-    let key: PublicKey = first.identity.public();
-    assert_ne!(key, other.public());
 }
