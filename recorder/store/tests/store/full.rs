@@ -145,9 +145,9 @@ fn books_find_room_on_a_disk_that_others_have_filled() {
     faults.inject(Fault::next(Operation::Rename, Trouble::Enospc).below("pool"));
     faults.inject(Fault::always(Operation::Create, Trouble::Enospc));
     record(&site, &store, &mut writer, &mut camera, 400);
+    eventually("three empty files make room", || store.volumes()[0].files_made == 9);
     let stats = &store.volumes()[0];
     assert!(stats.failed.is_none(), "{:?}", stats.failed);
-    assert_eq!(stats.files_made, 9, "three empty files made room");
     let frames = frames_of(&store.reader(), &camera);
     assert_eq!(frames, (frames[0]..camera.next_frame).collect::<Vec<_>>());
     // There is room again.

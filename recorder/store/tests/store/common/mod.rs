@@ -327,14 +327,28 @@ pub fn record(site: &Site, store: &Store, writer: &mut StreamWriter, camera: &mu
     site.durables.wait(camera.ident.uid, before + frames);
 }
 
-/// Every video frame that the reader gives for a stream, with its bytes: (number, wall time).
+/// The numbers of all video frames that the reader gives for a stream, each with its bytes and times checked.
+///
+/// A store that makes room may retire the oldest segments while they are read: with one that is gone, all before it are gone too.
 pub fn frames_of(reader: &Reader, camera: &Camera) -> Vec<u64> {
     let mut numbers = Vec::new();
-    for segment in reader.segments(camera.ident.uid, ALWAYS.0, ALWAYS.1).unwrap() {
-        let index = reader.index(&segment).unwrap();
+    'segments: for segment in reader.segments(camera.ident.uid, ALWAYS.0, ALWAYS.1).unwrap() {
+        let index = match reader.index(&segment) {
+            Err(ReadError::Gone) => {
+                numbers.clear();
+                continue;
+            }
+            index => index.unwrap(),
+        };
         for entry in &index.entries {
             let mut data = vec![0; entry.data_length as usize];
-            reader.read_at(&segment, entry.data_offset.into(), &mut data).unwrap();
+            match reader.read_at(&segment, entry.data_offset.into(), &mut data) {
+                Err(ReadError::Gone) => {
+                    numbers.clear();
+                    continue 'segments;
+                }
+                read => read.unwrap(),
+            }
             match entry.kind {
                 EntryKind::Video { identity, .. } => {
                     let number: u64 = std::str::from_utf8(&data[10..18]).unwrap().parse().unwrap();
