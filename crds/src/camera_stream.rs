@@ -40,9 +40,9 @@ pub struct CameraStreamSpec {
     pub source: Source,
     /// The StoragePool, in the same namespace, whose recorders record this stream.
     pub pool_ref: PoolRef,
-    /// What a failure of a recorder may cost. `None`: nothing is recorded until the recorder is back.
-    #[serde(default)]
-    pub redundancy: RedundancyClass,
+    /// What a failure of a recorder may cost; where it is not given, as the pool's `redundancy` says. Only as far as the pool tolerates failures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redundancy: Option<RedundancyClass>,
     /// Whether the camera's audio is recorded along with the video, where it sends any.
     #[serde(default = "yes")]
     pub audio: bool,
@@ -71,6 +71,11 @@ pub struct Source {
     /// How RTP packets travel. `Tcp`: interleaved in the RTSP connection (RFC 2326 section 10.12). `Auto`: whatever is best; at present TCP.
     #[serde(default)]
     pub transport: Transport,
+    /// How many sessions the camera allows at the same time, if that is few: each recorder that stands by needs one, and a handover one more for a
+    /// moment. Where they do not suffice, fewer recorders stand by, and the condition `Protected` says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_sessions: Option<u32>,
 }
 
 /// How RTP packets travel.
@@ -89,6 +94,10 @@ pub enum RedundancyClass {
     /// No standby: nothing is recorded until the recorder is back.
     #[default]
     None,
+    /// Each standby plays the stream and keeps the last seconds in memory: no frame is lost.
+    Playing,
+    /// Each standby records the stream as well, all the time: no frame is lost, and no footage with a recorder's disks either.
+    Mirrored,
 }
 
 /// What is known of a stream. Nothing is written while it records steadily.
@@ -101,7 +110,8 @@ pub struct CameraStreamStatus {
     /// The `metadata.generation` that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`: the stream is as it was asked for. `Recording`: frames reach the disk. `SourceReachable`: the camera answers and sends.
+    /// `Ready`: the stream is as it was asked for. `Recording`: frames reach the disk. `SourceReachable`: the camera answers and sends. `Protected`:
+    /// as many recorders may fail as the pool tolerates; only where the stream has a redundancy class.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// Who records the stream.

@@ -39,13 +39,13 @@ pub use hold::{HOLD_ANNOTATION, Hold, HoldRange, hold_ranges};
 pub use human_duration::{HumanDuration, ParseDurationError};
 pub use quantity::{ByteQuantity, ParseQuantityError};
 pub use recorder::{
-    Addresses, Channel, ChannelState, ChannelStatus, Instance, Kept, Recorder, RecorderPhase, RecorderRetention,
-    RecorderSegment, RecorderSlots, RecorderSpec, RecorderStatus, RecorderVolume, Retired, Role, VolumeState,
-    VolumeStatus, VolumeWrites,
+    Addresses, Channel, ChannelState, ChannelStatus, Instance, Kept, Recorder, RecorderPeer, RecorderPhase,
+    RecorderRetention, RecorderSegment, RecorderSlots, RecorderSpec, RecorderStatus, RecorderVolume, Retired, Role,
+    VolumeState, VolumeStatus, VolumeWrites,
 };
 pub use storage_pool::{
     ClaimRequests, ClaimResources, ClaimSpec, ClaimTemplate, PoolBytes, PoolSlots, PoolVolume, ReclaimPolicy,
-    SegmentSpec, StoragePool, StoragePoolSpec, StoragePoolStatus, StorageSpec, TemplateMetadata,
+    RedundancySpec, SegmentSpec, StoragePool, StoragePoolSpec, StoragePoolStatus, StorageSpec, TemplateMetadata,
 };
 
 /// The API types of Kubernetes that ours are made of (`Condition`, `Time`, `ObjectMeta`, `Secret`), in the one version we

@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::camera_stream::Source;
+use crate::camera_stream::{RedundancyClass, Source};
 use crate::common::{Placement, PlanVersion, StreamRef};
 use crate::hold::Hold;
 
@@ -53,6 +53,10 @@ pub struct RecorderSpec {
     /// How long footage is kept of streams that nothing else is known of: neither this object nor a volume tells their limits.
     #[serde(default, skip_serializing_if = "RecorderRetention::is_empty")]
     pub retention: RecorderRetention,
+    /// The recorders that it shares streams with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub peers: Vec<RecorderPeer>,
     /// The streams it holds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000))]
@@ -72,6 +76,24 @@ pub struct RecorderSpec {
     /// Holds that their stream's owner took back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub released_holds: Vec<Hold>,
+}
+
+/// A recorder that streams are shared with: who holds a stream hears of each other four times a second.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecorderPeer {
+    /// Name of its Recorder.
+    pub name: String,
+    /// UID of its Recorder.
+    pub uid: String,
+    /// Where its peers may reach it, for example `10.0.0.7:7447`; tried in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub addresses: Vec<String>,
+    /// What it is known by: its public key, or two while one takes the other's place. None: it has not told its key yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    pub public_keys: Vec<String>,
 }
 
 /// A recorder's slots.
@@ -135,6 +157,17 @@ pub struct Channel {
     /// How long its footage is kept.
     #[serde(default, skip_serializing_if = "RecorderRetention::is_empty")]
     pub retention: RecorderRetention,
+    /// What a failure of a recorder may cost it.
+    #[serde(default)]
+    pub class: RedundancyClass,
+    /// UIDs of the Recorders that hold it, by rank: this one is among them. None: this one alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 17))]
+    pub holders: Vec<String>,
+    /// UIDs of Recorders that held it and may not have let go yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub retired_holders: Vec<String>,
 }
 
 /// How long a recorder keeps footage. What is not said has no limit but the room on the volumes.
@@ -185,6 +218,10 @@ pub struct Retired {
     pub stream: StreamRef,
     /// The decision that took it away.
     pub plan_version: PlanVersion,
+    /// UIDs of the Recorders that hold it now, by rank. It is recorded here until one of them has proven that it does; without any, until now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 17))]
+    pub holders: Vec<String>,
 }
 
 /// What a recorder says of itself. Written at transitions only.
@@ -204,13 +241,16 @@ pub struct RecorderStatus {
     /// Where it can be reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addresses: Option<Addresses>,
+    /// What its peers know it by: an Ed25519 SubjectPublicKeyInfo (RFC 8410 section 4) in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
     /// Which process this is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<Instance>,
     /// Its volumes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<VolumeStatus>,
-    /// Only channels that are not as planned.
+    /// Only channels that are not as planned: those that do not record, and those that record in another recorder's place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub channels: Vec<ChannelStatus>,
 }
@@ -237,6 +277,9 @@ pub struct Addresses {
     /// Address and port of its HTTP server, for example `127.0.0.1:8080`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<String>,
+    /// Address and port where its peers reach it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
 }
 
 /// One process of a recorder.
@@ -341,6 +384,9 @@ pub struct ChannelStatus {
     /// Since when it is in this state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<MicroTime>,
+    /// The epoch in which it records, where that is not the plan's: it took over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
 }
 
 /// What a channel does.
@@ -350,6 +396,8 @@ pub enum ChannelState {
     Connecting,
     /// Frames reach the disk.
     Recording,
+    /// Another recorder records; this one is ready to.
+    Standby,
     /// The camera does not answer or sends what can't be recorded; it is tried again after a while.
     Backoff,
     /// Told not to record.

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+use crate::camera_stream::RedundancyClass;
 use crate::common::{Placement, RetentionSpec};
 use crate::human_duration::HumanDuration;
 use crate::quantity::ByteQuantity;
@@ -25,10 +26,12 @@ use crate::quantity::ByteQuantity;
     doc = "A StoragePool is a number of recorders and the storage they record CameraStreams to.",
     scale(spec_replicas_path = ".spec.recorders", status_replicas_path = ".status.recorders"),
     validation = crate::validate::POOL_NAME.here(),
+    validation = crate::validate::STANDBYS.at(".spec.redundancy.standbys"),
     printcolumn(name = "Recorders", type_ = "integer", json_path = ".spec.recorders"),
     printcolumn(name = "Ready", type_ = "integer", json_path = ".status.readyRecorders"),
     printcolumn(name = "Streams", type_ = "integer", json_path = ".status.streams"),
     printcolumn(name = "Slots", type_ = "integer", json_path = ".status.slots.normal"),
+    printcolumn(name = "Reserved", type_ = "integer", json_path = ".status.slots.reserved"),
     printcolumn(name = "Available", type_ = "string", json_path = ".status.conditions[?(@.type==\"Available\")].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -41,6 +44,14 @@ pub struct StoragePoolSpec {
     #[serde(default = "default_max_channels")]
     #[schemars(range(min = 1, max = 500))]
     pub max_channels: u32,
+    /// How many failure domains (here: recorders) may fail at once without a stream being left unrecorded. Slots are reserved for that, so fewer
+    /// streams can be recorded. 0: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(max = 16))]
+    pub tolerated_failures: u32,
+    /// What a failure may cost a stream that does not say so itself, where failures are tolerated.
+    #[serde(default, skip_serializing_if = "RedundancySpec::is_default")]
+    pub redundancy: RedundancySpec,
     /// Where recorders write to.
     pub storage: StorageSpec,
     /// How footage is cut into files.
@@ -52,6 +63,33 @@ pub struct StoragePoolSpec {
     /// What becomes of the footage when the pool is deleted. `Retain`: it stays.
     #[serde(default)]
     pub reclaim_policy: ReclaimPolicy,
+}
+
+/// What a failure of a recorder may cost, and how many recorders stand by for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RedundancySpec {
+    /// The class of streams that don't name one.
+    #[serde(default = "default_class")]
+    pub class: RedundancyClass,
+    /// How many recorders stand by for each stream; at least `toleratedFailures`, which it is where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 16))]
+    pub standbys: Option<u32>,
+}
+
+impl Default for RedundancySpec {
+    fn default() -> Self {
+        Self { class: default_class(), standbys: None }
+    }
+}
+
+impl RedundancySpec {
+    /// Whether it says nothing.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Where the recorders of a pool write to.
@@ -176,7 +214,7 @@ pub struct StoragePoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// `Available`: every stream that has a slot can be recorded. `CapacitySufficient`: every stream has a slot. `Progressing`:
-    /// recorders are starting or stopping. `Degraded`: a recorder or a volume does not work.
+    /// recorders are starting or stopping. `Degraded`: a recorder or a volume does not work. `Protected`: as many recorders may fail as `toleratedFailures` says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// Number of recorders that exist.
@@ -224,6 +262,15 @@ pub struct PoolBytes {
 
 fn default_max_channels() -> u32 {
     100
+}
+
+// serde asks for a reference.
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+fn default_class() -> RedundancyClass {
+    RedundancyClass::Playing
 }
 
 fn default_bytes() -> ByteQuantity {

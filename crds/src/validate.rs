@@ -52,6 +52,11 @@ pub const POOL_NAME: CelRule = CelRule {
     rule: "self.metadata.name.matches('^[a-z]([-a-z0-9]{0,37}[a-z0-9])?$')",
     message: "metadata.name must be at most 39 lower-case letters, digits and '-', and begin with a letter, because recorders are named after it",
 };
+/// There is a standby for each failure that is tolerated.
+pub const STANDBYS: CelRule = CelRule {
+    rule: "!has(self.spec.redundancy) || !has(self.spec.redundancy.standbys) || !has(self.spec.toleratedFailures) || self.spec.redundancy.standbys >= self.spec.toleratedFailures",
+    message: "must be at least spec.toleratedFailures: each failure that is tolerated takes a standby",
+};
 /// No two volumes of a pool share a name.
 pub const VOLUME_NAMES: CelRule =
     CelRule { rule: "self.all(v, self.exists_one(w, w.name == v.name))", message: "must have different names" };
@@ -187,6 +192,9 @@ fn source(source: &Source, path: &str) -> Vec<FieldError> {
     {
         errors.push(FieldError::new(format!("{path}.credentialsSecretRef.name"), "", "must name a Secret"));
     }
+    if source.max_sessions == Some(0) {
+        errors.push(FieldError::new(format!("{path}.maxSessions"), 0, "must be at least 1"));
+    }
     errors
 }
 
@@ -249,6 +257,18 @@ pub fn storage_pool(name: &str, spec: &StoragePoolSpec) -> Vec<FieldError> {
     }
     if !(1..=500).contains(&spec.max_channels) {
         errors.push(FieldError::new("spec.maxChannels", spec.max_channels, "must be between 1 and 500"));
+    }
+    let failures = spec.tolerated_failures;
+    if failures > 16 {
+        errors.push(FieldError::new("spec.toleratedFailures", failures, "must be at most 16"));
+    }
+    if let Some(standbys) = spec.redundancy.standbys {
+        let path = "spec.redundancy.standbys";
+        if !(1..=16).contains(&standbys) {
+            errors.push(FieldError::new(path, standbys, "must be between 1 and 16"));
+        } else if standbys < failures {
+            errors.push(FieldError::new(path, standbys, STANDBYS.message));
+        }
     }
     let volumes = &spec.storage.volumes;
     if !(1..=32).contains(&volumes.len()) {

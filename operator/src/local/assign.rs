@@ -6,7 +6,8 @@ use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta
 use framekeeper_crds::validate::{self, FieldError};
 use framekeeper_crds::{
     CameraStreamSpec, Channel, Kept, PlanVersion, Recorder, RecorderRetention, RecorderSegment, RecorderSlots,
-    RecorderSpec, RecorderVolume, RetentionSpec, Retired, Role, StoragePoolSpec, StreamRef, recorder_name,
+    RecorderSpec, RecorderVolume, RedundancyClass, RetentionSpec, Retired, Role, StoragePoolSpec, StreamRef,
+    recorder_name,
 };
 use uuid::Uuid;
 
@@ -226,6 +227,9 @@ fn channel(state: &State, key: &Key, spec: &CameraStreamSpec, pool: &StoragePool
         audio: spec.audio,
         priority: spec.priority,
         retention: retention(spec.retention, pool),
+        class: RedundancyClass::None,
+        holders: Vec::new(),
+        retired_holders: Vec::new(),
     })
 }
 
@@ -274,11 +278,16 @@ fn recorder(
         volumes,
         placement: pool.storage.placement,
         retention: retention(RetentionSpec::default(), pool),
+        peers: Vec::new(),
         channels,
         kept,
         retired: retiring
             .iter()
-            .map(|retiring| Retired { stream: retiring.stream.clone(), plan_version: retiring.plan_version })
+            .map(|retiring| Retired {
+                stream: retiring.stream.clone(),
+                plan_version: retiring.plan_version,
+                holders: Vec::new(),
+            })
             .collect(),
         holds,
         released_holds,

@@ -79,8 +79,10 @@ fn verdict(old: Option<StreamPhase>, doing: &Doing) -> Option<Verdict> {
                     all(StreamPhase::Recording, ["True", "True", "True"], "Recording", "frames reach the disk")
                 }
                 // Between two attempts nothing is better than it was: staying with the failure tells more, and writes less.
-                Some(ChannelState::Connecting) | None if old == Some(StreamPhase::Failed) => None,
-                Some(ChannelState::Connecting) | None => all(
+                Some(ChannelState::Connecting | ChannelState::Standby) | None if old == Some(StreamPhase::Failed) => {
+                    None
+                }
+                Some(ChannelState::Connecting | ChannelState::Standby) | None => all(
                     StreamPhase::Connecting,
                     NO,
                     reason.unwrap_or("Connecting"),

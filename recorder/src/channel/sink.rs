@@ -205,7 +205,9 @@ impl ChannelSink {
                 warn!(stream = self.name, reason, again = self.complained, "not recording: {message}");
                 self.complained = true;
             }
-            ChannelState::Connecting | ChannelState::Suspended => info!(stream = self.name, reason, "{message}"),
+            ChannelState::Connecting | ChannelState::Standby | ChannelState::Suspended => {
+                info!(stream = self.name, reason, "{message}");
+            }
         }
     }
 }

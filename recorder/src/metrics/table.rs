@@ -699,10 +699,11 @@ pub(super) const METRICS: &[Metric] = &[
     },
 ];
 
-const CHANNEL_STATES: [(ChannelState, &str); 5] = [
+const CHANNEL_STATES: [(ChannelState, &str); 6] = [
     (ChannelState::Connecting, "Connecting"),
     (ChannelState::Recording, "Recording"),
     (ChannelState::Backoff, "Backoff"),
+    (ChannelState::Standby, "Standby"),
     (ChannelState::Suspended, "Suspended"),
     (ChannelState::Failed, "Failed"),
 ];

@@ -85,6 +85,7 @@ fn make(
             state: ChannelState::Failed,
             reason: Some(refusal.reason.to_owned()),
             message: Some(refusal.message),
+            epoch: None,
         })
         .collect();
     for entry in view.channels() {
@@ -100,6 +101,7 @@ fn make(
                 reason: Some(reason.to_owned()),
                 message: Some(message),
                 since: time(since),
+                epoch: None,
             });
         }
     }
@@ -109,7 +111,8 @@ fn make(
         observed_generation: generation,
         phase: Some(phase),
         conditions: conditions::make(view, &volumes, &channels, generation, now, before),
-        addresses: Some(Addresses { http: Some(http.to_string()) }),
+        addresses: Some(Addresses { http: Some(http.to_string()), peer: None }),
+        public_key: None,
         instance: Some(Instance { uid: view.instance.to_string(), restarts: view.restarts }),
         volumes: volumes.iter().map(volume).collect(),
         channels,
