@@ -242,7 +242,9 @@ impl Stream {
                 return proven && scene.is_holder(peer);
             }
             let better = scene.better().any(|better| better == peer.recorder);
-            (better && proven && self.has_waited(recording, scene, peer)) || (idle && peer.recorder != self.me)
+            // It began because of a hole in the other's footage, and has not filled it yet.
+            let owes = scene.own.footage.is_none() && self.is_missed(scene);
+            (better && proven && !owes && self.has_waited(recording, scene, peer)) || (idle && peer.recorder != self.me)
         });
         if !done {
             return None;

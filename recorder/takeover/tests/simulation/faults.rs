@@ -17,6 +17,10 @@ enum Fault {
     Slow(u64),
 }
 
+/// A recorder that is back takes the place of a standby when its camera plays and a group of pictures is in its memory, and a primary that is back
+/// when those are durable: until then the stream is not protected, and the next failure not promised anything.
+const SETTLES: u64 = 5 * SECOND;
+
 /// The faults of one course of events.
 pub(crate) struct Trouble {
     /// No new ones from then on.
@@ -27,12 +31,14 @@ pub(crate) struct Trouble {
     /// Longest time between two, in milliseconds.
     apart: u64,
     going: Vec<(u64, usize, Fault)>,
+    /// Recorders whose trouble is over, and until when they count as out of order all the same.
+    settling: Vec<(u64, usize)>,
     pub(crate) count: usize,
 }
 
 impl Trouble {
     pub(crate) fn new(until: u64, together: usize, apart: u64) -> Self {
-        Self { until, next: 20 * SECOND, together, apart, going: Vec::new(), count: 0 }
+        Self { until, next: 20 * SECOND, together, apart, going: Vec::new(), settling: Vec::new(), count: 0 }
     }
 
     /// To be called before each step.
@@ -41,13 +47,19 @@ impl Trouble {
         let (over, going): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.going).into_iter().partition(|(end, ..)| *end <= now);
         self.going = going;
-        over.into_iter().for_each(|(_, _, fault)| end(world, fault));
+        self.settling.retain(|(until, _)| *until > now);
+        for (_, node, fault) in over {
+            self.settling.push((now + SETTLES, node));
+            end(world, fault);
+        }
         if now < self.next || now >= self.until {
             return;
         }
         self.next = now + world.random.random_range(500..self.apart) * MS;
         let node = world.random.random_range(0..world.nodes.len());
-        let busy = |node: usize| self.going.iter().any(|(_, of, _)| *of == node);
+        let nodes = self.going.iter().map(|(_, of, _)| *of).chain(self.settling.iter().map(|(_, of)| *of));
+        let nodes: Vec<usize> = nodes.collect();
+        let busy = |node: usize| nodes.contains(&node);
         let others = (0..world.nodes.len()).filter(|other| *other != node && busy(*other)).count();
         // More than the plan has standbys for is promised to nobody.
         if busy(node) || others >= self.together.min(world.fewest_standbys()) {
@@ -55,7 +67,7 @@ impl Trouble {
         }
         self.count += 1;
         let length = world.random.random_range(300..25_000) * MS;
-        if let Some(fault) = begin(world, node, length, self.going.is_empty()) {
+        if let Some(fault) = begin(world, node, length, nodes.is_empty()) {
             self.going.push((now + length, node, fault));
         }
     }
