@@ -4,11 +4,13 @@
 //! supervisor ── starts, restarts ──► run
 //!                                     ├ assignment   what to record: a Recorder object, from a file or a volume's copy
 //!                                     ├ channel      one stream: state machine, wall clock, fragments
+//!                                     ├ standby      who of its holders records a stream: links to peers, decisions
 //!                                     ├ status       what it says of itself
 //!                                     ├ limits       memory, descriptors: what playback may have
 //!                                     └ http         probes, metrics, channels; serve: the footage
 //! ```
-//! Below: `framekeeper-ingest` (cameras), `framekeeper-store` (disks), `framekeeper-media` (formats).
+//! Below: `framekeeper-ingest` (cameras), `framekeeper-store` (disks), `framekeeper-takeover` and `framekeeper-peer` (other recorders),
+//! `framekeeper-media` (formats).
 
 pub mod assignment;
 mod channel;
@@ -20,6 +22,7 @@ mod logging;
 pub mod metrics;
 pub mod run;
 pub mod serve;
+mod standby;
 mod status;
 pub mod still;
 pub mod supervisor;

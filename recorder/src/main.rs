@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use framekeeper_recorder::run::control::{self, Verb, command};
-use framekeeper_recorder::run::{RunOptions, Writes, run};
+use framekeeper_recorder::run::{PeerOptions, RunOptions, Writes, run};
 use framekeeper_recorder::volume_cmd::{self, VolumeCommand};
 use framekeeper_recorder::{Exit, LogFormat, start_logging, still, supervisor};
 
@@ -115,6 +115,16 @@ struct Run {
     /// Default: 25 days.
     #[arg(long, value_name = "SECONDS", default_value_t = framekeeper_recorder::run::SCRUB_ROUND.as_secs(), env = "FRAMEKEEPER_SCRUB_ROUND")]
     scrub_round: u64,
+    /// File with the key that other recorders know this one by; made there, readable for its owner only, where there is none. Without it the key is
+    /// another one after each start, and other recorders must be told.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Address and port where other recorders that share streams reach this one. Without it, this one dials them.
+    #[arg(long, value_name = "ADDR:PORT")]
+    peer_listen: Option<SocketAddr>,
+    /// A recorder that failed has its streams back when it has recorded them for so many seconds without a fault.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, env = "FRAMEKEEPER_STABLE")]
+    stable: u64,
     /// Record in this very process: nobody restarts it when it crashes.
     #[arg(long)]
     no_supervisor: bool,
@@ -195,6 +205,11 @@ fn start(arguments: Run) -> ExitCode {
         listen: arguments.listen,
         writes: arguments.writes,
         scrub_round: Duration::from_secs(arguments.scrub_round),
+        peers: PeerOptions {
+            key: arguments.key,
+            listen: arguments.peer_listen,
+            hold: Duration::from_secs(arguments.stable),
+        },
     };
     run(&options).into()
 }

@@ -1,8 +1,9 @@
 //! What a running recorder shows of itself: one picture that status, metrics and HTTP are made from.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use framekeeper_crds::{RecorderPhase, VolumeState, VolumeWrites};
 use framekeeper_ingest::TickTime;
@@ -11,9 +12,9 @@ use framekeeper_store::{CatalogueProgress, DamageSummary, DropReason, Foreign, O
 use uuid::Uuid;
 
 use crate::assignment::Refusal;
-use crate::channel::{ChannelStats, Snapshot};
+use crate::channel::{ChannelStats, Control, Snapshot};
 use crate::limits::MemoryShort;
-use crate::metrics::TickNumbers;
+use crate::metrics::{PeerNumbers, TickNumbers};
 use crate::status::space::Trouble;
 
 /// A tick thread that has not finished a tick for this long hangs.
@@ -42,6 +43,9 @@ pub(crate) struct View {
     /// It is to record more than its memory is rated for.
     memory_short: RwLock<Option<MemoryShort>>,
     ticks: RwLock<TickNumbers>,
+    /// What other recorders know this one by, and where they reach it.
+    known_as: OnceLock<(String, Option<SocketAddr>)>,
+    peers: RwLock<PeerNumbers>,
 }
 
 /// One channel, as other threads see it.
@@ -51,12 +55,18 @@ pub(crate) struct ChannelEntry {
     pub(crate) stream: StreamIdent,
     /// What its tick thread publishes.
     pub(crate) stats: Arc<ChannelStats>,
+    /// What is wanted of it.
+    pub(crate) control: Arc<Control>,
 }
 
 /// One channel, copied.
 #[derive(Clone, Debug)]
 pub(crate) struct ChannelView {
     pub(crate) stream: StreamIdent,
+    /// 0 for the primary.
+    pub(crate) rank: u32,
+    /// The epoch in which it is recorded, if it is.
+    pub(crate) epoch: Option<u64>,
     pub(crate) snapshot: Snapshot,
     /// Wall time up to which the stream is safe from loss of power.
     pub(crate) durable: Option<WallTime>,
@@ -155,6 +165,36 @@ impl View {
             long_gops: RwLock::default(),
             memory_short: RwLock::default(),
             ticks: RwLock::default(),
+            known_as: OnceLock::new(),
+            peers: RwLock::default(),
+        }
+    }
+
+    /// What other recorders know this one by, and where they reach it; nothing before the links are there.
+    pub(crate) fn known_as(&self) -> Option<&(String, Option<SocketAddr>)> {
+        self.known_as.get()
+    }
+
+    pub(crate) fn set_known_as(&self, public_key: &str, address: Option<SocketAddr>) {
+        // Said once in a process.
+        let _ = self.known_as.set((public_key.to_owned(), address));
+        self.transition();
+    }
+
+    /// What is counted of other recorders.
+    pub(crate) fn peers(&self) -> PeerNumbers {
+        *self.peers.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Numbers are no news; that a recorder comes or goes is.
+    pub(crate) fn set_peers(&self, numbers: PeerNumbers) {
+        let mut current = self.peers.write().unwrap_or_else(PoisonError::into_inner);
+        let told = |numbers: &PeerNumbers| (numbers.counts.peers, numbers.counts.alive);
+        let changed = told(&current) != told(&numbers);
+        *current = numbers;
+        drop(current);
+        if changed {
+            self.transition();
         }
     }
 

@@ -10,12 +10,14 @@
 mod copy;
 mod diff;
 mod file;
+mod holders;
 mod plan;
 mod secrets;
 
 pub use copy::{COPY_NAME, CopyError, read_copy, write_copy};
 pub use diff::{Change, diff};
 pub use file::{FileError, FileWatch, parse};
+pub use holders::{Class, RetiredPlan, Shared};
 pub use plan::{Assignment, ChannelPlan, HoldPlan, PlanError, Refusal, SecretName, VolumePlan};
 pub use secrets::{SecretError, Secrets};
 

@@ -1,6 +1,6 @@
 //! From a `Recorder` object to what is to be done: checked, in plain values, with a reason for each channel that cannot be.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ use url::Url;
 use uuid::Uuid;
 
 use super::Version;
+use super::holders::{Class, RetiredPlan, Shared, shared};
+use framekeeper_peer::Peer;
 
 /// Space of the UIDs that are made up for objects without one (RFC 9562 §5.5).
 const UID_SPACE: Uuid = Uuid::from_u128(0x6b1f_2f0a_97d4_4d35_9d0c_6a4e_52b7_90ce);
@@ -44,6 +46,12 @@ pub struct Assignment {
     pub retention: Retention,
     /// The channels to record.
     pub channels: Vec<ChannelPlan>,
+    /// Streams that another recorder is to have.
+    pub retired: BTreeMap<Uuid, RetiredPlan>,
+    /// The recorders that streams are shared with.
+    pub peers: Vec<Peer>,
+    /// What is wrong with what is said of recorders; they are left out.
+    pub peer_mistakes: Vec<String>,
     /// Footage that is to be held.
     pub holds: Vec<HoldPlan>,
     /// Holds that were taken back.
@@ -84,6 +92,16 @@ pub struct ChannelPlan {
     pub audio: bool,
     /// Higher ones first.
     pub priority: i32,
+    /// Who else holds it; `None`: nobody.
+    pub shared: Option<Shared>,
+}
+
+impl ChannelPlan {
+    /// What a failure may cost it.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        self.shared.as_ref().map_or(Class::None, |shared| shared.class)
+    }
 }
 
 /// One hold.
@@ -139,11 +157,6 @@ impl Assignment {
     /// # Errors
     /// [`PlanError`] for what concerns all channels.
     pub fn from_object(mut recorder: Recorder) -> Result<Self, PlanError> {
-        let (channels, mut refusals) = channels(&recorder);
-        // Whatever is made from the object from here on may be seen: a password in an address is refused, and ends here.
-        for channel in &mut recorder.spec.channels {
-            channel.source.url = framekeeper_crds::validate::redact_url(&channel.source.url);
-        }
         let spec = &recorder.spec;
         let namespace = recorder.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned());
         check_name("metadata.namespace", &namespace)?;
@@ -154,6 +167,12 @@ impl Assignment {
             Some(text) => uid_of("metadata.uid", text)?,
             None => Uuid::new_v5(&UID_SPACE, format!("{namespace}/{name}").as_bytes()),
         };
+        let (channels, mut refusals) = channels(&recorder, uid);
+        // Whatever is made from the object from here on may be seen: a password in an address is refused, and ends here.
+        for channel in &mut recorder.spec.channels {
+            channel.source.url = framekeeper_crds::validate::redact_url(&channel.source.url);
+        }
+        let spec = &recorder.spec;
         let segment = spec.segment;
         check(
             segment.bytes.is_multiple_of(4096) && (1 << 20..=1 << 30).contains(&segment.bytes),
@@ -177,6 +196,8 @@ impl Assignment {
         let (released_holds, _) = holds(&spec.released_holds);
         let (holds, bad_holds) = holds(&spec.holds);
         refusals.extend(bad_holds);
+        let retired = super::holders::retired(&spec.retired);
+        let (peers, peer_mistakes) = super::holders::peers(&recorder, uid);
         Ok(Self {
             version: Version::of(&recorder),
             pool: format!("{namespace}/{}", spec.pool),
@@ -190,6 +211,9 @@ impl Assignment {
             placement: recorder.spec.placement,
             retention: retention(&recorder),
             channels,
+            retired,
+            peers,
+            peer_mistakes,
             holds,
             released_holds,
             refusals,
@@ -232,7 +256,7 @@ fn is_name(value: &str) -> bool {
         && value.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.')
 }
 
-fn uid_of(field: &str, text: &str) -> Result<Uuid, PlanError> {
+pub(super) fn uid_of(field: &str, text: &str) -> Result<Uuid, PlanError> {
     Uuid::parse_str(text).map_err(|_| PlanError {
         field: field.to_owned(),
         value: text.to_owned(),
@@ -269,13 +293,13 @@ fn volumes(recorder: &Recorder) -> Result<Vec<VolumePlan>, PlanError> {
     Ok(volumes)
 }
 
-fn channels(recorder: &Recorder) -> (Vec<ChannelPlan>, Vec<Refusal>) {
+fn channels(recorder: &Recorder, me: Uuid) -> (Vec<ChannelPlan>, Vec<Refusal>) {
     let mut refusals = Vec::new();
     let mut good: Vec<ChannelPlan> = Vec::with_capacity(recorder.spec.channels.len());
     let mut by_uid: HashMap<Uuid, usize> = HashMap::new();
     let mut by_name: HashMap<(String, String), usize> = HashMap::new();
     for channel in &recorder.spec.channels {
-        let plan = match channel_plan(channel) {
+        let plan = match channel_plan(channel, me) {
             Ok(plan) => plan,
             Err((reason, message)) => {
                 refusals.push(Refusal { stream: channel.stream.clone(), reason, message });
@@ -311,7 +335,7 @@ fn channels(recorder: &Recorder) -> (Vec<ChannelPlan>, Vec<Refusal>) {
             }
         }
     }
-    let over = slots(&mut good, recorder.spec.slots.normal);
+    let over = slots(&mut good, recorder.spec.slots.normal.saturating_add(recorder.spec.slots.reserved));
     refusals.extend(over);
     (good, refusals)
 }
@@ -341,14 +365,16 @@ fn holds(given: &[framekeeper_crds::Hold]) -> (Vec<HoldPlan>, Vec<Refusal>) {
 }
 
 /// Keeps as many channels as there are slots, those of the highest priority, in the order given.
-fn slots(channels: &mut Vec<ChannelPlan>, normal: u32) -> Vec<Refusal> {
-    let normal = usize::try_from(normal).unwrap_or(usize::MAX);
-    if channels.len() <= normal {
+fn slots(channels: &mut Vec<ChannelPlan>, slots: u32) -> Vec<Refusal> {
+    let at_most = usize::try_from(slots).unwrap_or(usize::MAX);
+    if channels.len() <= at_most {
         return Vec::new();
     }
     let mut order: Vec<(i32, usize)> = channels.iter().enumerate().map(|(at, plan)| (plan.priority, at)).collect();
-    order.sort_by_key(|&(priority, at)| (std::cmp::Reverse(priority), at));
-    let kept: HashSet<usize> = order.iter().take(normal).map(|&(_, at)| at).collect();
+    // What it alone is to record goes before what it stands by for.
+    let stands_by = |at: usize| channels.get(at).is_some_and(|plan| plan.rank > 0);
+    order.sort_by_key(|&(priority, at)| (stands_by(at), std::cmp::Reverse(priority), at));
+    let kept: HashSet<usize> = order.iter().take(at_most).map(|&(_, at)| at).collect();
     let mut at = 0;
     let mut refusals = Vec::new();
     channels.retain(|plan| {
@@ -359,7 +385,7 @@ fn slots(channels: &mut Vec<ChannelPlan>, normal: u32) -> Vec<Refusal> {
                 stream: plan.stream_ref(),
                 reason: "NoSlot",
                 message: format!(
-                    "this recorder has {normal} normal slots and {} channels; this one's priority, {}, is among the lowest",
+                    "this recorder has {slots} slots and {} channels; this one's priority, {}, is among the lowest",
                     order.len(),
                     plan.priority
                 ),
@@ -370,15 +396,23 @@ fn slots(channels: &mut Vec<ChannelPlan>, normal: u32) -> Vec<Refusal> {
     refusals
 }
 
-fn channel_plan(channel: &Channel) -> Result<ChannelPlan, (&'static str, String)> {
+fn channel_plan(channel: &Channel, me: Uuid) -> Result<ChannelPlan, (&'static str, String)> {
     const INVALID: &str = "InvalidChannel";
     let stream = &channel.stream;
     for (field, value) in [("stream.namespace", &stream.namespace), ("stream.name", &stream.name)] {
         check_name(field, value).map_err(|error| (INVALID, error.to_string()))?;
     }
     let uid = uid_of("stream.uid", &stream.uid).map_err(|error| (INVALID, error.to_string()))?;
-    if channel.role != Role::Primary {
-        return Err(("StandbyNotSupported", "this version records primary channels only".to_owned()));
+    if (channel.role == Role::Primary) != (channel.rank == 0) {
+        let (role, rank) = (channel.role, channel.rank);
+        return Err((
+            INVALID,
+            format!("role is {role:?} and rank {rank}; the primary has rank 0, standbys have others"),
+        ));
+    }
+    let shared = shared(channel, me).map_err(|message| (INVALID, message))?;
+    if shared.is_none() && channel.role == Role::Standby {
+        return Err((INVALID, "holders is empty; a standby stands by for somebody".to_owned()));
     }
     let shown = framekeeper_crds::validate::redact_url(&channel.source.url);
     let url = Url::parse(&channel.source.url).map_err(|error| {
@@ -403,6 +437,7 @@ fn channel_plan(channel: &Channel) -> Result<ChannelPlan, (&'static str, String)
             .map(|secret| SecretName { namespace: stream.namespace.clone(), name: secret.name.clone() }),
         audio: channel.audio,
         priority: channel.priority,
+        shared,
     })
 }
 
@@ -480,7 +515,7 @@ pub(crate) mod tests {
                 ("cam-3", "InvalidChannel"),
                 ("../../etc", "InvalidChannel"),
                 ("cam-5", "InvalidSource"),
-                ("cam-6", "StandbyNotSupported"),
+                ("cam-6", "InvalidChannel"),
             ]
         );
         assert!(!format!("{assignment:?}").contains("geheim"));

@@ -206,6 +206,11 @@ impl Core {
         }
     }
 
+    /// Whether frames come.
+    pub(crate) fn plays(&self) -> bool {
+        self.state == ChannelState::Recording
+    }
+
     /// The frames so far.
     pub(crate) fn counts(&self) -> Counts {
         self.counts
@@ -228,6 +233,14 @@ impl Core {
             if self.run.as_ref().is_some_and(|run| run.epoch != epoch) {
                 self.new_run(GapReason::NoGap, out);
             }
+        }
+    }
+
+    /// What comes is recorded in this epoch. Until now nothing was, so the run that goes on begins in it.
+    pub(crate) fn adopt_epoch(&mut self, epoch: u64) {
+        self.epoch = epoch;
+        if let Some(run) = &mut self.run {
+            run.epoch = epoch;
         }
     }
 

@@ -6,18 +6,23 @@
 //!                                       ├ av_sync      where audio belongs beside the video
 //!                                       └ cutter       where fragments end
 //!                              sink ─► stats ─► HTTP, metrics, status
+//!           standby ─ Wish ─► control ─► sink ─► ring    the last seconds, while another recorder records
 //! ```
 //! Everything but `sink` is pure: no clock, no I/O, no lock.
 
 mod av_sync;
+mod control;
 mod core;
 #[cfg(test)]
 mod core_tests;
 mod cutter;
+mod gops;
+mod ring;
 mod sink;
 mod stats;
 mod wall_clock;
 
 pub(crate) use self::core::{Core, RECORDING, Report};
-pub(crate) use sink::{ChannelSink, Control};
+pub(crate) use control::{Control, Wish};
+pub(crate) use sink::ChannelSink;
 pub(crate) use stats::{ChannelStats, Condition, Snapshot};

@@ -1,56 +1,24 @@
 //! Between the tick thread and the store: lets the core decide, does what it decided, publishes what is to be seen.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use framekeeper_crds::ChannelState;
 use framekeeper_ingest::{Event, Sink, TickTime};
-use framekeeper_store::{Appended, DropReason, Fragment, GapReason, PlanVersion, ReportedTime, RunStart, StreamWriter};
+use framekeeper_media::WallTime;
+use framekeeper_store::{Appended, DropReason, Fragment, GapReason, RunStart, StreamWriter};
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::core::{Action, Core, Format, RECORDING, RECORDING_MESSAGE, Report, reason};
+use super::control::{Control, Facts, Standing, Wish};
+use super::core::{Action, Core, RECORDING, RECORDING_MESSAGE, Report, reason};
+use super::gops::Gops;
+use super::ring::{Ring, RunHead};
 use super::stats::{ChannelStats, RateMeter};
-use crate::assignment::ChannelPlan;
+use crate::assignment::Class;
 use crate::view::View;
 
-/// What of a channel's plan may change while its session goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Standing {
-    epoch: u64,
-    rank: u32,
-    plan_version: PlanVersion,
-}
-
-impl Standing {
-    fn of(plan: &ChannelPlan) -> Self {
-        Self { epoch: plan.epoch, rank: plan.rank, plan_version: plan.plan_version }
-    }
-}
-
-/// Tells a running channel that its plan changed.
-#[derive(Debug)]
-pub(crate) struct Control {
-    version: AtomicU64,
-    standing: Mutex<Standing>,
-}
-
-impl Control {
-    /// For a channel that begins with `plan`.
-    pub(crate) fn new(plan: &ChannelPlan) -> Arc<Self> {
-        Arc::new(Self { version: AtomicU64::new(0), standing: Mutex::new(Standing::of(plan)) })
-    }
-
-    /// In effect from the next tick on.
-    pub(crate) fn set(&self, plan: &ChannelPlan) {
-        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = Standing::of(plan);
-        self.version.fetch_add(1, Ordering::Release);
-    }
-
-    fn get(&self) -> Standing {
-        *self.standing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+/// The reason of a channel whose frames are kept in memory, because another recorder records.
+const STANDING_BY: &str = "StandingBy";
 
 /// One channel on the tick thread.
 pub(crate) struct ChannelSink {
@@ -63,8 +31,28 @@ pub(crate) struct ChannelSink {
     control: Arc<Control>,
     control_seen: u64,
     standing: Standing,
+    /// The run that goes on in the core.
+    head: Option<Arc<RunHead>>,
+    /// Its frames, while nobody wants them recorded here.
+    ring: Ring,
+    /// Bytes of them that the store knows of.
+    beside: usize,
+    /// They do not reach back as far as they should.
+    is_short: bool,
+    /// Its number, where it is recorded.
     run: Option<Uuid>,
+    /// Nobody wants it recorded any more; it is up to the next key frame, with which what is in memory begins: so that it all is somewhere.
+    is_ending: bool,
+    /// It has recorded since the process began.
+    has_recorded: bool,
+    /// Why there is a gap before the next run, where the core does not know.
+    behind: Option<GapReason>,
+    facts: Facts,
+    gops: Gops,
     meter: RateMeter,
+    frames: u64,
+    /// What the core said last.
+    said: Option<Report>,
     /// Kept for its memory.
     actions: Vec<Action>,
     /// Whether a failure has been logged since it last recorded.
@@ -83,7 +71,7 @@ impl ChannelSink {
         view: Arc<View>,
         control: Arc<Control>,
     ) -> Self {
-        let standing = control.get();
+        let standing = control.standing();
         Self {
             name,
             core,
@@ -93,8 +81,19 @@ impl ChannelSink {
             control,
             control_seen: 0,
             standing,
+            head: None,
+            ring: Ring::default(),
+            beside: 0,
+            is_short: false,
             run: None,
+            is_ending: false,
+            has_recorded: false,
+            behind: None,
+            facts: Facts { kept: true, ..Facts::default() },
+            gops: Gops::default(),
             meter: RateMeter::default(),
+            frames: 0,
+            said: None,
             actions: Vec::new(),
             complained: false,
             dropping: None,
@@ -109,20 +108,27 @@ impl ChannelSink {
         for action in actions.drain(..) {
             match action {
                 Action::BeginRun { gap, format, sender_report } => {
-                    let run = Uuid::new_v4();
-                    self.begin(run, gap, format, sender_report);
+                    self.head = Some(Arc::new(RunHead { gap, format, sender_report, goes_on: false }));
+                    self.run = None;
                 }
                 Action::Parameters(format) => {
                     // The same run: the store sees by the init hash that a new segment is needed.
-                    if let Some(run) = self.run {
-                        info!(stream = self.name, %run, "the camera changed its codec parameters");
-                        self.start_run(run, Some(GapReason::NoGap), format, None);
+                    info!(stream = self.name, "the camera changed its codec parameters");
+                    let gap = Some(GapReason::NoGap);
+                    self.head = Some(Arc::new(RunHead { gap, format, sender_report: None, goes_on: true }));
+                    if let (Some(run), Some(head)) = (self.run, self.head.clone()) {
+                        self.start_run(run, head.gap, &head);
                     }
                 }
                 Action::Append(fragment) => {
-                    self.told_handed_over(&fragment, at);
-                    let appended = self.writer.append(fragment);
-                    self.kept(appended, at);
+                    let Some(head) = self.head.clone() else { continue };
+                    self.gops.note(&fragment);
+                    self.is_ending &= !fragment.begins_random_access && self.run.is_some();
+                    if self.standing.wish == Wish::StandBy && !self.is_ending {
+                        self.ring.push(&head, fragment);
+                    } else {
+                        self.record(&head, fragment, at);
+                    }
                 }
                 Action::Report(report) => self.report(&report, at),
             }
@@ -140,10 +146,30 @@ impl ChannelSink {
         tracing::trace!(target: "framekeeper::timing", began_us = at_us, ended_us = at_us, stream, newest_us, "handed over");
     }
 
-    fn begin(&mut self, run: Uuid, gap: Option<GapReason>, format: Format, sender_report: Option<ReportedTime>) {
-        let epoch = self.standing.epoch;
-        self.run = Some(run);
-        self.start_run(run, gap, format, sender_report);
+    /// Gives a fragment to the store; the first of a run tells the store of it.
+    fn record(&mut self, head: &Arc<RunHead>, fragment: Fragment, at: TickTime) {
+        if self.run.is_none() {
+            let run = Uuid::new_v4();
+            self.run = Some(run);
+            let gap = self.behind.take().or(head.gap);
+            self.begin(run, gap, head);
+        }
+        self.has_recorded = true;
+        self.told_handed_over(&fragment, at);
+        let first = fragment.video.first().map(|frame| frame.wall);
+        let appended = self.writer.append(fragment);
+        self.facts.kept = appended == Appended::Queued;
+        self.facts.recorded_from = if self.facts.kept { self.facts.recorded_from.or(first) } else { None };
+        self.kept(appended, at);
+    }
+
+    fn begin(&mut self, run: Uuid, gap: Option<GapReason>, head: &RunHead) {
+        let Wish::Record { epoch, .. } = self.standing.wish else { return };
+        self.start_run(run, gap, head);
+        if gap != Some(GapReason::NoGap) {
+            // What comes now does not follow on what was before.
+            self.facts.recorded_from = None;
+        }
         if let Some(gap) = gap {
             self.stats.run(gap);
             info!(stream = self.name, %run, epoch, gap = %gap, "a run begins");
@@ -152,10 +178,99 @@ impl ChannelSink {
         }
     }
 
-    fn start_run(&mut self, run: Uuid, gap: Option<GapReason>, format: Format, sender_report: Option<ReportedTime>) {
-        let Standing { epoch, rank, plan_version } = self.standing;
-        let Format { init, audio_timescale } = format;
+    fn start_run(&mut self, run: Uuid, gap: Option<GapReason>, head: &RunHead) {
+        let Standing { rank, plan_version, wish, .. } = self.standing;
+        let Wish::Record { epoch, .. } = wish else { return };
+        let (init, audio_timescale) = (Arc::clone(&head.format.init), head.format.audio_timescale);
+        let sender_report = head.sender_report;
         self.writer.begin_run(RunStart { run, epoch, rank, plan_version, gap, init, audio_timescale, sender_report });
+    }
+
+    /// What is wanted changed.
+    fn change(&mut self, standing: Standing, at: TickTime) {
+        let before = std::mem::replace(&mut self.standing, standing);
+        match (before.wish, standing.wish) {
+            (Wish::StandBy, Wish::Record { epoch, .. }) if std::mem::take(&mut self.is_ending) => {
+                self.core.set_epoch(epoch, &mut self.actions);
+            }
+            (Wish::StandBy, Wish::Record { epoch, from }) => {
+                self.core.adopt_epoch(epoch);
+                self.take_over(epoch, from, at);
+            }
+            (Wish::Record { epoch, .. }, Wish::StandBy) => {
+                info!(stream = self.name, epoch, "another recorder records; this one stands by");
+                self.is_ending = self.run.is_some();
+                self.facts.recorded_from = None;
+                self.facts.kept = true;
+                self.dropping = None;
+            }
+            (_, Wish::Record { epoch, .. }) => self.core.set_epoch(epoch, &mut self.actions),
+            (Wish::StandBy, Wish::StandBy) => {}
+        }
+        if let Some(said) = self.said.take() {
+            self.show(&said, at);
+            self.said = Some(said);
+        }
+    }
+
+    /// Records what is in memory, as far as it is not known to be durable elsewhere, and from now on what comes.
+    fn take_over(&mut self, epoch: u64, from: Option<WallTime>, at: TickTime) {
+        let oldest = self.ring.oldest();
+        let mut head: Option<Arc<RunHead>> = None;
+        let (mut first, mut frames) = (None, 0_usize);
+        self.run = None;
+        self.facts.recorded_from = None;
+        let is_first = !self.has_recorded && (self.standing.rank == 0 || self.standing.class == Class::Mirrored);
+        self.behind = (!is_first).then_some(GapReason::Takeover);
+        self.writer.keep_beside(0);
+        self.beside = 0;
+        for kept in self.ring.take_from(from) {
+            let goes_on = head.as_ref().is_none_or(|head| Arc::ptr_eq(head, &kept.head));
+            if !goes_on && kept.head.goes_on {
+                if let Some(run) = self.run {
+                    self.start_run(run, kept.head.gap, &kept.head);
+                }
+            } else if !goes_on {
+                self.run = None;
+            }
+            first = first.or(kept.fragment.video.first().map(|frame| frame.wall));
+            frames = frames.saturating_add(kept.fragment.video.len());
+            self.record(&kept.head, kept.fragment, at);
+            head = Some(kept.head);
+        }
+        // Where the run that goes on is another one than what was in memory, it begins with its next fragment.
+        if let (Some(head), Some(current)) = (head, &self.head)
+            && !Arc::ptr_eq(&head, current)
+        {
+            self.run = None;
+        }
+        let ms = |time: WallTime| time.0 / 1_000;
+        let (oldest_ms, first_ms, from_ms) = (oldest.map(ms), first.map(ms), from.map(ms));
+        info!(
+            stream = self.name,
+            epoch, oldest_ms, from_ms, first_ms, frames, "records from now on, what was in memory first"
+        );
+    }
+
+    /// Frames that stand by give way to those that are recorded.
+    fn bound_memory(&mut self) {
+        if self.ring.bytes() == 0 && self.beside == 0 {
+            return;
+        }
+        while self.writer.keep_beside(self.ring.bytes()) && self.ring.bytes() > 0 {
+            let whole = self.ring.let_go();
+            if !std::mem::replace(&mut self.is_short, true) {
+                warn!(
+                    stream = self.name,
+                    whole,
+                    "there is too little memory to keep the last seconds of a stream that another recorder records: should that fail, frames may be missing"
+                );
+            }
+        }
+        self.beside = self.ring.bytes();
+        if self.ring.reaches_back() {
+            self.is_short = false;
+        }
     }
 
     /// Notices where the store begins to drop frames, and where it no longer does. Frames are counted there, and a new run
@@ -171,7 +286,7 @@ impl ChannelSink {
         let report = match dropping {
             None => {
                 info!(stream = self.name, "frames reach the disk again");
-                Report { state: ChannelState::Recording, reason: RECORDING, message: RECORDING_MESSAGE.to_owned() }
+                self.recording()
             }
             Some(reason) => {
                 let (gap, word, message) = trouble(reason);
@@ -187,9 +302,40 @@ impl ChannelSink {
         self.view.transition();
     }
 
-    fn report(&mut self, report: &Report, at: TickTime) {
-        self.stats.set_condition(report, at.wall);
+    /// What a channel says that records.
+    fn recording(&self) -> Report {
+        let Standing { rank, class, is_retired, .. } = self.standing;
+        let (reason, message) = match (is_retired, rank, class) {
+            (true, ..) => (
+                "HandingOver",
+                "frames reach the disk until the recorder that has the stream now proves that it records",
+            ),
+            (false, 0, _) | (false, _, Class::Mirrored) => (RECORDING, RECORDING_MESSAGE),
+            (false, ..) => {
+                ("TakenOver", "frames reach the disk here, in the place of the recorder that has the stream")
+            }
+        };
+        Report { state: ChannelState::Recording, reason, message: message.to_owned() }
+    }
+
+    /// Says what the core says, in the words of what this channel is.
+    fn show(&self, report: &Report, at: TickTime) {
+        let shown = match (report.state, self.standing.wish) {
+            (ChannelState::Recording, Wish::StandBy) => Report {
+                state: ChannelState::Standby,
+                reason: STANDING_BY,
+                message: "another recorder records; the last seconds are in memory here".to_owned(),
+            },
+            (ChannelState::Recording, Wish::Record { .. }) => self.recording(),
+            _ => report.clone(),
+        };
+        self.stats.set_condition(&shown, at.wall);
         self.view.transition();
+    }
+
+    fn report(&mut self, report: &Report, at: TickTime) {
+        self.show(report, at);
+        self.said = Some(report.clone());
         // A new state of the session hides what was said of the store; it will be said again.
         self.dropping = None;
         let Report { reason, message, .. } = report;
@@ -198,7 +344,13 @@ impl ChannelSink {
                 self.complained = false;
                 if let Some(parameters) = self.core.parameters() {
                     let (width, height) = (parameters.video.width, parameters.video.height);
-                    info!(stream = self.name, codec = parameters.video.codec_string(), width, height, "recording");
+                    info!(
+                        stream = self.name,
+                        codec = parameters.video.codec_string(),
+                        width,
+                        height,
+                        "the camera's frames come"
+                    );
                 }
             }
             ChannelState::Backoff | ChannelState::Failed => {
@@ -253,18 +405,24 @@ impl Sink for ChannelSink {
     }
 
     fn tick(&mut self, at: TickTime) {
-        let version = self.control.version.load(Ordering::Acquire);
-        if version != self.control_seen {
-            self.control_seen = version;
-            self.standing = self.control.get();
-            self.core.set_epoch(self.standing.epoch, &mut self.actions);
+        if let Some(standing) = self.control.news(&mut self.control_seen) {
+            self.change(standing, at);
         }
         self.core.tick(at, &mut self.actions);
         self.act(at);
+        self.bound_memory();
         let counts = self.core.counts();
         self.stats.publish(&counts, self.core.last_frame());
+        if std::mem::replace(&mut self.frames, counts.video_frames) != counts.video_frames {
+            self.facts.last_frame_us = at.monotonic_us;
+        }
         if let Some(rates) = self.meter.tick(at, &counts) {
+            self.facts.frame_us = 1_000_000_000_u64.checked_div(rates.millihertz).unwrap_or(0);
             self.stats.publish_rates(rates);
         }
+        self.facts.plays = self.core.plays();
+        self.facts.gop_us = self.gops.longest_us();
+        self.facts.memory = self.ring.oldest();
+        self.control.publish(&self.facts);
     }
 }

@@ -28,6 +28,8 @@ struct Channel {
     namespace: String,
     name: String,
     role: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<u64>,
     state: ChannelState,
     reason: String,
     message: String,
@@ -63,6 +65,8 @@ pub(super) fn views(sources: &Sources) -> Vec<ChannelView> {
         let stored = stored.get(&entry.stream.uid);
         ChannelView {
             stream: entry.stream.clone(),
+            rank: entry.control.rank(),
+            epoch: entry.control.epoch(),
             snapshot: entry.stats.snapshot(),
             durable: stored.and_then(|stream| stream.durable),
             dropped_frames: stored.map(|stream| stream.dropped_frames.clone()).unwrap_or_default(),
@@ -82,6 +86,7 @@ pub(super) async fn channels(State(sources): State<Sources>) -> Json<Channels> {
         namespace: refusal.stream.namespace,
         name: refusal.stream.name,
         role: "Primary",
+        epoch: None,
         state: ChannelState::Failed,
         reason: refusal.reason.to_owned(),
         message: refusal.message,
@@ -106,7 +111,7 @@ pub(super) async fn channels(State(sources): State<Sources>) -> Json<Channels> {
 }
 
 fn channel(view: ChannelView) -> Channel {
-    let ChannelView { stream, snapshot, durable, dropped_frames, .. } = view;
+    let ChannelView { stream, rank, epoch, snapshot, durable, dropped_frames, .. } = view;
     let video = snapshot.video;
     let (codec, audio_codec, audio_left_out, width, height) = match video {
         Some(video) => {
@@ -117,7 +122,8 @@ fn channel(view: ChannelView) -> Channel {
     Channel {
         namespace: stream.namespace,
         name: stream.name,
-        role: "Primary",
+        role: if rank == 0 { "Primary" } else { "Standby" },
+        epoch,
         state: snapshot.condition.state,
         reason: snapshot.condition.reason.to_owned(),
         message: snapshot.condition.message,

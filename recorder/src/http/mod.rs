@@ -158,6 +158,7 @@ async fn metrics(State(sources): State<Sources>) -> Response {
         serve: sources.serve.numbers(),
         reader_cache_bytes: sources.serve.cache_bytes(),
         frames_bytes: sources.store.frames_bytes(),
+        peers: sources.view.peers(),
         restarts: sources.view.restarts,
     };
     match expose(scrape) {

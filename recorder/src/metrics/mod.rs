@@ -3,6 +3,7 @@
 //! Nothing is counted here. At a scrape everything is copied once from where it is counted anyway, so metrics cost a
 //! frame nothing.
 
+mod peers;
 mod process;
 mod table;
 
@@ -14,11 +15,14 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
+use framekeeper_peer::LinkStats;
+
 pub(crate) use process::ProcessNumbers;
-use table::{Kind, METRICS};
+use table::{Kind, Metric};
 
 use crate::limits::LimitNumbers;
 use crate::serve::ServeNumbers;
+use crate::standby::Counts;
 use crate::view::{ChannelView, VolumeView};
 
 /// Everything that metrics are made from, copied at one moment.
@@ -36,6 +40,19 @@ pub(crate) struct Scrape {
     /// Bytes of all streams' frames in memory, and how many there may be.
     pub(crate) frames_bytes: (usize, usize),
     pub(crate) restarts: u64,
+    pub(crate) peers: PeerNumbers,
+}
+
+/// What is counted of other recorders.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PeerNumbers {
+    pub(crate) counts: Counts,
+    pub(crate) links: LinkStats,
+}
+
+/// Every metric, in the order of the exposition.
+fn metrics() -> impl Iterator<Item = &'static Metric> {
+    table::METRICS.iter().chain(peers::METRICS)
 }
 
 /// How the tick does.
@@ -78,7 +95,7 @@ struct Exposition {
 
 impl Collector for Exposition {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        for metric in METRICS {
+        for metric in metrics() {
             let samples = (metric.samples)(&self.scrape);
             let unit = metric.unit.map(|unit| match unit {
                 "bytes" => Unit::Bytes,
@@ -129,7 +146,7 @@ pub fn document() -> String {
          status and of `docs/format.md`.\n\n\
          | metric | type | labels | what |\n|---|---|---|---|\n",
     );
-    for metric in METRICS {
+    for metric in metrics() {
         let kind = match metric.kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
@@ -163,7 +180,7 @@ mod tests {
     #[test]
     fn the_table_is_in_order() {
         let mut seen = HashSet::new();
-        for metric in METRICS {
+        for metric in metrics() {
             assert!(seen.insert(full_name(metric)), "{} stands twice", metric.name);
             assert!(metric.name.starts_with("framekeeper_"), "{}", metric.name);
             assert!(metric.help.ends_with('.') && !metric.help.contains('|'), "{}", metric.help);
@@ -184,6 +201,7 @@ mod tests {
             reader_cache_bytes: 0,
             frames_bytes: (0, 0),
             restarts: 3,
+            peers: PeerNumbers::default(),
         })
         .unwrap();
         assert!(text.ends_with("# EOF\n"));

@@ -42,7 +42,7 @@ const VOLUME_STATES: [(VolumeState, &str); 7] = [
     (VolumeState::Refused, "Refused"),
 ];
 
-/// Every metric, in the order of the exposition.
+/// Every metric but those of other recorders.
 pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "framekeeper_build_info",
@@ -708,7 +708,7 @@ const CHANNEL_STATES: [(ChannelState, &str); 6] = [
     (ChannelState::Failed, "Failed"),
 ];
 
-fn one(value: Value) -> Vec<Sample> {
+pub(super) fn one(value: Value) -> Vec<Sample> {
     vec![Sample { labels: Vec::new(), value }]
 }
 

@@ -14,6 +14,7 @@ use crate::assignment::{Assignment, Change, ChannelPlan, Secrets, diff};
 use crate::channel::{ChannelSink, ChannelStats, Condition, Control, Core, Report};
 use crate::clock;
 use crate::metrics::TickNumbers;
+use crate::standby::Standby;
 use crate::view::{ChannelEntry, View};
 
 /// Looks between two looks at the Secrets: 1 s.
@@ -23,11 +24,14 @@ const SECRET_LOOKS: u32 = 4;
 pub(super) struct Channels {
     view: Arc<View>,
     store: Arc<Store>,
+    standby: Arc<Standby>,
     ingest: Option<Ingest>,
     tick: Duration,
     part: Duration,
     channels: HashMap<Uuid, Channel>,
     plans: Vec<ChannelPlan>,
+    /// Streams that another recorder is to have, and that are recorded here until it has proven that it does.
+    retired: HashSet<Uuid>,
     /// Streams that were recorded by this process before.
     known: HashSet<Uuid>,
     looks: u32,
@@ -43,15 +47,23 @@ struct Channel {
 
 impl Channels {
     /// None yet.
-    pub(super) fn new(view: Arc<View>, store: Arc<Store>, ingest: Ingest, tick: Duration) -> Self {
+    pub(super) fn new(
+        view: Arc<View>,
+        store: Arc<Store>,
+        standby: Arc<Standby>,
+        ingest: Ingest,
+        tick: Duration,
+    ) -> Self {
         Self {
             view,
             store,
+            standby,
             ingest: Some(ingest),
             tick,
             part: Duration::ZERO,
             channels: HashMap::new(),
             plans: Vec::new(),
+            retired: HashSet::new(),
             known: HashSet::new(),
             looks: 0,
         }
@@ -74,16 +86,32 @@ impl Channels {
         if self.view.refusals() != assignment.refusals {
             self.view.set_refusals(assignment.refusals.clone());
         }
+        self.standby.set_peers(&assignment.peers, &assignment.peer_mistakes);
         for change in diff(&self.plans, &assignment.channels) {
             match change {
+                // It came back before it was let go of.
+                Change::Start(plan) if self.retired.remove(&plan.stream.uid) => self.adjust(plan, secrets),
                 Change::Start(plan) => self.start(plan, secrets),
                 Change::Adjust(plan) | Change::Restart(plan) => self.adjust(plan, secrets),
-                Change::Stop(uid) => self.stop(uid),
+                Change::Stop(uid) => self.leave_or_stop(uid, assignment),
             }
         }
+        // One that is not to be handed over any more, because the stream is gone, for instance.
+        let dropped: Vec<Uuid> =
+            self.retired.iter().filter(|uid| !assignment.retired.contains_key(uid)).copied().collect();
+        dropped.into_iter().for_each(|uid| self.stop(uid));
         self.plans.clone_from(&assignment.channels);
         let used: HashSet<_> = self.plans.iter().filter_map(|plan| plan.secret.clone()).collect();
         secrets.keep_only(|name| used.contains(name));
+    }
+
+    /// Ends what another recorder has taken over for good.
+    pub(super) fn let_go(&mut self) {
+        for uid in self.standby.released() {
+            if self.retired.contains(&uid) {
+                self.stop(uid);
+            }
+        }
     }
 
     /// Gives changed credentials to their sources, and tries again what could not be started.
@@ -132,7 +160,12 @@ impl Channels {
             since: clock::wall(),
         }));
         let control = Control::new(&plan);
-        self.view.add_channel(ChannelEntry { stream: plan.stream.clone(), stats: Arc::clone(&stats) });
+        self.view.add_channel(ChannelEntry {
+            stream: plan.stream.clone(),
+            stats: Arc::clone(&stats),
+            control: Arc::clone(&control),
+        });
+        self.standby.hold(&plan, &control);
         self.channels.insert(plan.stream.uid, Channel { plan: plan.clone(), stats, control, source: None });
         self.bring_up(&plan, secrets);
     }
@@ -140,6 +173,7 @@ impl Channels {
     fn adjust(&mut self, plan: ChannelPlan, secrets: &mut Secrets) {
         let Some(channel) = self.channels.get_mut(&plan.stream.uid) else { return };
         channel.control.set(&plan);
+        self.standby.hold(&plan, &channel.control);
         channel.plan = plan.clone();
         if let (Some(ingest), Some((source, credentials))) = (&self.ingest, &channel.source) {
             let spec = spec(&plan, credentials.clone());
@@ -150,7 +184,26 @@ impl Channels {
         self.bring_up(&plan, secrets);
     }
 
+    /// Another recorder is to have the stream, if the assignment says so: it is recorded here until that one has proven that it does.
+    fn leave_or_stop(&mut self, uid: Uuid, assignment: &Assignment) {
+        if let (Some(retired), Some(channel)) = (assignment.retired.get(&uid), self.channels.get(&uid))
+            && self.standby.retire(uid, retired, assignment.uid)
+        {
+            info!(
+                stream = name(&channel.plan),
+                "another recorder is to have it; it is recorded here until that one does"
+            );
+            channel.control.retire();
+            self.retired.insert(uid);
+            self.view.transition();
+        } else {
+            self.stop(uid);
+        }
+    }
+
     fn stop(&mut self, uid: Uuid) {
+        self.standby.let_go(uid);
+        self.retired.remove(&uid);
         let Some(channel) = self.channels.remove(&uid) else { return };
         if let (Some(ingest), Some((source, _))) = (&self.ingest, channel.source) {
             ingest.remove(source);

@@ -36,6 +36,8 @@ use crate::http::{self, Sources};
 use crate::limits::{self, ChannelLoad, Guard, Shares};
 use crate::metrics::{ProcessNumbers, TickNumbers};
 use crate::serve::{ServeLimits, ServeState};
+pub use crate::standby::PeerOptions;
+use crate::standby::{LinksError, Standby};
 use crate::status::StatusFile;
 use crate::view::{ChannelEntry, View};
 use crate::{clock, supervisor};
@@ -52,6 +54,10 @@ const LIMIT_LOOKS: u32 = 8;
 const HUNG_LOOKS: u32 = 60;
 /// How many sessions may begin: after a crash, 500 cameras, the most that a recorder may have, play again within 3 s.
 const START_RATE: StartRate = StartRate { per_second: 150, burst: 50 };
+/// Others have so long to begin to record what this one did: within what is left of the time that whoever ends it gives, volumes are closed.
+const HAND_OVER: Duration = Duration::from_secs(6);
+/// How often is looked whether they have.
+const HAND_OVER_LOOK: Duration = Duration::from_millis(20);
 /// Threads of the HTTP server beside its one worker: reading footage blocks.
 const HTTP_READERS: usize = 4;
 
@@ -72,6 +78,8 @@ pub struct RunOptions {
     pub writes: Writes,
     /// Within which time all footage is read again and checked.
     pub scrub_round: Duration,
+    /// How other recorders reach this one.
+    pub peers: PeerOptions,
 }
 
 /// Within which time all footage is read again, where nobody says otherwise.
@@ -108,6 +116,8 @@ enum StartError {
     Assignment(String),
     #[error("no volume can be used: {0}")]
     Volumes(String),
+    #[error(transparent)]
+    Links(#[from] LinksError),
     #[error("{what}: {source}")]
     System { what: &'static str, source: std::io::Error },
 }
@@ -115,10 +125,10 @@ enum StartError {
 impl StartError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Listen { .. } => Exit::PortInUse,
+            Self::Listen { .. } | Self::Links(LinksError::Listen { .. }) => Exit::PortInUse,
             Self::Assignment(_) => Exit::BadAssignment,
             Self::Volumes(_) => Exit::VolumeRefused,
-            Self::System { .. } => Exit::Internal,
+            Self::Links(LinksError::Key(_) | LinksError::Links(_)) | Self::System { .. } => Exit::Internal,
         }
     }
 }
@@ -147,6 +157,7 @@ struct Worker {
     volumes: Volumes,
     holds: Holds,
     store: Arc<Store>,
+    standby: Arc<Standby>,
     channels: Channels,
     /// How often it has looked.
     looks: u32,
@@ -219,7 +230,9 @@ impl Worker {
         let config = IngestConfig { start_rate: START_RATE, ..IngestConfig::default() };
         let tick = config.tick;
         let ingest = Ingest::start(config, after_tick).map_err(system("the tick thread could not be started"))?;
-        let mut channels = Channels::new(Arc::clone(&view), Arc::clone(&store), ingest, tick);
+        let standby = Arc::new(Standby::start(&options.peers, assignment.uid, Arc::clone(&store))?);
+        view.set_known_as(standby.public_key(), standby.address());
+        let mut channels = Channels::new(Arc::clone(&view), Arc::clone(&store), Arc::clone(&standby), ingest, tick);
         let mut secrets = Secrets::new(options.secrets.as_deref());
         channels.apply(&assignment, &mut secrets);
 
@@ -253,6 +266,7 @@ impl Worker {
             volumes,
             holds,
             store,
+            standby,
             channels,
             looks: 0,
             control,
@@ -306,8 +320,10 @@ impl Worker {
             self.guard.set_memory_limit(limits::memory_limit());
         }
         self.guard.look(ProcessNumbers::resident_bytes());
+        self.channels.let_go();
         self.channels.look(&mut self.secrets);
         self.view.set_ticks(self.channels.ticks());
+        self.view.set_peers(self.standby.numbers());
         self.volumes.publish(&self.store, &self.view);
         rate_memory(&self.guard, &self.view, &self.store);
         let long_gops = self.store.streams().into_iter().filter(|stream| stream.gop_too_long);
@@ -360,11 +376,25 @@ impl Worker {
         self.volumes.keep_copies(&self.assignment.object);
     }
 
+    /// What others can record they begin to, before this one ends. Frames go on coming meanwhile.
+    fn hand_over(&self) {
+        self.standby.leave();
+        let until = Instant::now() + HAND_OVER;
+        while self.standby.is_handing_over() {
+            if Instant::now() >= until {
+                warn!("not all streams were taken over by other recorders in time");
+                return;
+            }
+            std::thread::sleep(HAND_OVER_LOOK);
+        }
+    }
+
     /// Ends in order: sessions, then what they left, then the volumes.
     fn drain(mut self) {
         info!("stopping");
         self.view.set_phase(RecorderPhase::Draining);
         tell(&mut self.status, &self.assignment, &self.view, self.http);
+        self.hand_over();
         self.channels.shutdown();
         self.store.flush_tick();
         self.store.close();

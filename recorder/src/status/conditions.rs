@@ -8,6 +8,7 @@ use framekeeper_media::WallTime;
 use super::space;
 use crate::limits::MemoryShort;
 use crate::serve::query::format_time;
+use crate::standby::Counts;
 use crate::view::{View, VolumeView};
 
 /// One condition before it has its times.
@@ -34,6 +35,7 @@ pub(super) fn make(
         intact(volumes),
         space::recording_space(volumes),
         gops_fit(&view.long_gops()),
+        peers_reachable(view.peers().counts),
         as_planned(channels),
     ];
     // Conditions have whole seconds, as `Time` of Kubernetes has.
@@ -77,6 +79,23 @@ fn assignment(view: &View) -> Verdict {
         let message = "the assignment in effect is the newest".to_owned();
         Verdict { kind: "AssignmentCurrent", good: true, reason: "Current", message }
     }
+}
+
+fn peers_reachable(counts: Counts) -> Verdict {
+    let Counts { peers, alive, .. } = counts;
+    let (good, reason, message) = match (peers, peers == alive) {
+        (0, _) => (true, "NoPeers", "no stream is shared with another recorder".to_owned()),
+        (_, true) => (true, "AllAlive", format!("all {peers} recorders that streams are shared with are alive")),
+        (_, false) => {
+            let message = format!(
+                "{} of {peers} recorders that streams are shared with are not heard, or do not hear this one: they have failed, or the network \
+                 between them and this one has; see the log for which",
+                peers.saturating_sub(alive)
+            );
+            (false, "PeersNotHeard", message)
+        }
+    };
+    Verdict { kind: "PeersReachable", good, reason, message }
 }
 
 fn healthy(volumes: &[VolumeView]) -> Verdict {

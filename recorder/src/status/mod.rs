@@ -90,7 +90,14 @@ fn make(
         .collect();
     for entry in view.channels() {
         let Condition { state, reason, message, since } = entry.stats.condition();
-        if state != ChannelState::Recording || reason != RECORDING {
+        let (rank, is_retired) = (entry.control.rank(), entry.control.is_retired());
+        let as_planned = match state {
+            // One whose frames are recorded by all of its holders is recorded here for the same reason.
+            ChannelState::Recording => reason == RECORDING,
+            ChannelState::Standby => rank > 0,
+            _ => false,
+        };
+        if !as_planned || is_retired {
             channels.push(ChannelStatus {
                 stream: StreamRef {
                     namespace: entry.stream.namespace.clone(),
@@ -101,7 +108,7 @@ fn make(
                 reason: Some(reason.to_owned()),
                 message: Some(message),
                 since: time(since),
-                epoch: None,
+                epoch: entry.control.epoch().filter(|_| rank > 0 && state == ChannelState::Recording),
             });
         }
     }
@@ -111,8 +118,11 @@ fn make(
         observed_generation: generation,
         phase: Some(phase),
         conditions: conditions::make(view, &volumes, &channels, generation, now, before),
-        addresses: Some(Addresses { http: Some(http.to_string()), peer: None }),
-        public_key: None,
+        addresses: Some(Addresses {
+            http: Some(http.to_string()),
+            peer: view.known_as().and_then(|(_, address)| Some(address.as_ref()?.to_string())),
+        }),
+        public_key: view.known_as().map(|(key, _)| key.clone()),
         instance: Some(Instance { uid: view.instance.to_string(), restarts: view.restarts }),
         volumes: volumes.iter().map(volume).collect(),
         channels,

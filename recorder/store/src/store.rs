@@ -18,7 +18,7 @@ use crate::stats::{StreamStats, VolumeStats};
 use crate::stream::{Destination, StreamState, StreamWriter};
 pub(crate) use crate::threads::Workers;
 use crate::threads::{END_AT_MOST, Threads};
-use crate::types::{Durable, Hold, Placement, PreviousRun, StoreConfig, StreamIdent, VolumeConfig};
+use crate::types::{Durable, Hold, Placement, PreviousRun, Storage, StoreConfig, StreamIdent, VolumeConfig};
 use crate::volume::Volume;
 use crate::volume::keeper::Keeper;
 use crate::volume::open::open;
@@ -273,6 +273,19 @@ impl Store {
     #[must_use]
     pub fn durable(&self, stream: Uuid) -> Option<Durable> {
         self.inner.stream(stream)?.durable()
+    }
+
+    /// Whether frames of a stream would be taken, and for how long the oldest one on its volume has been waiting to be durable; of a stream that
+    /// has no volume, on the one that waits least.
+    #[must_use]
+    pub fn storage(&self, stream: Uuid) -> Storage {
+        let now_us = self.env.clock.monotonic_us();
+        let own = self.inner.stream(stream).and_then(|stream| stream.volume()).and_then(|at| self.inner.volume(at));
+        let volumes = self.inner.volumes();
+        let taking = volumes.iter().filter(|volume| volume.takes_streams() && !volume.is_stuck());
+        let least = taking.map(|volume| volume.unsynced_us(now_us)).min();
+        let own = own.filter(|volume| !volume.has_failed()).map(|volume| volume.unsynced_us(now_us));
+        Storage { takes: least.is_some(), unsynced_us: own.or(least).unwrap_or(0) }
     }
 
     /// The run that a stream had last on this recorder.

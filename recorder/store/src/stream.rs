@@ -119,6 +119,8 @@ pub(crate) struct Memory {
 #[derive(Default)]
 pub(crate) struct QueueBudget {
     used: AtomicUsize,
+    /// Of these, what is kept outside.
+    beside: AtomicUsize,
 }
 
 impl QueueBudget {
@@ -352,11 +354,25 @@ pub enum Appended {
 pub struct StreamWriter {
     inner: Arc<Inner>,
     stream: Arc<StreamState>,
+    /// Bytes of frames that its user keeps.
+    beside: usize,
 }
 
 impl StreamWriter {
     pub(crate) fn new(inner: Arc<Inner>, stream: Arc<StreamState>) -> Self {
-        Self { inner, stream }
+        Self { inner, stream, beside: 0 }
+    }
+
+    /// So many bytes of frames are kept beside the store: they count among those that all streams may have in memory. Whether that is too much, by
+    /// which recording comes first: half of what there may be is for frames that nobody records yet.
+    pub fn keep_beside(&mut self, bytes: usize) -> bool {
+        let QueueLimits { stream_bytes, total_bytes } = self.inner.queue_limits();
+        let budget = &self.inner.budget;
+        budget.beside.fetch_add(bytes, Ordering::Relaxed);
+        let beside = budget.beside.fetch_sub(self.beside, Ordering::Relaxed).saturating_sub(self.beside);
+        budget.used.fetch_add(bytes, Ordering::Relaxed);
+        budget.freed(std::mem::replace(&mut self.beside, bytes));
+        bytes > stream_bytes || beside > total_bytes / 2 || budget.used() > total_bytes / 4 * 3
     }
 
     /// The stream.
@@ -457,6 +473,7 @@ impl StreamWriter {
 
 impl Drop for StreamWriter {
     fn drop(&mut self) {
+        self.keep_beside(0);
         self.stream.release(&self.inner.budget);
     }
 }

@@ -107,6 +107,15 @@ pub struct Durable {
     pub frames: u64,
 }
 
+/// How it stands with the place where a stream's frames go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Storage {
+    /// A volume takes streams.
+    pub takes: bool,
+    /// Age of the oldest bytes on its volume that are not durable yet, of whatever stream, microseconds.
+    pub unsynced_us: u64,
+}
+
 /// The run that a stream had before, as its volume tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PreviousRun {

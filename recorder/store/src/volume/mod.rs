@@ -258,7 +258,7 @@ impl Volume {
     }
 
     /// Age of the oldest bytes that a loss of power would take, at `now_us`.
-    fn unsynced_us(&self, now_us: u64) -> u64 {
+    pub(crate) fn unsynced_us(&self, now_us: u64) -> u64 {
         let dirty = lock(&self.dirty).since_us;
         let since = self.pending.since_us().into_iter().chain(dirty).min();
         since.map_or(0, |since| now_us.saturating_sub(since))

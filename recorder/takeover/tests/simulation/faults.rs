@@ -21,6 +21,9 @@ enum Fault {
 /// when those are durable: until then the stream is not protected, and the next failure not promised anything.
 const SETTLES: u64 = 5 * SECOND;
 
+/// By then everybody who lives has heard of a plan.
+const HEARD_OF: u64 = 2 * SECOND;
+
 /// The faults of one course of events.
 pub(crate) struct Trouble {
     /// No new ones from then on.
@@ -67,8 +70,13 @@ impl Trouble {
         }
         self.count += 1;
         let length = world.random.random_range(300..25_000) * MS;
+        let plans = world.plans_made;
         if let Some(fault) = begin(world, node, length, nodes.is_empty()) {
             self.going.push((now + length, node, fault));
+        }
+        if world.plans_made != plans {
+            // A new holder is one when it has heard of it and settled.
+            self.next = self.next.max(now + HEARD_OF + SETTLES);
         }
     }
 }

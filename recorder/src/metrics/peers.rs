@@ -1,0 +1,96 @@
+//! What is counted of other recorders: a part of the table.
+
+use super::Value;
+use super::table::{Kind, Metric, one};
+
+/// Behind the others.
+pub(super) const METRICS: &[Metric] = &[
+    Metric {
+        name: "framekeeper_peers",
+        unit: None,
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Recorders that streams are shared with.",
+        samples: |scrape| one(Value::Count(scrape.peers.counts.peers)),
+    },
+    Metric {
+        name: "framekeeper_peers_alive",
+        unit: None,
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Of these, those that are heard and hear this one. Fewer than framekeeper_peers: a failure, or a network that is torn.",
+        samples: |scrape| one(Value::Count(scrape.peers.counts.alive)),
+    },
+    Metric {
+        name: "framekeeper_peer_connections",
+        unit: None,
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Connections with other recorders; two with one do no harm.",
+        samples: |scrape| one(Value::Count(scrape.peers.links.connections)),
+    },
+    Metric {
+        name: "framekeeper_heartbeats_sent",
+        unit: None,
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Heartbeats sent to other recorders.",
+        samples: |scrape| one(Value::Count(scrape.peers.links.sent)),
+    },
+    Metric {
+        name: "framekeeper_heartbeats_heard",
+        unit: None,
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Heartbeats of other recorders that came.",
+        samples: |scrape| one(Value::Count(scrape.peers.links.heard)),
+    },
+    Metric {
+        name: "framekeeper_peer_refused",
+        unit: None,
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Who came as a recorder and was not let in: its key is not one of the assignment's, or it was none.",
+        samples: |scrape| one(Value::Count(scrape.peers.links.refused)),
+    },
+    Metric {
+        name: "framekeeper_peer_malformed",
+        unit: None,
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Connections with other recorders that were closed because what came was no heartbeat of theirs.",
+        samples: |scrape| one(Value::Count(scrape.peers.links.malformed)),
+    },
+    Metric {
+        name: "framekeeper_shared_streams",
+        unit: None,
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Streams that are held together with other recorders.",
+        samples: |scrape| one(Value::Count(scrape.peers.counts.shared)),
+    },
+    Metric {
+        name: "framekeeper_taken_streams",
+        unit: None,
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Streams that are recorded in another recorder's place now.",
+        samples: |scrape| one(Value::Count(scrape.peers.counts.taken)),
+    },
+    Metric {
+        name: "framekeeper_takeovers",
+        unit: None,
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Times that a stream was taken over from another recorder.",
+        samples: |scrape| one(Value::Count(scrape.peers.counts.takeovers)),
+    },
+    Metric {
+        name: "framekeeper_handbacks",
+        unit: None,
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Times that a stream that was taken over was given back.",
+        samples: |scrape| one(Value::Count(scrape.peers.counts.handbacks)),
+    },
+];

@@ -1,0 +1,275 @@
+//! What this recorder knows of the others, and what it makes of it: records, stands by, lets go. No clock, no I/O.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use framekeeper_takeover::heartbeat::Heartbeat;
+use framekeeper_takeover::{Action, Assignment, Class, Link, Liveness, Own, Peer, Report, Rules, Stream};
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::channel::Wish;
+
+/// A recorder that has never told its key to anybody is waited for so long, microseconds: it starts for the first time, and its key comes with
+/// the next assignment.
+const KEYLESS_US: u64 = 20_000_000;
+
+/// The side of a channel that decisions go by.
+pub(super) trait Seat: Send {
+    /// How it stands with it, at `now_us` (monotonic).
+    fn own(&self, now_us: u64) -> Own;
+    /// What is to become of its frames.
+    fn wish(&self, wish: Wish);
+}
+
+/// What was counted since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Streams that were recorded in another recorder's place.
+    pub(crate) takeovers: u64,
+    /// Of these, given back.
+    pub(crate) handbacks: u64,
+    /// Streams that are recorded in another's place now.
+    pub(crate) taken: u64,
+    /// Streams that are held together with others.
+    pub(crate) shared: u64,
+    /// Peers that are alive.
+    pub(crate) alive: u64,
+    /// Peers that there are.
+    pub(crate) peers: u64,
+}
+
+/// Another recorder.
+struct Tie {
+    link: Link,
+    since: u64,
+    has_key: bool,
+    reports: HashMap<Uuid, Report>,
+    /// As it was last, for the log.
+    was: Liveness,
+}
+
+impl Tie {
+    fn new(now: u64, has_key: bool) -> Self {
+        Self { link: Link::new(now), since: now, has_key, reports: HashMap::new(), was: Liveness::Joining }
+    }
+
+    fn liveness(&self, now: u64, rules: &Rules) -> Liveness {
+        if !self.has_key && now.saturating_sub(self.since) < KEYLESS_US {
+            return Liveness::Joining;
+        }
+        self.link.liveness(now, rules)
+    }
+}
+
+/// A stream that is held together with others.
+struct Held {
+    plan: Assignment,
+    stream: Stream,
+    seat: Box<dyn Seat>,
+}
+
+/// All of it.
+pub(super) struct Brain {
+    me: Uuid,
+    rules: Rules,
+    leaving: bool,
+    last_step: Option<u64>,
+    ties: HashMap<Uuid, Tie>,
+    streams: BTreeMap<Uuid, Held>,
+    released: Vec<Uuid>,
+    takeovers: u64,
+    handbacks: u64,
+}
+
+impl Brain {
+    pub(super) fn new(me: Uuid, rules: Rules) -> Self {
+        Self {
+            me,
+            rules,
+            leaving: false,
+            last_step: None,
+            ties: HashMap::new(),
+            streams: BTreeMap::new(),
+            released: Vec::new(),
+            takeovers: 0,
+            handbacks: 0,
+        }
+    }
+
+    /// Who there is, and whether a key of it is known. What is known of those that stay is not touched.
+    pub(super) fn set_peers(&mut self, now: u64, peers: &[(Uuid, bool)]) {
+        let wanted: HashSet<Uuid> = peers.iter().map(|(peer, _)| *peer).collect();
+        self.ties.retain(|peer, _| wanted.contains(peer));
+        for (peer, has_key) in peers {
+            let tie = self.ties.entry(*peer).or_insert_with(|| Tie::new(now, *has_key));
+            if *has_key && !tie.has_key {
+                // Only now can it be heard.
+                *tie = Tie::new(now, true);
+            }
+        }
+    }
+
+    /// A stream is held from now on, or by another plan. `epoch`: the highest in its own footage, asked for where it is new.
+    pub(super) fn hold(
+        &mut self,
+        now: u64,
+        stream: Uuid,
+        plan: Assignment,
+        epoch: u64,
+        seat: impl FnOnce() -> Box<dyn Seat>,
+    ) {
+        match self.streams.get_mut(&stream) {
+            Some(held) => held.plan = plan,
+            None => {
+                let held = Held { plan, stream: Stream::new(self.me, now, epoch), seat: seat() };
+                self.streams.insert(stream, held);
+            }
+        }
+    }
+
+    /// Whether it is held together with others.
+    pub(super) fn holds(&self, stream: Uuid) -> bool {
+        self.streams.contains_key(&stream)
+    }
+
+    /// Another recorder is to have it: it is let go of when that one has proven that it records. Whether there is anything to wait for.
+    pub(super) fn retire(&mut self, stream: Uuid, plan: Assignment) -> bool {
+        let Some(held) = self.streams.get_mut(&stream) else { return false };
+        held.plan = plan;
+        held.stream.is_recording()
+    }
+
+    /// It is not held any more.
+    pub(super) fn let_go(&mut self, stream: Uuid) {
+        self.streams.remove(&stream);
+    }
+
+    /// Streams that nobody needs here any more, since this was asked last.
+    pub(super) fn released(&mut self) -> Vec<Uuid> {
+        std::mem::take(&mut self.released)
+    }
+
+    /// This recorder is to end: whatever others can record is theirs.
+    pub(super) fn leave(&mut self) {
+        self.leaving = true;
+    }
+
+    /// Whether it records streams that another one, which is alive, is able to record.
+    pub(super) fn is_handing_over(&self, now: u64) -> bool {
+        self.streams.iter().any(|(stream, held)| {
+            held.stream.is_recording()
+                && peers(self.me, &self.ties, *stream, &held.plan, now, &self.rules)
+                    .iter()
+                    .any(|peer| peer.liveness == Liveness::Alive && peer.report.is_some_and(|report| report.able))
+        })
+    }
+
+    /// What was counted.
+    pub(super) fn counts(&self, now: u64) -> Counts {
+        let alive = self.ties.values().filter(|tie| tie.liveness(now, &self.rules) == Liveness::Alive).count();
+        let taken = self.streams.values().filter(|held| held.stream.is_recording() && self.is_standby(&held.plan));
+        Counts {
+            takeovers: self.takeovers,
+            handbacks: self.handbacks,
+            taken: taken.count() as u64,
+            shared: self.streams.len() as u64,
+            alive: alive as u64,
+            peers: self.ties.len() as u64,
+        }
+    }
+
+    fn is_standby(&self, plan: &Assignment) -> bool {
+        plan.class == Class::Standby && plan.rank(self.me).is_some_and(|rank| rank > 0)
+    }
+
+    fn own(&self, held: &Held, now: u64) -> Own {
+        Own { leaving: self.leaving, ..held.seat.own(now) }
+    }
+
+    /// Logs who comes and who goes.
+    fn watch(&mut self, now: u64) {
+        for (peer, tie) in &mut self.ties {
+            let is = tie.liveness(now, &self.rules);
+            let was = std::mem::replace(&mut tie.was, is);
+            match (was, is) {
+                (was, is) if was == is => {}
+                (_, Liveness::Alive) => info!(%peer, "a recorder that shares streams is alive"),
+                (_, Liveness::Failed) => warn!(%peer, "a recorder that shares streams is not heard any more"),
+                (_, Liveness::Joining) => {}
+            }
+        }
+    }
+}
+
+fn peers<'a>(
+    me: Uuid,
+    ties: &'a HashMap<Uuid, Tie>,
+    stream: Uuid,
+    plan: &Assignment,
+    now: u64,
+    rules: &Rules,
+) -> Vec<Peer<'a>> {
+    let others = plan.holders.iter().chain(&plan.retired).filter(|other| **other != me);
+    let peer = |recorder: &Uuid| match ties.get(recorder) {
+        Some(tie) => Peer { recorder: *recorder, liveness: tie.liveness(now, rules), report: tie.reports.get(&stream) },
+        None => Peer { recorder: *recorder, liveness: Liveness::Failed, report: None },
+    };
+    others.map(peer).collect()
+}
+
+impl framekeeper_peer::Brain for Brain {
+    fn hear(&mut self, now: u64, heartbeat: Heartbeat) {
+        let Some(tie) = self.ties.get_mut(&heartbeat.sender) else { return };
+        tie.link.hear(now, heartbeat.hears_you);
+        tie.reports = heartbeat.reports.into_iter().collect();
+    }
+
+    fn close(&mut self, now: u64, peer: Uuid) {
+        if let Some(tie) = self.ties.get_mut(&peer) {
+            tie.link.close(now);
+        }
+    }
+
+    fn step(&mut self, now: u64) -> bool {
+        let slept = self.last_step.replace(now).map_or(0, |last| now.saturating_sub(last));
+        if slept > self.rules.pause {
+            warn!(ms = slept / 1_000, "this process stood still; what was not heard meanwhile is nobody's failure");
+            self.ties.values_mut().for_each(|tie| tie.link.slept(slept));
+            self.streams.values_mut().for_each(|held| held.stream.slept());
+        }
+        self.watch(now);
+        let mut streams = std::mem::take(&mut self.streams);
+        let mut changed = false;
+        for (uid, held) in &mut streams {
+            let own = self.own(held, now);
+            let peers = peers(self.me, &self.ties, *uid, &held.plan, now, &self.rules);
+            let Some(action) = held.stream.step(now, &self.rules, &held.plan, &own, &peers) else { continue };
+            changed = true;
+            let in_place = self.is_standby(&held.plan);
+            match action {
+                Action::Begin { epoch, from } => {
+                    self.takeovers += u64::from(in_place);
+                    held.seat.wish(Wish::Record { epoch, from });
+                }
+                Action::End => {
+                    self.handbacks += u64::from(in_place);
+                    held.seat.wish(Wish::StandBy);
+                }
+                Action::Release => self.released.push(*uid),
+            }
+        }
+        self.streams = streams;
+        changed
+    }
+
+    fn tell(&mut self, now: u64, peer: Uuid) -> (bool, Vec<(Uuid, Report)>) {
+        let hears = self.ties.get(&peer).is_some_and(|tie| tie.link.hears(now, &self.rules));
+        let concerns = |plan: &Assignment| plan.holders.contains(&peer) || plan.retired.contains(&peer);
+        let told = self.streams.iter().filter(|(_, held)| concerns(&held.plan)).map(|(uid, held)| {
+            let own = self.own(held, now);
+            let peers = peers(self.me, &self.ties, *uid, &held.plan, now, &self.rules);
+            (*uid, held.stream.report(now, &self.rules, &held.plan, &own, &peers, peer))
+        });
+        (hears, told.collect())
+    }
+}

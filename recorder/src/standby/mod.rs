@@ -1,0 +1,224 @@
+//! Streams that this recorder holds together with others: links to them, and who records.
+//!
+//! ```text
+//!  assignment ─ plans, peers ─► Standby ─► Brain ◄─ heartbeats ─► Links (framekeeper-peer)
+//!                                            │ each 50 ms: framekeeper-takeover decides
+//!  channel ◄─ Wish ─ Control ◄───────────────┘
+//! ```
+
+mod brain;
+#[cfg(test)]
+mod tests;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use framekeeper_peer::{Clock, Identity, KeyError, Links, Peer};
+use framekeeper_store::Store;
+use framekeeper_takeover::{Assignment, Class, Footage, Own, Rules};
+use tracing::{info, warn};
+use uuid::Uuid;
+
+pub(crate) use brain::Counts;
+use brain::{Brain, Seat};
+
+use crate::assignment::{self, ChannelPlan, RetiredPlan};
+use crate::channel::{Control, Wish};
+use crate::clock;
+use crate::metrics::PeerNumbers;
+
+/// A group of pictures whose length is not known yet.
+const ASSUMED_GOP_US: u64 = 2_000_000;
+
+/// Where this recorder is reached, and how it is known.
+#[derive(Clone, Debug)]
+pub struct PeerOptions {
+    /// File with its key; made where there is none.
+    pub key: Option<std::path::PathBuf>,
+    /// Where other recorders reach it.
+    pub listen: Option<SocketAddr>,
+    /// How long a recorder that had failed must have recorded without a fault before it has its streams back.
+    pub hold: Duration,
+}
+
+/// Why there are no links.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinksError {
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(
+        "cannot listen for other recorders on {address}: {source}; another program has it, or it is not an address of this machine"
+    )]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("the links to other recorders cannot be kept: {0}")]
+    Links(std::io::Error),
+}
+
+/// The running links and decisions. They end when this is dropped.
+pub(crate) struct Standby {
+    brain: Arc<Mutex<Brain>>,
+    links: Links,
+    store: Arc<Store>,
+    public_key: String,
+    address: Option<SocketAddr>,
+}
+
+impl Standby {
+    /// Begins, with no streams and no peers.
+    ///
+    /// # Errors
+    /// [`LinksError`].
+    pub(crate) fn start(options: &PeerOptions, me: Uuid, store: Arc<Store>) -> Result<Self, LinksError> {
+        let identity = identity(options.key.as_deref())?;
+        let listener = options.listen.map(|address| {
+            let refused = |source| LinksError::Listen { address, source };
+            let listener = TcpListener::bind(address).map_err(refused)?;
+            let address = listener.local_addr().map_err(refused)?;
+            Ok::<_, LinksError>((listener, address))
+        });
+        let (listener, address) = listener.transpose()?.unzip();
+        let hold = u64::try_from(options.hold.as_micros()).unwrap_or(u64::MAX);
+        let rules = Rules { hold, ..Rules::default() };
+        let brain = Arc::new(Mutex::new(Brain::new(me, rules)));
+        let clock = Clock { monotonic_us: clock::monotonic_us, wall: clock::wall };
+        let links = Links::start(&identity, me, listener, clock, Arc::clone(&brain)).map_err(LinksError::Links)?;
+        let public_key = identity.public().to_string();
+        info!(public_key, address = address.map(tracing::field::display), "known to other recorders");
+        Ok(Self { brain, links, store, public_key, address })
+    }
+
+    fn brain(&self) -> MutexGuard<'_, Brain> {
+        // What is done under it is done whole.
+        self.brain.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whom streams are shared with from now on.
+    pub(crate) fn set_peers(&self, peers: &[Peer], mistakes: &[String]) {
+        for mistake in mistakes {
+            warn!("{mistake}");
+        }
+        let known: Vec<(Uuid, bool)> = peers.iter().map(|peer| (peer.recorder, !peer.keys.is_empty())).collect();
+        self.brain().set_peers(clock::monotonic_us(), &known);
+        self.links.set_peers(peers.to_vec());
+    }
+
+    /// A stream is held together with others from now on, or by another plan; or by nobody else any more.
+    pub(crate) fn hold(&self, plan: &ChannelPlan, control: &Arc<Control>) {
+        let uid = plan.stream.uid;
+        let Some(shared) = &plan.shared else { return self.let_go(uid) };
+        let assignment = Assignment {
+            version: plan.plan_version,
+            epoch: plan.epoch,
+            class: match shared.class {
+                assignment::Class::Mirrored => Class::Mirrored,
+                assignment::Class::None | assignment::Class::Playing => Class::Standby,
+            },
+            holders: shared.holders.clone(),
+            retired: shared.retired.clone(),
+        };
+        let seat = || {
+            let seat = ChannelSeat { stream: uid, control: Arc::clone(control), store: Arc::clone(&self.store) };
+            Box::new(seat) as Box<dyn Seat>
+        };
+        // Not under the lock: footage is read for it.
+        let epoch = if self.brain().holds(uid) { 0 } else { self.last_epoch(uid) };
+        self.brain().hold(clock::monotonic_us(), uid, assignment, epoch, seat);
+    }
+
+    /// Another recorder is to have a stream. Whether this one records it until then.
+    pub(crate) fn retire(&self, stream: Uuid, plan: &RetiredPlan, me: Uuid) -> bool {
+        let assignment = Assignment {
+            version: plan.plan_version,
+            epoch: 0,
+            class: Class::Standby,
+            holders: plan.holders.clone(),
+            retired: vec![me],
+        };
+        self.brain().retire(stream, assignment)
+    }
+
+    /// A stream is not held any more, or by nobody else.
+    pub(crate) fn let_go(&self, stream: Uuid) {
+        self.brain().let_go(stream);
+    }
+
+    /// Streams of former plans that others record by now.
+    pub(crate) fn released(&self) -> Vec<Uuid> {
+        self.brain().released()
+    }
+
+    /// This recorder is to end.
+    pub(crate) fn leave(&self) {
+        self.brain().leave();
+    }
+
+    /// Whether somebody is about to take what this one records.
+    pub(crate) fn is_handing_over(&self) -> bool {
+        self.brain().is_handing_over(clock::monotonic_us())
+    }
+
+    /// What others know it by.
+    pub(crate) fn public_key(&self) -> &str {
+        &self.public_key
+    }
+
+    /// Where others reach it.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// What was counted.
+    pub(crate) fn numbers(&self) -> PeerNumbers {
+        PeerNumbers { counts: self.brain().counts(clock::monotonic_us()), links: self.links.stats() }
+    }
+
+    /// The epoch that this recorder recorded a stream in last, in this life or a former one. The last run has the highest.
+    fn last_epoch(&self, stream: Uuid) -> u64 {
+        const BESIDE_US: i64 = 1_000_000;
+        let Some(end) = self.store.previous(stream).map(|run| run.end) else { return 0 };
+        let (from, to) = (end.saturating_add_us(-BESIDE_US), end.saturating_add_us(BESIDE_US));
+        let runs = self.store.reader().coverage(stream, from, to).unwrap_or_default();
+        runs.iter().map(|run| run.epoch).max().unwrap_or(0)
+    }
+}
+
+/// The key in a file, or one for this life.
+fn identity(path: Option<&Path>) -> Result<Identity, KeyError> {
+    match path {
+        Some(path) => Identity::load_or_make(path),
+        None => Identity::make(),
+    }
+}
+
+/// A channel of this recorder, as decisions see it.
+struct ChannelSeat {
+    stream: Uuid,
+    control: Arc<Control>,
+    store: Arc<Store>,
+}
+
+impl Seat for ChannelSeat {
+    fn own(&self, now_us: u64) -> Own {
+        let storage = self.store.storage(self.stream);
+        let durable = self.store.durable(self.stream).map(|durable| durable.wall);
+        let footage = self.control.recorded_from().zip(durable).filter(|(first, durable)| durable >= first);
+        let gop_us = self.control.gop_us();
+        Own {
+            camera: self.control.sees_camera(now_us),
+            memory: self.control.memory(),
+            storage: storage.takes && self.control.is_kept(),
+            // Standbys that keep frames have a slot of their own.
+            slot: true,
+            leaving: false,
+            unsynced: storage.unsynced_us,
+            footage: footage.map(|(first, durable)| Footage { first, durable }),
+            gop: if gop_us == 0 { ASSUMED_GOP_US } else { gop_us },
+        }
+    }
+
+    fn wish(&self, wish: Wish) {
+        self.control.wish(wish);
+    }
+}

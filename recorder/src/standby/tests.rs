@@ -1,0 +1,256 @@
+//! Recorders of one test, their heartbeats carried by hand.
+
+use std::sync::{Arc, Mutex};
+
+use framekeeper_media::WallTime;
+use framekeeper_media::boxes::run::PlanVersion;
+use framekeeper_peer::Brain as _;
+use framekeeper_takeover::heartbeat::Heartbeat;
+use framekeeper_takeover::{Assignment, Class, Footage, Own, Rules};
+use uuid::Uuid;
+
+use super::brain::{Brain, Seat};
+use crate::channel::Wish;
+
+const MS: u64 = 1_000;
+const SECOND: u64 = 1_000 * MS;
+const STREAM: Uuid = Uuid::from_u128(7);
+
+fn name(number: usize) -> Uuid {
+    Uuid::from_u128(100 + number as u128)
+}
+
+fn plan(sequence: u64, holders: &[usize], retired: &[usize]) -> Assignment {
+    Assignment {
+        version: PlanVersion { term: 1, sequence },
+        epoch: 1,
+        class: Class::Standby,
+        holders: holders.iter().map(|number| name(*number)).collect(),
+        retired: retired.iter().map(|number| name(*number)).collect(),
+    }
+}
+
+/// A channel whose frames are durable at once.
+#[derive(Default)]
+struct Desk {
+    own: Mutex<Own>,
+    wishes: Mutex<Vec<Wish>>,
+}
+
+struct DeskSeat(Arc<Desk>);
+
+impl Seat for DeskSeat {
+    fn own(&self, now_us: u64) -> Own {
+        let mut own = *self.0.own.lock().unwrap();
+        let durable = WallTime(now_us as i64);
+        own.footage = own.footage.map(|footage| Footage { durable, ..footage });
+        own
+    }
+    fn wish(&self, wish: Wish) {
+        self.0.wishes.lock().unwrap().push(wish);
+    }
+}
+
+impl Desk {
+    fn wishes(&self) -> Vec<Wish> {
+        std::mem::take(&mut *self.wishes.lock().unwrap())
+    }
+}
+
+struct World {
+    now: u64,
+    number: u64,
+    up: Vec<bool>,
+    brains: Vec<Brain>,
+    desks: Vec<Arc<Desk>>,
+}
+
+impl World {
+    /// Recorders that have keys and hold the stream by this plan.
+    fn new(recorders: usize, plan: &Assignment) -> Self {
+        let mut world =
+            Self { now: SECOND, number: 0, up: vec![true; recorders], brains: Vec::new(), desks: Vec::new() };
+        for me in 0..recorders {
+            let mut brain = Brain::new(name(me), Rules { hold: 3 * SECOND, ..Rules::default() });
+            let others: Vec<_> = (0..recorders).filter(|other| *other != me).map(|other| (name(other), true)).collect();
+            brain.set_peers(world.now, &others);
+            let desk = Arc::new(Desk::default());
+            *desk.own.lock().unwrap() = Own { camera: true, storage: true, slot: true, gop: SECOND, ..Own::default() };
+            if plan.rank(name(me)).is_some() {
+                world.hold(&mut brain, &desk, plan);
+            }
+            world.brains.push(brain);
+            world.desks.push(desk);
+        }
+        world
+    }
+
+    fn hold(&self, brain: &mut Brain, desk: &Arc<Desk>, plan: &Assignment) {
+        let desk = Arc::clone(desk);
+        brain.hold(self.now, STREAM, plan.clone(), 0, move || Box::new(DeskSeat(desk)));
+    }
+
+    fn plan(&mut self, number: usize, plan: &Assignment) {
+        let desk = Arc::clone(&self.desks[number]);
+        self.brains[number].hold(self.now, STREAM, plan.clone(), 0, move || Box::new(DeskSeat(desk)));
+    }
+
+    /// It records from now on, or does not.
+    fn footage(&self, number: usize, records: bool) {
+        let first = WallTime(self.now as i64);
+        self.desks[number].own.lock().unwrap().footage = records.then_some(Footage { first, durable: first });
+    }
+
+    /// All live ones decide and tell each other, each 50 and 250 ms, until the time has come or `until` is so. How long it took.
+    fn run(&mut self, at_most: u64, mut until: impl FnMut(&mut Self) -> bool) -> u64 {
+        let start = self.now;
+        while self.now < start + at_most {
+            self.now += 50 * MS;
+            let live: Vec<usize> = (0..self.brains.len()).filter(|at| self.up[*at]).collect();
+            for at in &live {
+                self.brains[*at].step(self.now);
+            }
+            if self.now.is_multiple_of(250 * MS) {
+                for from in &live {
+                    for to in live.iter().filter(|to| *to != from) {
+                        let (hears_you, reports) = self.brains[*from].tell(self.now, name(*to));
+                        self.number += 1;
+                        let beat = Heartbeat {
+                            sender: name(*from),
+                            life: 1,
+                            number: self.number,
+                            sent: WallTime(self.now as i64),
+                            hears_you,
+                            reports,
+                        };
+                        self.brains[*to].hear(self.now, beat);
+                    }
+                }
+            }
+            if until(self) {
+                return self.now - start;
+            }
+        }
+        at_most
+    }
+
+    fn die(&mut self, number: usize) {
+        self.up[number] = false;
+        let now = self.now;
+        self.brains.iter_mut().for_each(|brain| brain.close(now, name(number)));
+    }
+}
+
+/// Both are up, the first one records.
+fn pair() -> World {
+    let mut world = World::new(2, &plan(1, &[0, 1], &[]));
+    world.run(100 * MS, |_| false);
+    assert_eq!(world.desks[0].wishes(), [Wish::Record { epoch: 2, from: None }]);
+    world.footage(0, true);
+    world.run(5 * SECOND, |_| false);
+    assert_eq!(world.desks[1].wishes(), [], "the standby stands by");
+    world
+}
+
+#[test]
+fn a_standby_takes_over_at_once_and_gives_back() {
+    let mut world = pair();
+    let died = world.now;
+    world.die(0);
+    let took = world.run(5 * SECOND, |world| !world.desks[1].wishes.lock().unwrap().is_empty());
+    assert!(took <= 350 * MS, "{took} µs");
+    let [Wish::Record { epoch: 3, from: Some(from) }] = world.desks[1].wishes()[..] else { panic!("no takeover") };
+    assert!((died - 300 * MS..=died).contains(&(from.0 as u64)), "{from:?}, died at {died}");
+    world.footage(1, true);
+    let counts = world.brains[1].counts(world.now);
+    assert_eq!((counts.takeovers, counts.taken, counts.alive, counts.peers), (1, 1, 0, 1));
+
+    // It is back, with nothing in memory, and records: after the hold it has the stream again.
+    world.run(10 * SECOND, |_| false);
+    let mut brain = Brain::new(name(0), Rules { hold: 3 * SECOND, ..Rules::default() });
+    brain.set_peers(world.now, &[(name(1), true)]);
+    let desk = Arc::clone(&world.desks[0]);
+    world.hold(&mut brain, &desk, &plan(1, &[0, 1], &[]));
+    world.brains[0] = brain;
+    world.up[0] = true;
+    world.footage(0, false);
+    world.run(500 * MS, |_| false);
+    assert!(matches!(world.desks[0].wishes()[..], [Wish::Record { .. }]));
+    world.footage(0, true);
+    let took = world.run(10 * SECOND, |world| !world.desks[1].wishes.lock().unwrap().is_empty());
+    assert!((2_500 * MS..4_500 * MS).contains(&took), "{took} µs");
+    assert_eq!(world.desks[1].wishes(), [Wish::StandBy]);
+    let counts = world.brains[1].counts(world.now);
+    assert_eq!((counts.handbacks, counts.taken, counts.alive), (1, 0, 1));
+}
+
+#[test]
+fn a_recorder_that_was_never_known_is_waited_for_and_not_for_ever() {
+    let mut world = World::new(2, &plan(1, &[0, 1], &[]));
+    world.up[0] = false;
+    let mut brain = Brain::new(name(1), Rules::default());
+    brain.set_peers(world.now, &[(name(0), false)]);
+    let desk = Arc::clone(&world.desks[1]);
+    world.hold(&mut brain, &desk, &plan(1, &[0, 1], &[]));
+    world.brains[1] = brain;
+    let took = world.run(60 * SECOND, |world| !world.desks[1].wishes.lock().unwrap().is_empty());
+    assert!((19 * SECOND..21 * SECOND).contains(&took), "{took} µs");
+    // Its key is told, and it is heard: no takeover.
+    let mut world = World::new(2, &plan(1, &[0, 1], &[]));
+    world.brains[1].set_peers(world.now, &[]);
+    world.brains[1].set_peers(world.now, &[(name(0), false)]);
+    world.up[0] = false;
+    world.run(4 * SECOND, |_| false);
+    let now = world.now;
+    world.brains[1].set_peers(now, &[(name(0), true)]);
+    world.up[0] = true;
+    world.footage(0, true);
+    world.run(30 * SECOND, |_| false);
+    assert_eq!(world.desks[1].wishes(), []);
+}
+
+#[test]
+fn who_is_to_end_is_relieved_first() {
+    let mut world = pair();
+    assert!(world.brains[0].is_handing_over(world.now));
+    world.brains[0].leave();
+    let took = world.run(5 * SECOND, |world| !world.desks[1].wishes.lock().unwrap().is_empty());
+    assert!(took <= 800 * MS, "{took} µs");
+    world.footage(1, true);
+    world.run(5 * SECOND, |world| !world.brains[0].is_handing_over(world.now));
+    assert_eq!(world.desks[0].wishes(), [Wish::StandBy]);
+    // Alone, there is nobody to wait for.
+    let mut world = pair();
+    world.die(1);
+    world.run(SECOND, |_| false);
+    assert!(!world.brains[0].is_handing_over(world.now));
+}
+
+#[test]
+fn a_stream_moves_without_a_frame_that_nobody_records() {
+    let mut world = World::new(2, &plan(1, &[0], &[]));
+    world.run(SECOND, |_| false);
+    world.footage(0, true);
+    world.desks[0].wishes();
+    // The operator gives it to the other one, which hears of it later.
+    let moved = plan(2, &[1], &[0]);
+    assert!(world.brains[0].retire(STREAM, moved.clone()));
+    world.run(5 * SECOND, |_| false);
+    assert_eq!((world.desks[0].wishes(), world.brains[0].released()), (vec![], vec![]));
+    world.plan(1, &moved);
+    world.run(200 * MS, |_| false);
+    assert!(matches!(world.desks[1].wishes()[..], [Wish::Record { .. }]));
+    assert_eq!(world.desks[0].wishes(), [], "nothing of it is durable yet");
+    world.footage(1, true);
+    world.run(3 * SECOND, |_| false);
+    assert_eq!(world.desks[0].wishes(), [Wish::StandBy]);
+    assert_eq!(world.brains[0].released(), [STREAM]);
+}
+
+#[test]
+fn a_process_that_stood_still_accuses_nobody() {
+    let mut world = pair();
+    world.now += 20 * SECOND;
+    world.run(2 * SECOND, |_| false);
+    assert_eq!(world.desks[1].wishes(), []);
+}
