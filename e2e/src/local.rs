@@ -87,6 +87,17 @@ pub fn with_volumes(manifest: &str, volumes: &[&str]) -> Result<String> {
     Ok(format!("{before}{blocks}{behind}"))
 }
 
+/// The manifest with more in the spec of the pool, in YAML's short form: `toleratedFailures: 1`.
+///
+/// # Errors
+/// When it is no manifest of [`PoolPlan::manifest`].
+pub fn with_pool_spec(manifest: &str, more: &str) -> Result<String> {
+    let head = "  name: main\nspec:\n";
+    let at = manifest.find(head).context("no pool in the manifest")? + head.len();
+    let (before, behind) = manifest.split_at(at);
+    Ok(format!("{before}  {more}\n{behind}"))
+}
+
 /// The manifest with more in the spec of a stream, in YAML's short form: `retention: {maxAge: 10s}`.
 ///
 /// # Errors
@@ -160,6 +171,19 @@ impl System {
     /// When it can't be started.
     pub fn start_on(folder: &Path, manifest: PathBuf, recorders: usize) -> Result<Self> {
         Self::launch(folder, manifest, recorders, &[], &[])
+    }
+
+    /// The same, with these environment variables for the operator and its recorders.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn start_on_with_env(
+        folder: &Path,
+        manifest: PathBuf,
+        recorders: usize,
+        environment: &[(&str, String)],
+    ) -> Result<Self> {
+        Self::launch(folder, manifest, recorders, environment, &[])
     }
 
     /// The same, with the choice of how segments are written: `auto`, `direct` or `buffered`.

@@ -7,6 +7,7 @@ mod clocks;
 mod demo;
 mod disks;
 mod edits;
+mod failover;
 mod files;
 mod flips;
 mod full;

@@ -12,6 +12,8 @@ use super::core::Format;
 
 /// How much is kept: a camera's silence is noticed within 5 s, and 2 s for what is not durable by then and for clocks that are not one.
 const KEEP_US: i64 = 7_000_000;
+/// Of that, what any failure of a recorder takes: 1.25 s of silence, a quarter for those who decide, and what a disk may be behind.
+const SUFFICES_US: i64 = 3_000_000;
 /// The same picture has another time on another recorder: by up to a tick, and by how well each knows the camera's clock.
 const CLOCKS_US: i64 = 500_000;
 
@@ -107,10 +109,10 @@ impl Ring {
         std::mem::take(&mut self.kept).into_iter().map(|(_, _, kept)| kept)
     }
 
-    /// Whether the last seconds are all here.
-    pub(super) fn reaches_back(&self) -> bool {
+    /// Whether enough is here for a recorder that fails now: what it takes to notice, and what was not durable there.
+    pub(super) fn suffices(&self) -> bool {
         let newest = self.kept.back().map_or(i64::MIN, |(newest, ..)| newest.0);
-        self.oldest().is_some_and(|oldest| newest.saturating_sub(oldest.0) >= KEEP_US)
+        self.oldest().is_some_and(|oldest| newest.saturating_sub(oldest.0) >= SUFFICES_US)
     }
 }
 
@@ -172,6 +174,7 @@ mod tests {
         let ring = ring(40, 4);
         assert_eq!(ring.oldest(), Some(WallTime(12 * SECOND)));
         assert_eq!(ring.bytes(), 16 * 100);
+        assert!(ring.suffices() && !self::ring(6, 4).suffices() && self::ring(7, 4).suffices());
     }
 
     #[test]

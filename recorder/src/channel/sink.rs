@@ -39,6 +39,8 @@ pub(crate) struct ChannelSink {
     beside: usize,
     /// They do not reach back as far as they should.
     is_short: bool,
+    /// Whether they sufficed, and were short, when that was said last.
+    memory_was: (bool, bool),
     /// Its number, where it is recorded.
     run: Option<Uuid>,
     /// Nobody wants it recorded any more; it is up to the next key frame, with which what is in memory begins: so that it all is somewhere.
@@ -85,6 +87,7 @@ impl ChannelSink {
             ring: Ring::default(),
             beside: 0,
             is_short: false,
+            memory_was: (false, false),
             run: None,
             is_ending: false,
             has_recorded: false,
@@ -207,6 +210,10 @@ impl ChannelSink {
             (_, Wish::Record { epoch, .. }) => self.core.set_epoch(epoch, &mut self.actions),
             (Wish::StandBy, Wish::StandBy) => {}
         }
+        self.show_again(at);
+    }
+
+    fn show_again(&mut self, at: TickTime) {
         if let Some(said) = self.said.take() {
             self.show(&said, at);
             self.said = Some(said);
@@ -268,9 +275,27 @@ impl ChannelSink {
             }
         }
         self.beside = self.ring.bytes();
-        if self.ring.reaches_back() {
-            self.is_short = false;
-        }
+        self.is_short &= !self.ring.suffices();
+    }
+
+    /// What a channel says whose frames come, while another recorder records.
+    fn standing_by(&self) -> Report {
+        let (state, reason, message) = match (self.ring.suffices(), self.is_short) {
+            (true, _) => {
+                (ChannelState::Standby, STANDING_BY, "another recorder records; the last seconds are in memory here")
+            }
+            (false, true) => (
+                ChannelState::Failed,
+                "MemoryShort",
+                "there is too little memory here to keep the last seconds: give the recorder more, or fewer streams",
+            ),
+            (false, false) => (
+                ChannelState::Connecting,
+                "FillingMemory",
+                "the camera's frames come; the last seconds are not in memory yet",
+            ),
+        };
+        Report { state, reason, message: message.to_owned() }
     }
 
     /// Notices where the store begins to drop frames, and where it no longer does. Frames are counted there, and a new run
@@ -321,11 +346,7 @@ impl ChannelSink {
     /// Says what the core says, in the words of what this channel is.
     fn show(&self, report: &Report, at: TickTime) {
         let shown = match (report.state, self.standing.wish) {
-            (ChannelState::Recording, Wish::StandBy) => Report {
-                state: ChannelState::Standby,
-                reason: STANDING_BY,
-                message: "another recorder records; the last seconds are in memory here".to_owned(),
-            },
+            (ChannelState::Recording, Wish::StandBy) => self.standing_by(),
             (ChannelState::Recording, Wish::Record { .. }) => self.recording(),
             _ => report.clone(),
         };
@@ -411,6 +432,10 @@ impl Sink for ChannelSink {
         self.core.tick(at, &mut self.actions);
         self.act(at);
         self.bound_memory();
+        let (suffices, is_short) = (self.ring.suffices(), self.is_short);
+        if std::mem::replace(&mut self.memory_was, (suffices, is_short)) != (suffices, is_short) {
+            self.show_again(at);
+        }
         let counts = self.core.counts();
         self.stats.publish(&counts, self.core.last_frame());
         if std::mem::replace(&mut self.frames, counts.video_frames) != counts.video_frames {
