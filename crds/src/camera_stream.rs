@@ -100,6 +100,14 @@ pub enum RedundancyClass {
     Mirrored,
 }
 
+impl RedundancyClass {
+    /// Whether no recorder stands by.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+}
+
 /// What is known of a stream. Nothing is written while it records steadily.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

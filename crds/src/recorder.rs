@@ -157,8 +157,8 @@ pub struct Channel {
     /// How long its footage is kept.
     #[serde(default, skip_serializing_if = "RecorderRetention::is_empty")]
     pub retention: RecorderRetention,
-    /// What a failure of a recorder may cost it.
-    #[serde(default)]
+    /// What a failure of a recorder may cost it. Where it is `None`, it is left out.
+    #[serde(default, skip_serializing_if = "RedundancyClass::is_none")]
     pub class: RedundancyClass,
     /// UIDs of the Recorders that hold it, by rank: this one is among them. None: this one alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
