@@ -1,21 +1,20 @@
 //! From manifests and what is remembered to the Recorder objects: who records what, in which epoch, by which decision.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use framekeeper_crds::validate::{self, FieldError};
 use framekeeper_crds::{
-    CameraStreamSpec, Channel, Kept, PlanVersion, Recorder, RecorderRetention, RecorderSegment, RecorderSlots,
-    RecorderSpec, RecorderVolume, RedundancyClass, RetentionSpec, Retired, Role, StoragePoolSpec, StreamRef,
-    recorder_name,
+    CameraStreamSpec, Kept, PlanVersion, Recorder, RecorderRetention, RecorderSegment, RecorderSpec, RecorderStatus,
+    RecorderVolume, RetentionSpec, StoragePoolSpec, StreamRef,
 };
 use uuid::Uuid;
 
-use super::cross;
+use super::holders::{self, Pool, Shared, Uids};
 use super::holds;
 use super::manifest::{Key, Manifests};
-use super::state::{PoolState, RecorderState, Retiring, State, StreamState};
-use framekeeper_plan::{self as plan, Class, Condition, Demand, Held, Plan, Planner, Promise, Record};
+use super::place::{self, PoolPlan};
+use super::state::{PoolState, RecorderState, State, StreamState};
 
 /// More than a Recorder may hold are not told of; of these, what was said last holds.
 const KEPT_AT_MOST: usize = 1000;
@@ -26,8 +25,10 @@ pub trait World {
     fn new_uuid(&mut self) -> Uuid;
     /// The identity of a volume that is there already, if it belongs to this recorder of this pool.
     fn volume_uuid(&mut self, recorder: &Key, pool: &Key, volume: &str) -> Option<Uuid>;
-    /// The generation that a recorder says is in effect.
-    fn observed_generation(&mut self, recorder: &Key) -> Option<i64>;
+    /// What a recorder says of itself.
+    fn status(&self, recorder: &Key) -> Option<&RecorderStatus>;
+    /// Where a recorder's peers reach it.
+    fn peer_address(&self, recorder: &Key) -> Option<String>;
 }
 
 /// Who is to record what.
@@ -37,8 +38,8 @@ pub struct Assignment {
     pub state: State,
     /// The recorders there shall be.
     pub recorders: BTreeMap<Key, Recorder>,
-    /// Streams that are to be recorded but have no slot.
-    pub unplaced: BTreeSet<Key>,
+    /// What was planned for each pool.
+    pub plans: BTreeMap<Key, PoolPlan>,
 }
 
 /// UID of a stream: the same for the same namespace and name, so that footage is found again.
@@ -71,58 +72,78 @@ pub fn assign(manifests: &Manifests, mut state: State, world: &mut dyn World) ->
     }
     holds::remember(&mut state, manifests);
 
-    let mut unplaced = BTreeSet::new();
-    let mut recorders = BTreeMap::new();
-    for (pool_key, pool) in &manifests.pools {
-        let streams = streams_of(manifests, pool_key);
-        let plan = place(&state, pool_key, &pool.object, &streams);
-        unplaced.extend(plan.waiting);
-        for (stream, assigned) in &plan.placed {
-            decided |= give(&mut state, stream, pool_key, assigned.primary, decision);
+    let mut pools = Vec::new();
+    for (key, placed) in &manifests.pools {
+        let (spec, streams) = (&placed.object, place::streams_of(manifests, key));
+        let last = |stream: &Key| {
+            let last = state.streams.get(&stream.to_string()).filter(|last| last.pool == key.to_string());
+            last.and_then(|last| last.recorder)
+        };
+        let held = holders::recorded(&state, key, world);
+        let plan = place::place(spec, place::max_channels(spec), &streams, last, &held);
+        let pool = Pool { key, spec, streams, plan };
+        for (stream, assigned) in &pool.plan.plan.placed {
+            decided |= holders::give(&mut state, stream, &pool, assigned, decision);
         }
-        for ordinal in 0..pool.object.recorders {
-            let key = Key::new(&pool_key.namespace, recorder_name(&pool_key.name, ordinal));
-            let held = plan.placed.iter().filter(|(_, assigned)| assigned.primary == ordinal).map(|(stream, _)| stream);
-            let channels = held.filter_map(|stream| channel(&state, stream, streams.get(stream)?, &pool.object));
-            let held = OfStreams {
-                channels: channels.collect(),
-                kept: kept(&state, manifests, pool_key, ordinal, &plan.placed),
-            };
-            let recorder = recorder(&mut state, &key, pool_key, ordinal, &pool.object, held, world);
-            recorders.insert(key, recorder);
-        }
+        pools.push(pool);
     }
     if decided {
         state.sequence = decision.sequence;
     }
-    Assignment { state, recorders, unplaced }
+    for pool in &pools {
+        holders::forget(&mut state, pool, world);
+    }
+    let uids = uids(&state, &pools, world);
+    let mut recorders = BTreeMap::new();
+    for pool in &pools {
+        for (ordinal, shared) in holders::told(&state, pool, &uids, world) {
+            let kept = kept(&state, manifests, pool, ordinal);
+            let recorder = recorder(&mut state, pool, ordinal, OfStreams { shared, kept }, &uids, world);
+            recorders.insert(pool.recorder(ordinal), recorder);
+        }
+    }
+    let plans = pools.into_iter().map(|pool| (pool.key.clone(), pool.plan)).collect();
+    Assignment { state, recorders, plans }
+}
+
+/// Who each recorder is, before any of them is told of another.
+fn uids(state: &State, pools: &[Pool<'_>], world: &mut dyn World) -> Uids {
+    let mut uids = Uids::new();
+    for pool in pools {
+        for ordinal in 0..pool.spec.recorders {
+            let key = pool.recorder(ordinal);
+            let known = state.recorders.get(&key.to_string()).map(|known| known.uid.clone());
+            uids.insert(key, known.unwrap_or_else(|| world.new_uuid().to_string()));
+        }
+    }
+    uids
 }
 
 /// What a recorder has of streams.
 struct OfStreams {
-    channels: Vec<Channel>,
+    shared: Shared,
     kept: Vec<Kept>,
 }
 
 /// The limits of streams whose footage a recorder has, and that nobody records now: suspended ones, and those without a slot.
-fn kept<T>(state: &State, manifests: &Manifests, pool_key: &Key, ordinal: u32, placed: &BTreeMap<Key, T>) -> Vec<Kept> {
-    let Some(pool) = manifests.pools.get(pool_key) else { return Vec::new() };
-    let idle = manifests.streams.iter().filter(|(key, _)| !placed.contains_key(*key));
+fn kept(state: &State, manifests: &Manifests, pool: &Pool<'_>, ordinal: u32) -> Vec<Kept> {
+    let idle = manifests.streams.iter().filter(|(key, _)| !pool.plan.plan.placed.contains_key(*key));
     let here = idle.filter_map(|(key, stream)| {
         let known = state.streams.get(&key.to_string())?;
-        let held_last = known.recorder == Some(ordinal) && known.pool == pool_key.to_string();
-        let retention = retention(stream.object.retention, &pool.object);
+        let held_last = known.holders().contains(&ordinal) && known.pool == pool.key.to_string();
+        let retention = retention(stream.object.retention, pool.spec);
         held_last.then(|| Kept { stream: reference(key, &known.uid), retention })
     });
     here.take(KEPT_AT_MOST).collect()
 }
 
-fn reference(key: &Key, uid: &str) -> StreamRef {
+/// How recorders name a stream.
+pub(super) fn reference(key: &Key, uid: &str) -> StreamRef {
     StreamRef { namespace: key.namespace.clone(), name: key.name.clone(), uid: uid.to_owned() }
 }
 
 /// What a recorder is told: the stream's own limits before the pool's.
-fn retention(own: RetentionSpec, pool: &StoragePoolSpec) -> RecorderRetention {
+pub(super) fn retention(own: RetentionSpec, pool: &StoragePoolSpec) -> RecorderRetention {
     let RetentionSpec { max_age, max_bytes } = own.or(pool.retention);
     RecorderRetention {
         max_age_ms: max_age.map(framekeeper_crds::HumanDuration::as_millis),
@@ -130,126 +151,23 @@ fn retention(own: RetentionSpec, pool: &StoragePoolSpec) -> RecorderRetention {
     }
 }
 
-/// The streams of a pool that are to be recorded.
-fn streams_of<'m>(manifests: &'m Manifests, pool: &Key) -> BTreeMap<Key, &'m CameraStreamSpec> {
-    let wanted = manifests.streams.iter().filter(|(key, stream)| {
-        key.namespace == pool.namespace && stream.object.pool_ref.name == pool.name && !stream.object.suspend
-    });
-    wanted.map(|(key, stream)| (key.clone(), &stream.object)).collect()
-}
-
-fn place(
-    state: &State,
-    pool_key: &Key,
-    pool: &StoragePoolSpec,
-    streams: &BTreeMap<Key, &CameraStreamSpec>,
-) -> Plan<Key> {
-    let pool_name = pool_key.to_string();
-    let demands: BTreeMap<Key, Demand> = streams
-        .iter()
-        .map(|(key, spec)| {
-            let last = state.streams.get(&key.to_string()).filter(|stream| stream.pool == pool_name);
-            let prefers = last.and_then(|stream| stream.recorder);
-            (key.clone(), Demand { class: Class::None, priority: spec.priority, prefers, ..Demand::default() })
-        })
-        .collect();
-    // More streams than the budget has files for would starve each other, whatever maxChannels says. On one machine all fails together.
-    let max_channels = pool.max_channels.min(cross::streams_by_budget(pool));
-    let promise = Promise { max_channels, tolerated_failures: 0, standbys: 0 };
-    let recorders =
-        (0..pool.recorders).map(|ordinal| plan::Recorder { ordinal, domain: 0, condition: Condition::Active });
-    let recorders: Vec<plan::Recorder> = recorders.collect();
-    let division = plan::divide(promise, &recorders, plan::mix(promise, demands.values()));
-    Planner::new(promise, division, &recorders, &demands, &recorded(state, pool_key)).plan()
-}
-
-/// Who records what of a pool, by the Recorder objects as last written.
-fn recorded(state: &State, pool: &Key) -> BTreeMap<Key, Held> {
-    let mut recorded = BTreeMap::new();
-    for (name, recorder) in &state.recorders {
-        let is_ours = recorder.spec.pool == pool.name
-            && name.split_once('/').is_some_and(|(namespace, _)| namespace == pool.namespace);
-        if is_ours {
-            for channel in &recorder.spec.channels {
-                let stream = Key::new(&channel.stream.namespace, &channel.stream.name);
-                // What a recorder held that is wanted no more may have gone on elsewhere since.
-                let known = state.streams.get(&stream.to_string());
-                if known
-                    .is_none_or(|known| known.recorder != Some(recorder.spec.ordinal) || known.pool != pool.to_string())
-                {
-                    continue;
-                }
-                recorded.insert(stream, Held { primary: recorder.spec.ordinal, ..Held::default() });
-            }
-        }
-    }
-    recorded
-}
-
-/// Gives a stream to a recorder. Whether that changed anything.
-fn give(state: &mut State, key: &Key, pool: &Key, ordinal: u32, decision: PlanVersion) -> bool {
-    let Some(stream) = state.streams.get_mut(&key.to_string()) else { return false };
-    let pool_name = pool.to_string();
-    let mut record = Record {
-        holders: stream.recorder.filter(|_| stream.pool == pool_name).into_iter().collect(),
-        epoch: stream.epoch,
-        version: stream.plan_version,
-        retired: BTreeMap::new(),
-    };
-    if !record.decide(&[ordinal], decision, stream.epoch) {
-        return false;
-    }
-    let former = stream.recorder.replace(ordinal).map(|former| (stream.pool.clone(), former));
-    stream.pool = pool_name;
-    stream.epoch = record.epoch;
-    stream.plan_version = record.version;
-    let reference = reference(key, &stream.uid);
-    if let Some((former_pool, former)) = former
-        && let Some((namespace, name)) = former_pool.split_once('/')
-        && let Some(recorder) = state.recorders.get_mut(&format!("{namespace}/{}", recorder_name(name, former)))
-    {
-        let generation = recorder.generation + 1;
-        recorder.retiring.retain(|retiring| retiring.stream != reference);
-        recorder.retiring.push(Retiring { stream: reference, plan_version: decision, generation });
-    }
-    true
-}
-
-fn channel(state: &State, key: &Key, spec: &CameraStreamSpec, pool: &StoragePoolSpec) -> Option<Channel> {
-    let stream = state.streams.get(&key.to_string())?;
-    Some(Channel {
-        stream: reference(key, &stream.uid),
-        role: Role::Primary,
-        rank: 0,
-        epoch: stream.epoch,
-        plan_version: stream.plan_version,
-        source: spec.source.clone(),
-        audio: spec.audio,
-        priority: spec.priority,
-        retention: retention(spec.retention, pool),
-        class: RedundancyClass::None,
-        holders: Vec::new(),
-        retired_holders: Vec::new(),
-    })
-}
-
 fn recorder(
     state: &mut State,
-    key: &Key,
-    pool_key: &Key,
+    pool: &Pool<'_>,
     ordinal: u32,
-    pool: &StoragePoolSpec,
-    held: OfStreams,
+    of_streams: OfStreams,
+    uids: &Uids,
     world: &mut dyn World,
 ) -> Recorder {
-    let OfStreams { channels, kept } = held;
+    let (key, spec) = (pool.recorder(ordinal), pool.spec);
+    let OfStreams { shared: Shared { channels, retired, peers }, kept } = of_streams;
     let name = key.to_string();
     let old = state.recorders.get(&name).cloned();
-    let volumes = pool.storage.volumes.iter().map(|volume| {
+    let volumes = spec.storage.volumes.iter().map(|volume| {
         let known = old.as_ref().and_then(|old| old.spec.volumes.iter().find(|known| known.name == volume.name));
         let uuid = match known {
             Some(known) => known.uuid.clone(),
-            None => match world.volume_uuid(key, pool_key, &volume.name) {
+            None => match world.volume_uuid(&key, pool.key, &volume.name) {
                 Some(found) => found.to_string(),
                 None => world.new_uuid().to_string(),
             },
@@ -258,55 +176,50 @@ fn recorder(
         RecorderVolume { name: volume.name.clone(), uuid, budget_bytes }
     });
     let volumes = volumes.collect();
-    let observed = world.observed_generation(key).unwrap_or(0);
-    let mut retiring = old.as_ref().map(|old| old.retiring.clone()).unwrap_or_default();
-    // What it has again, and what it has acknowledged, it need not be told any more.
-    retiring.retain(|retiring| {
-        observed < retiring.generation && !channels.iter().any(|channel| channel.stream == retiring.stream)
-    });
     let (holds, released_holds) = holds::of_namespace(state, &key.namespace);
     let spec = RecorderSpec {
-        pool: pool_key.name.clone(),
+        pool: pool.key.name.clone(),
         ordinal,
         term: state.term,
-        slots: RecorderSlots { normal: pool.max_channels, reserved: 0 },
+        slots: pool.plan.slots(spec),
         segment: RecorderSegment {
-            bytes: pool.segment.bytes.as_bytes(),
-            part_ms: millis(pool.segment.part),
-            sync_ms: pool.segment.sync.map(millis),
+            bytes: spec.segment.bytes.as_bytes(),
+            part_ms: millis(spec.segment.part),
+            sync_ms: spec.segment.sync.map(millis),
         },
         volumes,
-        placement: pool.storage.placement,
-        retention: retention(RetentionSpec::default(), pool),
-        peers: Vec::new(),
+        placement: spec.storage.placement,
+        retention: retention(RetentionSpec::default(), spec),
+        peers,
         channels,
         kept,
-        retired: retiring
-            .iter()
-            .map(|retiring| Retired {
-                stream: retiring.stream.clone(),
-                plan_version: retiring.plan_version,
-                holders: Vec::new(),
-            })
-            .collect(),
+        retired,
         holds,
         released_holds,
     };
-    let (uid, generation, http_port) = match old {
-        Some(old) if old.spec == spec => (old.uid, old.generation, old.http_port),
-        Some(old) => (old.uid, old.generation + 1, old.http_port),
-        None => (world.new_uuid().to_string(), 1, 0),
+    let uid = uids.get(&key).cloned().unwrap_or_default();
+    let remembered = match old {
+        Some(old) if old.spec == spec => old,
+        Some(old) => RecorderState { generation: old.generation + 1, spec, ..old },
+        None => RecorderState {
+            uid: uid.clone(),
+            generation: 1,
+            spec,
+            retiring: Vec::new(),
+            http_port: 0,
+            peer_port: 0,
+            public_key: None,
+        },
     };
-    let remembered = RecorderState { uid: uid.clone(), generation, spec: spec.clone(), retiring, http_port };
-    state.recorders.insert(name, remembered);
-    let mut recorder = Recorder::new(&key.name, spec);
+    let mut recorder = Recorder::new(&key.name, remembered.spec.clone());
     recorder.metadata = ObjectMeta {
         name: Some(key.name.clone()),
         namespace: Some(key.namespace.clone()),
         uid: Some(uid),
-        generation: Some(generation),
+        generation: Some(remembered.generation),
         ..ObjectMeta::default()
     };
+    state.recorders.insert(name, remembered);
     recorder
 }
 
@@ -332,8 +245,10 @@ fn remember_stream(state: &mut State, key: &Key, spec: &CameraStreamSpec) {
         generation: 1,
         spec: spec.clone(),
         recorder: None,
+        standbys: Vec::new(),
         pool: format!("{}/{}", key.namespace, spec.pool_ref.name),
         epoch: 0,
+        epoch_seen: 0,
         plan_version: PlanVersion::default(),
         holds: Vec::new(),
         released_holds: Vec::new(),
@@ -348,13 +263,14 @@ fn remember_stream(state: &mut State, key: &Key, spec: &CameraStreamSpec) {
 mod tests {
     use super::*;
     use crate::local::manifest;
+    use std::collections::BTreeSet;
     use std::path::PathBuf;
 
     #[derive(Default)]
     struct Fake {
         uuids: u128,
         found: BTreeMap<(Key, String), Uuid>,
-        observed: BTreeMap<Key, i64>,
+        statuses: BTreeMap<Key, RecorderStatus>,
     }
 
     impl World for Fake {
@@ -367,8 +283,12 @@ mod tests {
             self.found.get(&(recorder.clone(), volume.to_owned())).copied()
         }
 
-        fn observed_generation(&mut self, recorder: &Key) -> Option<i64> {
-            self.observed.get(recorder).copied()
+        fn status(&self, recorder: &Key) -> Option<&RecorderStatus> {
+            self.statuses.get(recorder)
+        }
+
+        fn peer_address(&self, _: &Key) -> Option<String> {
+            None
         }
     }
 
@@ -491,8 +411,9 @@ mod tests {
         // Until it says that it knows.
         let again = assign(&manifests(2, 1, &[("a", ""), ("b", "")]), third.state.clone(), &mut world);
         assert_eq!(retired(&again).len(), 1);
-        let generation = third.recorders[&at("main-recorder-0")].metadata.generation.unwrap();
-        world.observed.insert(at("main-recorder-0"), generation);
+        let observed_generation = third.recorders[&at("main-recorder-0")].metadata.generation;
+        let status = RecorderStatus { observed_generation, ..RecorderStatus::default() };
+        world.statuses.insert(at("main-recorder-0"), status);
         let last = assign(&manifests(2, 1, &[("a", ""), ("b", "")]), again.state, &mut world);
         assert_eq!(retired(&last), []);
     }
@@ -511,7 +432,7 @@ mod tests {
     fn who_has_no_slot_is_named() {
         let streams = [("a", ""), ("b", ", priority: 1"), ("c", "")];
         let assignment = assign(&manifests(1, 2, &streams), State::default(), &mut Fake::default());
-        assert_eq!(assignment.unplaced, BTreeSet::from([at("c")]));
+        assert_eq!(assignment.plans[&at("main")].plan.waiting, BTreeSet::from([at("c")]));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use framekeeper_crds::{ByteQuantity, StoragePoolSpec};
 use super::check;
 use super::manifest::{Key, Manifests, Reading};
 use super::mistake::Mistake;
+use super::place;
 
 /// A stream needs one segment to write to, one that is empty when all roll over at once, and one to keep. With fewer it would wait for a
 /// file now and then, and be durable later than is promised.
@@ -16,6 +17,10 @@ const SEGMENTS_PER_STREAM: u64 = 3;
 const SEGMENTS_OF_A_LIMIT: u64 = 2;
 /// One file that is being emptied, and one that is ready when the next is needed at once.
 const SPARE_SEGMENTS_PER_VOLUME: u64 = 2;
+
+/// What a plan is made of: while any of it is wrong, nothing can be said of slots.
+const PLANNED_WITH: [&str; 6] =
+    ["spec.recorders", "spec.maxChannels", "spec.toleratedFailures", "spec.redundancy", "spec.segment", "spec.storage"];
 
 /// Adds what is wrong between the objects of a reading.
 pub fn check(reading: &mut Reading) {
@@ -97,27 +102,32 @@ pub fn streams_by_budget(pool: &StoragePoolSpec) -> u32 {
 }
 
 fn capacities(manifests: &Manifests) -> Vec<Mistake> {
-    let mut streams: BTreeMap<Key, u32> = BTreeMap::new();
-    for (key, stream) in manifests.streams.iter().filter(|(_, stream)| !stream.object.suspend) {
-        *streams.entry(Key::new(&key.namespace, &stream.object.pool_ref.name)).or_default() += 1;
-    }
     let mut found = Vec::new();
     for (key, pool) in &manifests.pools {
         let (spec, place) = (&pool.object, &pool.place);
-        if ["spec.recorders", "spec.maxChannels", "spec.segment", "spec.storage"]
-            .iter()
-            .any(|path| place.is_reported(path))
-        {
+        if PLANNED_WITH.iter().any(|path| place.is_reported(path)) {
             continue;
         }
-        let wanted = streams.get(key).copied().unwrap_or(0);
-        if let Some(message) = shortage(wanted, spec.recorders, spec.max_channels) {
+        let streams = place::streams_of(manifests, key);
+        let wanted = u32::try_from(streams.len()).unwrap_or(u32::MAX);
+        let message = if spec.tolerated_failures == 0 {
+            shortage(wanted, spec.recorders, spec.max_channels)
+        } else {
+            let plan = place::place(spec, spec.max_channels, &streams, |_| None, &BTreeMap::new());
+            plan.too_few_slots(spec, wanted)
+        };
+        if let Some(message) = message {
             let shown = spec.max_channels.to_string();
             found.push(place.mistake(&format!("StoragePool {key}"), "spec.maxChannels", &shown, message));
         }
         let wanted = wanted.min(spec.recorders.saturating_mul(spec.max_channels));
         // A pool that nobody uses yet must be able to hold a stream on each recorder.
-        let each = wanted.div_ceil(spec.recorders.max(1)).max(1);
+        let each = if spec.tolerated_failures == 0 {
+            wanted.div_ceil(spec.recorders.max(1)).max(1)
+        } else {
+            // A recorder that takes over needs room for that as well.
+            place::least_slots(spec, &streams)
+        };
         let held = streams_by_budget(spec);
         if held >= each {
             continue;

@@ -6,6 +6,7 @@
 //!                    /secrets/<namespace>/<Secret>/{username,password}
 //!                    /status.yaml        what it says of itself
 //!                    /log                what it logs
+//!                    /peer.key           what it makes itself known with to its peers; its own
 //! DATA/volumes/<recorder>/<volume>/      footage
 //! DATA/status/…                          statuses and events, see `objects`
 //! ```
@@ -152,6 +153,11 @@ impl RecorderFolder {
         self.run.join("log")
     }
 
+    /// The key that it makes itself known with to its peers. It makes one where there is none.
+    pub fn peer_key(&self) -> PathBuf {
+        self.run.join("peer.key")
+    }
+
     /// Its volumes, a folder each.
     pub fn volumes(&self) -> &Path {
         &self.volumes
@@ -182,15 +188,17 @@ impl RecorderFolder {
     /// When a file can't be written or removed.
     pub fn write_secrets(&self, recorder: &Recorder, manifests: &Manifests) -> io::Result<()> {
         let root = self.secrets();
-        let wanted: BTreeSet<Key> = recorder
-            .spec
-            .channels
-            .iter()
-            .filter_map(|channel| {
-                let secret = channel.source.credentials_secret_ref.as_ref()?;
-                Some(Key::new(&channel.stream.namespace, &secret.name))
-            })
-            .collect();
+        let held = recorder.spec.channels.iter().map(|channel| (&channel.stream, Some(&channel.source)));
+        // It records these until somebody else does.
+        let handed_over = recorder.spec.retired.iter().filter(|retired| !retired.holders.is_empty()).map(|retired| {
+            let stream = manifests.streams.get(&Key::new(&retired.stream.namespace, &retired.stream.name));
+            (&retired.stream, stream.map(|stream| &stream.object.source))
+        });
+        let secrets = held.chain(handed_over).filter_map(|(stream, source)| {
+            let secret = source?.credentials_secret_ref.as_ref()?;
+            Some(Key::new(&stream.namespace, &secret.name))
+        });
+        let wanted: BTreeSet<Key> = secrets.collect();
         for key in &wanted {
             let Some(secret) = manifests.secrets.get(key) else { continue };
             let folder = root.join(&key.namespace).join(&key.name);
@@ -245,7 +253,11 @@ mod tests {
         fn volume_uuid(&mut self, _: &Key, _: &Key, _: &str) -> Option<Uuid> {
             None
         }
-        fn observed_generation(&mut self, _: &Key) -> Option<i64> {
+        fn status(&self, _: &Key) -> Option<&framekeeper_crds::RecorderStatus> {
+            None
+        }
+
+        fn peer_address(&self, _: &Key) -> Option<String> {
             None
         }
     }

@@ -68,7 +68,11 @@ mod tests {
             None
         }
 
-        fn observed_generation(&mut self, _: &Key) -> Option<i64> {
+        fn status(&self, _: &Key) -> Option<&framekeeper_crds::RecorderStatus> {
+            None
+        }
+
+        fn peer_address(&self, _: &Key) -> Option<String> {
             None
         }
     }

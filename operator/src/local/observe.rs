@@ -21,6 +21,8 @@ pub struct ChannelReport {
     pub reason: Option<String>,
     /// Why, in a sentence.
     pub message: Option<String>,
+    /// The epoch it records in, or would.
+    pub epoch: Option<u64>,
     /// Codec of the video, RFC 6381.
     pub codec: Option<String>,
     /// Codec of the audio, RFC 6381.
@@ -67,6 +69,7 @@ fn read(json: &Json) -> Vec<(Key, ChannelReport)> {
             state: channel.get("state").and_then(|state| serde_json::from_value(state.clone()).ok()),
             reason: owned("reason"),
             message: owned("message"),
+            epoch: count("epoch"),
             codec: owned("codec"),
             audio_codec: owned("audioCodec"),
             width: count("width").filter(|width| *width > 0),
@@ -90,7 +93,7 @@ mod tests {
     #[test]
     fn what_is_missing_or_new_does_no_harm() {
         let json = json!({ "recorder": "r", "channels": [
-            { "namespace": "default", "name": "a", "state": "Recording", "codec": "avc1.64001f", "width": 1920, "height": 1080,
+            { "namespace": "default", "name": "a", "state": "Recording", "epoch": 7, "codec": "avc1.64001f", "width": 1920, "height": 1080,
               "fps": 25.0, "bitrate": 4_000_000, "lastFrame": "2026-11-21T14:03:00.123Z", "bytes": 5, "frames": 7, "new": {} },
             { "namespace": "default", "name": "b", "state": "Dancing", "width": null, "fps": "many" },
             { "name": "nowhere" },
@@ -98,6 +101,7 @@ mod tests {
         let read = read(&json);
         assert_eq!(read.len(), 2);
         assert_eq!(read[0].1.state, Some(ChannelState::Recording));
+        assert_eq!(read[0].1.epoch, Some(7));
         assert_eq!(read[0].1.resolution().unwrap(), "1920x1080");
         assert_eq!(read[0].1.last_frame.unwrap().to_string(), "2026-11-21T14:03:00.123Z");
         assert_eq!(read[1].1, ChannelReport::default());

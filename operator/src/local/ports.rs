@@ -1,4 +1,4 @@
-//! Ports of the recorders' HTTP servers.
+//! Ports of the recorders: of their HTTP servers, and where their peers reach them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -42,55 +42,95 @@ pub enum PortError {
     },
 }
 
-/// A port for each recorder: the one it had if it is still free, else the next of the range from `base`, or any where `base` is 0.
-/// Ports of recorders that run are theirs already and are not tried.
+/// The ports of a recorder; 0: none was chosen yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ports {
+    /// Of its HTTP server.
+    pub http: u16,
+    /// Where its peers reach it.
+    pub peer: u16,
+}
+
+/// Ports for each recorder: those it had if they are still free, else for HTTP the next of the range from `base`, or any where `base` is 0, and for
+/// peers, whom the operator tells, any. Ports of recorders that run are theirs already and are not tried.
 ///
 /// # Errors
 /// When a port that was asked for can't be had.
 pub fn choose(
-    recorders: &BTreeMap<Key, u16>,
+    recorders: &BTreeMap<Key, Ports>,
     running: &BTreeSet<Key>,
     base: u16,
     address: IpAddr,
-) -> Result<BTreeMap<Key, u16>, PortError> {
-    let last = usize::from(base) + recorders.len();
-    let in_range = |port: u16| port != 0 && (base == 0 || (port >= base && usize::from(port) < last));
-    let mut chosen: BTreeMap<Key, u16> =
-        recorders.iter().filter(|(key, _)| running.contains(*key)).map(|(key, port)| (key.clone(), *port)).collect();
-    // Held until all are chosen, so that none is given twice.
-    let mut held = Vec::new();
-    let mut open: Vec<&Key> = Vec::new();
-    for (key, port) in recorders.iter().filter(|(key, _)| !running.contains(*key)) {
-        if in_range(*port)
-            && !chosen.values().any(|taken| taken == port)
-            && let Ok(listener) = TcpListener::bind((address, *port))
-        {
-            held.push(listener);
-            chosen.insert(key.clone(), *port);
-        } else {
-            open.push(key);
-        }
-    }
-    let mut next = usize::from(base);
-    for key in open {
-        let port = if base == 0 {
-            0
-        } else {
-            while chosen.values().any(|taken| usize::from(*taken) == next) {
-                next += 1;
+) -> Result<BTreeMap<Key, Ports>, PortError> {
+    let theirs = recorders.iter().filter(|(key, _)| running.contains(*key));
+    let mut choice = Choice {
+        address,
+        running,
+        taken: theirs.flat_map(|(_, ports)| [ports.http, ports.peer]).collect(),
+        held: Vec::new(),
+    };
+    let of = |port: fn(&Ports) -> u16| recorders.iter().map(|(key, ports)| (key.clone(), port(ports))).collect();
+    let http = choice.make(&of(|ports| ports.http), base)?;
+    let peer = choice.make(&of(|ports| ports.peer), 0)?;
+    let both = http.into_iter().zip(peer.into_values());
+    Ok(both.map(|((key, http), peer)| (key, Ports { http, peer })).collect())
+}
+
+/// Ports as they are being chosen.
+struct Choice<'r> {
+    address: IpAddr,
+    running: &'r BTreeSet<Key>,
+    taken: BTreeSet<u16>,
+    /// Held until all are chosen, so that none is given twice.
+    held: Vec<TcpListener>,
+}
+
+impl Choice<'_> {
+    /// A port for each of these.
+    fn make(&mut self, wanted: &BTreeMap<Key, u16>, base: u16) -> Result<BTreeMap<Key, u16>, PortError> {
+        let last = usize::from(base) + wanted.len();
+        let in_range = |port: u16| port != 0 && (base == 0 || (port >= base && usize::from(port) < last));
+        let mut chosen = BTreeMap::new();
+        let mut open = Vec::new();
+        for (key, port) in wanted {
+            if self.running.contains(key) {
+                chosen.insert(key.clone(), *port);
+            } else if in_range(*port)
+                && !self.taken.contains(port)
+                && let Ok(listener) = TcpListener::bind((self.address, *port))
+            {
+                self.hold(listener, *port);
+                chosen.insert(key.clone(), *port);
+            } else {
+                open.push(key);
             }
-            u16::try_from(next).map_err(|_| PortError::OutOfRange { base, recorder: key.clone() })?
-        };
-        let refused = |source: io::Error| match source.kind() {
-            io::ErrorKind::AddrInUse => PortError::InUse { port, address, recorder: key.clone() },
-            _ => PortError::Refused { port, address, source },
-        };
-        let listener = TcpListener::bind((address, port)).map_err(refused)?;
-        let port = listener.local_addr().map_err(refused)?.port();
-        held.push(listener);
-        chosen.insert(key.clone(), port);
+        }
+        let mut next = usize::from(base);
+        for key in open {
+            let port = if base == 0 {
+                0
+            } else {
+                while self.taken.iter().any(|taken| usize::from(*taken) == next) {
+                    next += 1;
+                }
+                u16::try_from(next).map_err(|_| PortError::OutOfRange { base, recorder: key.clone() })?
+            };
+            let refused = |source: io::Error| match source.kind() {
+                io::ErrorKind::AddrInUse => PortError::InUse { port, address: self.address, recorder: key.clone() },
+                _ => PortError::Refused { port, address: self.address, source },
+            };
+            let listener = TcpListener::bind((self.address, port)).map_err(refused)?;
+            let port = listener.local_addr().map_err(refused)?.port();
+            self.hold(listener, port);
+            chosen.insert(key.clone(), port);
+        }
+        Ok(chosen)
     }
-    Ok(chosen)
+
+    fn hold(&mut self, listener: TcpListener, port: u16) {
+        self.held.push(listener);
+        self.taken.insert(port);
+    }
 }
 
 #[cfg(test)]
@@ -100,8 +140,9 @@ mod tests {
 
     const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-    fn recorders(ports: &[u16]) -> BTreeMap<Key, u16> {
-        ports.iter().enumerate().map(|(n, port)| (Key::new("default", format!("r{n}")), *port)).collect()
+    fn recorders(ports: &[u16]) -> BTreeMap<Key, Ports> {
+        let ports = ports.iter().map(|http| Ports { http: *http, peer: 0 });
+        ports.enumerate().map(|(n, ports)| (Key::new("default", format!("r{n}")), ports)).collect()
     }
 
     /// A port with free ones behind it; others may take them meanwhile, so the caller tries again.
@@ -112,8 +153,8 @@ mod tests {
     #[test]
     fn any_free_ports_differ_and_are_kept() {
         let first = choose(&recorders(&[0, 0, 0]), &BTreeSet::new(), 0, LOCAL).unwrap();
-        let ports: BTreeSet<u16> = first.values().copied().collect();
-        assert_eq!(ports.len(), 3);
+        let ports: BTreeSet<u16> = first.values().flat_map(|ports| [ports.http, ports.peer]).collect();
+        assert_eq!(ports.len(), 6);
         assert!(!ports.contains(&0));
         assert_eq!(choose(&first, &BTreeSet::new(), 0, LOCAL).unwrap(), first);
     }
@@ -123,7 +164,7 @@ mod tests {
         let base = (0..20).find_map(|_| {
             let base = free();
             let chosen = choose(&recorders(&[0, 0]), &BTreeSet::new(), base, LOCAL).ok()?;
-            assert_eq!(chosen.values().copied().collect::<Vec<_>>(), [base, base + 1]);
+            assert_eq!(chosen.values().map(|ports| ports.http).collect::<Vec<_>>(), [base, base + 1]);
             Some(base)
         });
         let base = base.unwrap();
@@ -138,8 +179,19 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let running = BTreeSet::from([Key::new("default", "r0")]);
         let chosen = choose(&recorders(&[port, 0]), &running, 0, LOCAL).unwrap();
-        assert_eq!(chosen[&Key::new("default", "r0")], port);
-        assert_ne!(chosen[&Key::new("default", "r1")], port);
+        assert_eq!(chosen[&Key::new("default", "r0")].http, port);
+        assert_ne!(chosen[&Key::new("default", "r1")].http, port);
+    }
+
+    #[test]
+    fn a_peers_port_in_the_range_is_passed_over() {
+        let base = free();
+        let running = BTreeSet::from([Key::new("default", "r0")]);
+        let mut recorders = recorders(&[base, 0]);
+        recorders.insert(Key::new("default", "r0"), Ports { http: base, peer: base + 1 });
+        let chosen = choose(&recorders, &running, base, LOCAL).unwrap();
+        assert_eq!(chosen[&Key::new("default", "r0")], Ports { http: base, peer: base + 1 });
+        assert_eq!(chosen[&Key::new("default", "r1")].http, base + 2);
     }
 
     #[test]

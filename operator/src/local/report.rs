@@ -1,7 +1,7 @@
 //! What people are told: statuses and events into files, changes into the log, everything into the table.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
@@ -9,21 +9,26 @@ use framekeeper_crds::{
     CameraStream, CameraStreamStatus, Recorder, RecorderStatus, StoragePool, StoragePoolStatus, StreamAssignment,
     StreamPhase, recorder_name,
 };
+use framekeeper_plan::Assigned;
 use tracing::{info, warn};
 
-use super::cross;
 use super::manifest::{DEFAULT_NAMESPACE, Key, Manifests};
 use super::objects::{Kind, Objects};
 use super::observe::ChannelReport;
+use super::place::{self, PoolPlan};
+use super::protection;
 use super::recorder_notes;
 use super::running::Running;
 use super::screen::Screen;
-use super::state::State;
+use super::standing::{self, Holder};
+use super::state::{State, StreamState};
 use super::status::{self, Doing, Note, PoolView};
 use super::table::{self, Row};
 
 /// More changes of one sort at once than this are told as one.
 const NOTES_TOLD_ONE_BY_ONE: usize = 5;
+/// So long a standby may take until it is seen to record: peers notice silence after 1.25 s, and are asked once a second.
+const TAKEOVER_GRACE: Duration = Duration::from_secs(3);
 
 /// Everything there is to tell of.
 pub struct View<'p> {
@@ -31,8 +36,8 @@ pub struct View<'p> {
     pub manifests: &'p Manifests,
     /// What was decided.
     pub state: &'p State,
-    /// Who got no slot.
-    pub unplaced: &'p BTreeSet<Key>,
+    /// What was planned for each pool.
+    pub plans: &'p BTreeMap<Key, PoolPlan>,
     /// What is there.
     pub running: &'p BTreeMap<Key, Running>,
     /// Whether all of it has just been stopped.
@@ -47,6 +52,8 @@ pub struct Reporter {
     streams: BTreeMap<Key, CameraStreamStatus>,
     pools: BTreeMap<Key, StoragePoolStatus>,
     recorders: BTreeMap<Key, (Recorder, Option<RecorderStatus>)>,
+    /// Streams that nobody records though a standby is ready to, and since when.
+    awaiting: BTreeMap<Key, Instant>,
     /// What must be written again because the last time failed.
     unwritten: BTreeSet<(Kind, Key)>,
     rows: Vec<Row>,
@@ -62,6 +69,7 @@ impl Reporter {
             streams: BTreeMap::new(),
             pools: BTreeMap::new(),
             recorders: BTreeMap::new(),
+            awaiting: BTreeMap::new(),
             unwritten: BTreeSet::new(),
             rows: Vec::new(),
             trouble: None,
@@ -104,6 +112,7 @@ impl Reporter {
     fn forget(&mut self, view: &View<'_>) {
         let before = self.streams.len() + self.pools.len() + self.recorders.len();
         self.streams.retain(|key, _| view.manifests.streams.contains_key(key));
+        self.awaiting.retain(|key, _| view.manifests.streams.contains_key(key));
         self.pools.retain(|key, _| view.manifests.pools.contains_key(key));
         self.recorders.retain(|key, _| view.running.contains_key(key));
         let after = self.streams.len() + self.pools.len() + self.recorders.len();
@@ -122,42 +131,52 @@ impl Reporter {
 
     fn streams(&mut self, view: &View<'_>, now: Instant, wall: Timestamp) {
         let mut rows = Vec::new();
-        let shortages: BTreeMap<Key, String> = (view.manifests.pools.keys())
-            .filter_map(|pool| Some((pool.clone(), shortage(view.manifests, pool)?)))
-            .collect();
         let mut notes: BTreeMap<(bool, String), Vec<(Key, String)>> = BTreeMap::new();
         for (key, placed) in &view.manifests.streams {
             let Some(remembered) = view.state.streams.get(&key.to_string()) else { continue };
-            let suspended = placed.object.suspend;
             let pool = Key::new(&key.namespace, &placed.object.pool_ref.name);
-            let assigned = remembered.recorder.filter(|_| !suspended && !view.unplaced.contains(key));
-            let assignment = assigned.map(|ordinal| StreamAssignment {
-                epoch: remembered.epoch,
-                primary: recorder_name(&pool.name, ordinal),
-                ..StreamAssignment::default()
-            });
-            let holder = assignment
-                .as_ref()
-                .and_then(|assignment| view.running.get(&Key::new(&key.namespace, &assignment.primary)));
-            let report = holder.and_then(|holder| holder.report(key, now));
-            let doing = match (suspended, &assignment, holder, report) {
-                (true, ..) => Doing::Suspended,
-                (_, None, ..) => Doing::NoSlot {
-                    message: shortages.get(&pool).cloned().unwrap_or_else(|| "the pool has no slot for it".into()),
-                },
-                _ if view.stopped => Doing::Stopped,
-                (.., Some(report)) => Doing::Reported(report.clone()),
-                (.., Some(holder), None) if holder.is_down => Doing::RecorderDown,
-                _ => Doing::NoAnswer,
-            };
-            let generation = remembered.generation;
+            let planned = view.manifests.pools.get(&pool).zip(view.plans.get(&pool));
+            let assigned = planned.and_then(|(_, plan)| plan.plan.placed.get(key));
+            let names = assigned.map(|assigned| names(view, &pool, assigned, remembered)).unwrap_or_default();
+            let holders: Vec<Holder<'_>> = names.iter().map(|name| holder(view, key, name, now)).collect();
+            let current = assigned.map_or(0, |assigned| 1 + assigned.standbys.len());
+            let active = standing::active(&holders).map(|holder| holder.name);
+            let report = standing::spokesman(&holders).and_then(|holder| holder.report);
+
             let known = self.streams.get(key).cloned();
             let is_new = known.is_none();
             let old = known.unwrap_or_else(|| {
                 let written = self.objects.read::<CameraStream>(Kind::Stream, key);
                 written.and_then(|stream| stream.status).unwrap_or_default()
             });
-            let new = status::stream(&old, generation, assignment, &doing, wall);
+            let doing = match (placed.object.suspend, names.first()) {
+                (true, _) => Doing::Suspended,
+                (_, None) => {
+                    let too_few = planned
+                        .and_then(|(spec, plan)| plan.too_few_slots(&spec.object, wanted(view.manifests, &pool)));
+                    Doing::NoSlot { message: too_few.unwrap_or_else(|| "the pool has no slot for it".into()) }
+                }
+                _ if view.stopped => Doing::Stopped,
+                _ if self.is_being_taken_over(key, &old, &holders, now) => Doing::TakingOver,
+                _ => standing::doing(&holders),
+            };
+            let assignment = names.split_first().map(|(primary, others)| StreamAssignment {
+                epoch: remembered.newest_epoch(),
+                primary: primary.clone(),
+                standbys: others.iter().take(current.saturating_sub(1)).cloned().collect(),
+                active: active.map(str::to_owned),
+            });
+            let generation = remembered.generation;
+            let mut new = status::stream(&old, generation, assignment, &doing, wall);
+            if doing != Doing::TakingOver {
+                let protection = planned.zip(assigned).and_then(|((spec, plan), assigned)| {
+                    let class = place::class(&placed.object, &spec.object);
+                    let (failures, holders) = (spec.object.tolerated_failures, holders.get(..current)?);
+                    (!class.is_none())
+                        .then(|| protection::of(class, failures, assigned, &plan.shortage, holders, active))
+                });
+                protection::put(&mut new, protection.as_ref(), generation, wall);
+            }
             rows.push(row(key, &new, report));
             if new == old && !is_new && !self.unwritten.contains(&(Kind::Stream, key.clone())) {
                 continue;
@@ -167,7 +186,12 @@ impl Reporter {
             object.status = Some(new.clone());
             let written = self.objects.write(Kind::Stream, key, &object);
             self.written(Kind::Stream, key, written);
-            if let Some(note) = status::stream_note(&old, &new) {
+            let said = [
+                status::stream_note(&old, &new),
+                status::takeover_note(&old, &new),
+                protection::note(&old, &new).filter(|_| !view.stopped),
+            ];
+            for note in said.into_iter().flatten() {
                 let result = self.objects.event(Kind::Stream, key, &remembered.uid, &note, wall);
                 self.note_trouble(result);
                 notes.entry((note.warning, note.reason)).or_default().push((key.clone(), note.message));
@@ -180,14 +204,35 @@ impl Reporter {
         self.rows = rows;
     }
 
+    /// Whether a stream that was recorded is about to be again, so that it would only confuse to say that it is not.
+    fn is_being_taken_over(
+        &mut self,
+        key: &Key,
+        old: &CameraStreamStatus,
+        holders: &[Holder<'_>],
+        now: Instant,
+    ) -> bool {
+        if old.phase != Some(StreamPhase::Recording) || !standing::awaits_takeover(holders) {
+            self.awaiting.remove(key);
+            return false;
+        }
+        let since = *self.awaiting.entry(key.clone()).or_insert(now);
+        now.duration_since(since) < TAKEOVER_GRACE
+    }
+
     fn pools(&mut self, view: &View<'_>, now: Instant, wall: Timestamp) {
         for (key, placed) in &view.manifests.pools {
             let Some(remembered) = view.state.pools.get(&key.to_string()) else { continue };
+            let Some(plan) = view.plans.get(key) else { continue };
             let spec = &placed.object;
             let mut pool = PoolView {
                 recorders: spec.recorders,
-                slots: spec.max_channels,
-                shortage: shortage(view.manifests, key),
+                slots: plan.slots(spec),
+                used: plan.used,
+                used_reserved: plan.used_reserved,
+                shortage: plan.too_few_slots(spec, wanted(view.manifests, key)),
+                tolerated_failures: spec.tolerated_failures,
+                unprotected: plan.unprotected(),
                 ..PoolView::default()
             };
             let of_pool = |(stream, placed): &(&Key, &super::manifest::Placed<framekeeper_crds::CameraStreamSpec>)| {
@@ -198,7 +243,6 @@ impl Reporter {
                 let name = recorder_name(&key.name, ordinal);
                 let Some(running) = view.running.get(&Key::new(&key.namespace, &name)) else { continue };
                 pool.ready += u32::from(running.is_ready(now));
-                pool.placed += u32::try_from(running.recorder.spec.channels.len()).unwrap_or(u32::MAX);
                 pool.capacity_bytes += running.recorder.spec.volumes.iter().map(|v| v.budget_bytes).sum::<u64>();
                 pool.used_bytes +=
                     running.status.iter().flat_map(|status| &status.volumes).map(|v| v.used_bytes).sum::<u64>();
@@ -294,14 +338,44 @@ impl Reporter {
     }
 }
 
-/// Why a pool has too few slots, if it has.
-fn shortage(manifests: &Manifests, pool: &Key) -> Option<String> {
-    let spec = &manifests.pools.get(pool)?.object;
-    let wanted = manifests.streams.iter().filter(|(key, stream)| {
-        key.namespace == pool.namespace && stream.object.pool_ref.name == pool.name && !stream.object.suspend
-    });
-    let wanted = u32::try_from(wanted.count()).unwrap_or(u32::MAX);
-    cross::shortage(wanted, spec.recorders, spec.max_channels)
+/// How many streams of a pool are to be recorded.
+fn wanted(manifests: &Manifests, pool: &Key) -> u32 {
+    u32::try_from(place::streams_of(manifests, pool).len()).unwrap_or(u32::MAX)
+}
+
+/// The recorders that hold a stream, by rank, and behind them those that have not let go of it yet.
+fn names(view: &View<'_>, pool: &Key, assigned: &Assigned, stream: &StreamState) -> Vec<String> {
+    let holders = std::iter::once(&assigned.primary).chain(&assigned.standbys);
+    let mut names: Vec<String> = holders.map(|ordinal| recorder_name(&pool.name, *ordinal)).collect();
+    let lets_go = |key: &Key| {
+        let recorder = view.state.recorders.get(&key.to_string());
+        let retiring = recorder.map_or(&[][..], |recorder| &recorder.retiring);
+        retiring.iter().any(|retiring| retiring.handover && retiring.stream.uid == stream.uid)
+    };
+    let former = view.running.keys().filter(|key| key.namespace == pool.namespace && lets_go(key));
+    names.extend(former.map(|key| key.name.clone()));
+    names
+}
+
+fn holder<'v>(view: &View<'v>, stream: &Key, name: &'v str, now: Instant) -> Holder<'v> {
+    let running = view.running.get(&Key::new(&stream.namespace, name));
+    Holder {
+        name,
+        is_down: running.is_some_and(|running| running.is_down),
+        report: running.and_then(|running| running.report(stream, now)),
+    }
+}
+
+/// The recorder that records, and for which one if that is another's: `main-recorder-1 (for 0)`.
+fn recorder_shown(assignment: &StreamAssignment) -> String {
+    let primary = &assignment.primary;
+    match &assignment.active {
+        Some(active) if active != primary => {
+            let short = primary.rsplit('-').next().unwrap_or(primary);
+            format!("{active} (for {short})")
+        }
+        _ => primary.clone(),
+    }
 }
 
 fn tell(warning: bool, reason: &str, streams: &[(Key, String)]) {
@@ -333,22 +407,22 @@ fn metadata(key: &Key, uid: &str, generation: i64) -> ObjectMeta {
 fn row(key: &Key, status: &CameraStreamStatus, report: Option<&ChannelReport>) -> Row {
     let recording = status.conditions.iter().find(|condition| condition.type_ == "Recording");
     let good = matches!(status.phase, Some(StreamPhase::Recording | StreamPhase::Suspended));
+    // Recorded, but not as safely as it was asked for.
+    let unprotected = protection::condition(status).filter(|condition| good && condition.status != "True");
+    let wrong = if good { unprotected } else { recording };
     let recorded = status.phase == Some(StreamPhase::Recording);
     let codecs = report.map(|report| [report.codec.clone(), report.audio_codec.clone()]);
     let codecs: Vec<String> = codecs.into_iter().flatten().flatten().collect();
     Row {
         stream: if key.namespace == DEFAULT_NAMESPACE { key.name.clone() } else { key.to_string() },
-        recorder: status.assignment.as_ref().map(|assignment| assignment.primary.clone()).unwrap_or_default(),
+        recorder: status.assignment.as_ref().map(recorder_shown).unwrap_or_default(),
         state: match status.phase {
             Some(StreamPhase::Failed) => recording.map(|condition| condition.reason.clone()).unwrap_or_default(),
             Some(phase) => format!("{phase:?}"),
             None => String::new(),
         },
-        good,
-        why: match recording {
-            Some(condition) if !good => condition.message.clone(),
-            _ => String::new(),
-        },
+        good: good && unprotected.is_none(),
+        why: wrong.map(|condition| condition.message.clone()).unwrap_or_default(),
         codec: if codecs.is_empty() { status.codec.clone().unwrap_or_default() } else { codecs.join(",") },
         resolution: status.resolution.clone().unwrap_or_default(),
         fps: report.filter(|_| recorded).and_then(|report| report.fps),

@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use framekeeper_crds::RecorderStatus;
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -19,9 +20,12 @@ use super::child::{DRAIN, Happening, Plan};
 use super::error::LocalError;
 use super::files;
 use super::folder::DataFolder;
+use super::learn;
 use super::manifest::{self, Key, Manifests};
 use super::objects::Objects;
-use super::ports;
+use super::observe::ChannelReport;
+use super::place::PoolPlan;
+use super::ports::{self, Ports};
 use super::report::Reporter;
 use super::running::{Answer, Running};
 use super::screen::Screen;
@@ -79,7 +83,7 @@ pub async fn run(options: Options, screen: Screen) -> Result<(), LocalError> {
         folder,
         state,
         manifests: Manifests::default(),
-        unplaced: BTreeSet::new(),
+        plans: BTreeMap::new(),
         running: BTreeMap::new(),
         leaving: BTreeMap::new(),
         stopping: false,
@@ -149,13 +153,22 @@ fn find_recorder(given: Option<&Path>) -> Result<PathBuf, LocalError> {
         .ok_or_else(|| LocalError::NoRecorder { searched: "neither beside this program nor in PATH".into() })
 }
 
+/// The recorders there shall be.
+fn wanted(manifests: &Manifests) -> BTreeSet<Key> {
+    let pools = manifests.pools.iter().flat_map(|(pool, spec)| {
+        (0..spec.object.recorders)
+            .map(|ordinal| Key::new(&pool.namespace, framekeeper_crds::recorder_name(&pool.name, ordinal)))
+    });
+    pools.collect()
+}
+
 struct Plane {
     options: Options,
     program: PathBuf,
     folder: DataFolder,
     state: State,
     manifests: Manifests,
-    unplaced: BTreeSet<Key>,
+    plans: BTreeMap<Key, PoolPlan>,
     running: BTreeMap<Key, Running>,
     /// Recorders that were told to stop and have not yet.
     leaving: BTreeMap<Key, Running>,
@@ -170,6 +183,8 @@ struct Plane {
 struct Outside<'p> {
     folder: &'p DataFolder,
     running: &'p BTreeMap<Key, Running>,
+    ports: &'p BTreeMap<Key, Ports>,
+    listen: IpAddr,
 }
 
 impl World for Outside<'_> {
@@ -181,8 +196,18 @@ impl World for Outside<'_> {
         self.folder.recorder(recorder).volume_uuid(recorder, pool, volume)
     }
 
-    fn observed_generation(&mut self, recorder: &Key) -> Option<i64> {
-        self.running.get(recorder)?.status.as_ref()?.observed_generation
+    fn status(&self, recorder: &Key) -> Option<&RecorderStatus> {
+        self.running.get(recorder)?.status.as_ref()
+    }
+
+    fn peer_address(&self, recorder: &Key) -> Option<String> {
+        let here = match self.listen {
+            // Nobody can be reached at "all addresses".
+            IpAddr::V4(all) if all.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(all) if all.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            one => one,
+        };
+        Some(SocketAddr::new(here, self.ports.get(recorder)?.peer).to_string())
     }
 }
 
@@ -198,18 +223,22 @@ impl Plane {
             });
             return Err(LocalError::Manifests { mistakes: mistakes.collect() });
         }
-        let mut outside = Outside { folder: &self.folder, running: &self.running };
-        let Assignment { mut state, recorders, unplaced } =
-            assign::assign(&manifests, self.state.clone(), &mut outside);
-        let wanted: BTreeMap<Key, u16> = recorders
-            .keys()
-            .map(|key| (key.clone(), state.recorders.get(&key.to_string()).map_or(0, |recorder| recorder.http_port)))
-            .collect();
+        // Before it is assigned who records what: peers are told each other's.
+        let wanted = wanted(&manifests);
+        let known = |key: &Key| {
+            let known = self.state.recorders.get(&key.to_string());
+            known.map_or_else(Ports::default, |known| Ports { http: known.http_port, peer: known.peer_port })
+        };
+        let wanted = wanted.into_iter().map(|key| (key.clone(), known(&key))).collect();
         let holding = self.running.keys().chain(self.leaving.keys()).cloned().collect();
         let ports = ports::choose(&wanted, &holding, self.options.http_base_port, self.options.listen)?;
-        for (key, port) in &ports {
+        let mut outside =
+            Outside { folder: &self.folder, running: &self.running, ports: &ports, listen: self.options.listen };
+        let Assignment { mut state, recorders, plans } = assign::assign(&manifests, self.state.clone(), &mut outside);
+        for (key, Ports { http, peer }) in &ports {
             if let Some(recorder) = state.recorders.get_mut(&key.to_string()) {
-                recorder.http_port = *port;
+                recorder.http_port = *http;
+                recorder.peer_port = *peer;
             }
         }
         // Before any recorder hears of it, so that an epoch is never given twice.
@@ -217,7 +246,7 @@ impl Plane {
         state.store(&path).map_err(|source| LocalError::Write { path, source })?;
         self.state = state;
         self.manifests = manifests;
-        self.unplaced = unplaced;
+        self.plans = plans;
 
         let gone: Vec<Key> = self.running.keys().filter(|key| !recorders.contains_key(key)).cloned().collect();
         for key in gone {
@@ -255,16 +284,21 @@ impl Plane {
 
     fn start(&mut self, key: &Key, recorder: framekeeper_crds::Recorder) {
         let files = self.folder.recorder(key);
-        let port = self.state.recorders.get(&key.to_string()).map_or(0, |recorder| recorder.http_port);
-        let address = std::net::SocketAddr::new(self.options.listen, port).to_string();
+        let ports = self.state.recorders.get(&key.to_string());
+        let (http, peer) = ports.map_or((0, 0), |recorder| (recorder.http_port, recorder.peer_port));
+        let address = |port: u16| SocketAddr::new(self.options.listen, port).to_string();
+        let (address, peer_address) = (address(http), address(peer));
         // What an earlier process said does not hold for this one. If it stays, the new one replaces it anyway.
         let _ = files::remove(&files.status());
-        let pairs: [(&str, OsString); 6] = [
+        let pairs: [(&str, OsString); 8] = [
             ("--assignment", files.assignment().into()),
             ("--secrets", files.secrets().into()),
             ("--volumes", files.volumes().into()),
             ("--status", files.status().into()),
             ("--listen", address.clone().into()),
+            // Also where it has no peers yet, so that it need not be started anew when it gets some.
+            ("--peer-listen", peer_address.into()),
+            ("--key", files.peer_key().into()),
             ("--log-format", "json".into()),
         ];
         let arguments = pairs.into_iter().flat_map(|(name, value)| [name.into(), value]);
@@ -343,28 +377,49 @@ impl Plane {
     }
 
     fn is_wanted(&self, key: &Key) -> bool {
-        self.manifests.pools.iter().any(|(pool, spec)| {
-            pool.namespace == key.namespace
-                && (0..spec.object.recorders)
-                    .any(|ordinal| framekeeper_crds::recorder_name(&pool.name, ordinal) == key.name)
-        })
+        wanted(&self.manifests).contains(key)
     }
 
-    fn heard(&mut self, key: &Key, answer: Option<Vec<(Key, super::observe::ChannelReport)>>) {
-        if let Some(running) = self.running.get_mut(key) {
-            running.heard(answer, Instant::now());
+    fn heard(&mut self, key: &Key, answer: Option<Vec<(Key, ChannelReport)>>) {
+        let Some(running) = self.running.get_mut(key) else { return };
+        let is_news = answer.as_ref().is_some_and(|reports| learn::from_channels(&mut self.state, reports));
+        running.heard(answer, Instant::now());
+        if is_news {
+            self.remember();
+        }
+    }
+
+    /// Takes note of what a recorder newly says of itself. Whether others must be told.
+    fn learn(&mut self, key: &Key) -> bool {
+        let Some(status) = self.running.get(key).and_then(|running| running.status.as_ref()) else { return false };
+        let news = learn::from_status(&mut self.state, key, status);
+        if news.remember && !news.assign {
+            self.remember();
+        }
+        news.assign
+    }
+
+    /// Keeps what was learnt, for an operator that is started after this one.
+    fn remember(&self) {
+        let path = self.folder.state();
+        if let Err(error) = self.state.store(&path) {
+            warn!("{} cannot be written: {error}", path.display());
         }
     }
 
     /// Looks at what others write: manifests, logs, statuses.
     fn look(&mut self, sources: &mut Sources) {
         let keys: Vec<Key> = self.running.keys().chain(self.leaving.keys()).cloned().collect();
+        let mut has_news = false;
         for key in keys {
             self.read_log(&key);
             let path = self.folder.recorder(&key).status();
-            if let Some(running) = self.running.get_mut(&key) {
-                running.read_status(&path);
+            if self.running.get_mut(&key).is_some_and(|running| running.read_status(&path)) {
+                has_news |= self.learn(&key);
             }
+        }
+        if has_news && let Err(error) = self.apply(self.manifests.clone()) {
+            error!("what recorders say of themselves cannot be passed on to their peers: {error}");
         }
         if !sources.have_changed() {
             return;
@@ -402,7 +457,7 @@ impl Plane {
         let view = super::report::View {
             manifests: &self.manifests,
             state: &self.state,
-            unplaced: &self.unplaced,
+            plans: &self.plans,
             running: &self.running,
             stopped: self.stopping,
         };

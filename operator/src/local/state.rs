@@ -43,11 +43,17 @@ pub struct StreamState {
     /// The recorder that has it, or had it last: ordinal within `pool`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recorder: Option<u32>,
-    /// The pool of that recorder, `namespace/name`.
+    /// The recorders that stand by for it, or did last, by rank: ordinals within `pool`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub standbys: Vec<u32>,
+    /// The pool of these recorders, `namespace/name`.
     pub pool: String,
     /// Grows with each change of who records it.
     pub epoch: u64,
-    /// The decision that gave it to that recorder.
+    /// The highest epoch that a recorder has said it records in: one that takes over begins a new one by itself.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub epoch_seen: u64,
+    /// The decision that gave it to these recorders.
     pub plan_version: PlanVersion,
     /// What of its footage is held. Forgotten when the stream is gone: recorders go on holding it, until a person releases it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -86,6 +92,12 @@ pub struct RecorderState {
     /// The port of its HTTP server, so that a second start finds it at the same place; 0 when none was chosen yet.
     #[serde(default)]
     pub http_port: u16,
+    /// The port where its peers reach it; 0 when none was chosen yet.
+    #[serde(default)]
+    pub peer_port: u16,
+    /// What its peers know it by, once it has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
 }
 
 /// A stream that a recorder is to let go of.
@@ -96,8 +108,43 @@ pub struct Retiring {
     pub stream: StreamRef,
     /// The decision that took it away.
     pub plan_version: PlanVersion,
-    /// The first generation of the Recorder that says so: once it is observed, it need not be said any more.
+    /// The first generation of the Recorder that says so: once it is observed and the stream let go of, it need not be said any more.
     pub generation: i64,
+    /// Whether it goes on with the stream until one of those that hold it now has proven that it records.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub handover: bool,
+}
+
+impl StreamState {
+    /// Who holds it, or did last: the primary, then the standbys by rank.
+    #[must_use]
+    pub fn holders(&self) -> Vec<u32> {
+        self.recorder.iter().chain(&self.standbys).copied().collect()
+    }
+
+    /// The highest epoch it was ever recorded in, as far as is known.
+    #[must_use]
+    pub fn newest_epoch(&self) -> u64 {
+        self.epoch.max(self.epoch_seen)
+    }
+
+    /// Takes note of an epoch that a recorder records in. Whether it is news.
+    pub fn saw_epoch(&mut self, epoch: u64) -> bool {
+        let is_news = epoch > self.newest_epoch();
+        if is_news {
+            self.epoch_seen = epoch;
+        }
+        is_news
+    }
+}
+
+// serde asks for references.
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 impl Default for State {

@@ -4,11 +4,12 @@
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
 use framekeeper_crds::{
-    CameraStreamStatus, ChannelState, PoolBytes, PoolSlots, RecorderStatus, StoragePoolStatus, StreamAssignment,
-    StreamPhase,
+    CameraStreamStatus, ChannelState, PoolBytes, PoolSlots, RecorderSlots, RecorderStatus, StoragePoolStatus,
+    StreamAssignment, StreamPhase,
 };
 
 use super::observe::ChannelReport;
+use super::protection::PROTECTED;
 
 /// What is known of what a stream is doing.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +27,8 @@ pub enum Doing {
     RecorderDown,
     /// Its recorder runs but does not answer, or not yet of this stream.
     NoAnswer,
+    /// Nobody records it at the moment, but a standby is about to.
+    TakingOver,
     /// What its recorder says.
     Reported(ChannelReport),
 }
@@ -42,6 +45,7 @@ pub struct Note {
 }
 
 const NO_ANSWER: &str = "RecorderNotAnswering";
+const RECORDERS_NOT_READY: &str = "RecordersNotReady";
 
 struct Verdict {
     phase: StreamPhase,
@@ -71,6 +75,8 @@ fn verdict(old: Option<StreamPhase>, doing: &Doing) -> Option<Verdict> {
             let unknown = ["Unknown", "Unknown", "Unknown"];
             all(StreamPhase::Connecting, unknown, NO_ANSWER, "the recorder has not said anything of the stream yet")
         }
+        // It is over before anybody could do anything, or else it is told as what it is then.
+        Doing::TakingOver => None,
         Doing::Reported(report) => {
             let reason = report.reason.as_deref();
             let message = report.message.as_deref().unwrap_or_default();
@@ -100,7 +106,7 @@ fn verdict(old: Option<StreamPhase>, doing: &Doing) -> Option<Verdict> {
     }
 }
 
-/// The status of a stream after `old`.
+/// The status of a stream after `old`. Who is `active` in the assignment counts only while it is recorded; nobody there: the primary.
 pub fn stream(
     old: &CameraStreamStatus,
     generation: i64,
@@ -120,8 +126,12 @@ pub fn stream(
         }
     }
     let recording = new.phase == Some(StreamPhase::Recording);
-    new.assignment = assignment
-        .map(|assignment| StreamAssignment { active: recording.then(|| assignment.primary.clone()), ..assignment });
+    new.assignment = assignment.map(|assignment| {
+        let before =
+            || old.assignment.as_ref().and_then(|old| old.active.clone()).filter(|_| *doing == Doing::TakingOver);
+        let active = assignment.active.clone().or_else(before).or_else(|| Some(assignment.primary.clone()));
+        StreamAssignment { active: active.filter(|_| recording), ..assignment }
+    });
     if let Doing::Reported(report) = doing {
         if recording {
             let measured = measured_bitrate(report);
@@ -154,7 +164,7 @@ fn measured_bitrate(report: &ChannelReport) -> Option<u64> {
 }
 
 /// Sets a condition. Its time changes with its status only, and its message with its reason only: messages may count attempts.
-fn set(
+pub(super) fn set(
     list: &mut Vec<Condition>,
     kind: &str,
     status: &str,
@@ -193,7 +203,10 @@ fn set(
 
 /// Reasons of our own, whose messages only change when something did.
 fn reason_has_details(reason: &str) -> bool {
-    matches!(reason, "NoSlot" | "Failures")
+    matches!(
+        reason,
+        "NoSlot" | "Failures" | "NoReserve" | "Room" | "Sessions" | "StandbyNotReady" | "TakenOver" | "Protected"
+    )
 }
 
 /// What people should be told of a stream's change, if anything.
@@ -216,7 +229,7 @@ pub fn stream_note(old: &CameraStreamStatus, new: &CameraStreamStatus) -> Option
         // That a recorder needs a moment to start is no news.
         return None;
     }
-    let recorder = primary(new).map(|(name, _)| name).unwrap_or_default();
+    let recorder = new.assignment.as_ref().map(|a| a.active.as_ref().unwrap_or(&a.primary).clone()).unwrap_or_default();
     Some(match new.phase? {
         StreamPhase::Recording => {
             let what = [new.codec.as_deref(), new.resolution.as_deref()].into_iter().flatten().collect::<Vec<_>>();
@@ -231,6 +244,28 @@ pub fn stream_note(old: &CameraStreamStatus, new: &CameraStreamStatus) -> Option
     })
 }
 
+/// What people should be told when another recorder than before records a stream.
+pub fn takeover_note(old: &CameraStreamStatus, new: &CameraStreamStatus) -> Option<Note> {
+    let now = new.assignment.as_ref()?;
+    let active = now.active.as_ref()?;
+    let before = old.assignment.as_ref();
+    let former = before.and_then(|before| before.active.as_ref());
+    if former == Some(active) {
+        return None;
+    }
+    if *active != now.primary {
+        // Where nobody recorded in between, it is the primary that failed.
+        let from = former.unwrap_or(&now.primary);
+        let message = format!("taken over by {active} from {from}, epoch {}", now.epoch);
+        return Some(Note { warning: true, reason: "TakenOver".into(), message });
+    }
+    // That a stream was given to another primary is told when it is decided.
+    let same_primary = before.is_some_and(|before| before.primary == now.primary);
+    let from_standby = former.is_some_and(|former| now.standbys.contains(former));
+    let message = format!("given back to {active}, epoch {}", now.epoch);
+    (same_primary && from_standby).then(|| Note { warning: false, reason: "HandedBack".into(), message })
+}
+
 /// What is known of a pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PoolView {
@@ -238,14 +273,20 @@ pub struct PoolView {
     pub recorders: u32,
     /// Number of recorders that say they can record.
     pub ready: u32,
-    /// Normal slots a recorder.
-    pub slots: u32,
+    /// The slots of each recorder.
+    pub slots: RecorderSlots,
     /// Streams that name the pool.
     pub streams: u32,
-    /// Streams that have a slot.
-    pub placed: u32,
+    /// Recordings in normal slots.
+    pub used: u32,
+    /// Standbys and recordings in reserved slots.
+    pub used_reserved: u32,
     /// Why there are too few slots, if there are.
     pub shortage: Option<String>,
+    /// How many recorders may fail at once; 0: the pool promises nothing.
+    pub tolerated_failures: u32,
+    /// Why that is not so even while all run, if it is not: (reason, message).
+    pub unprotected: Option<(&'static str, String)>,
     /// Bytes that may be used, all volumes together.
     pub capacity_bytes: u64,
     /// Bytes that hold footage, as of the last transition.
@@ -263,7 +304,7 @@ pub fn pool(old: &StoragePoolStatus, generation: i64, view: &PoolView, now: Time
     };
     match view.ready {
         0 => put("Available", false, "NoRecorderReady", "no recorder can record yet"),
-        ready if ready < view.recorders => put("Available", false, "RecordersNotReady", "some recorders cannot record"),
+        ready if ready < view.recorders => put("Available", false, RECORDERS_NOT_READY, "some recorders cannot record"),
         _ => put("Available", true, "RecordersReady", "all recorders can record"),
     }
     match &view.shortage {
@@ -278,13 +319,35 @@ pub fn pool(old: &StoragePoolStatus, generation: i64, view: &PoolView, now: Time
         [] => put("Degraded", false, "AllWork", "all recorders and volumes work"),
         trouble => put("Degraded", true, "Failures", &trouble.join("; ")),
     }
-    let normal = view.recorders * view.slots;
+    let can_lose = view.tolerated_failures > 0;
+    match &view.unprotected {
+        Some((reason, message)) if can_lose => put(PROTECTED, false, reason, message),
+        None if can_lose && view.ready < view.recorders => {
+            put(PROTECTED, false, RECORDERS_NOT_READY, "some recorders cannot record, so fewer others may fail");
+        }
+        None if can_lose => {
+            let message = match view.tolerated_failures {
+                1 => "any one recorder may fail".to_owned(),
+                many => format!("any {many} recorders may fail"),
+            };
+            put(PROTECTED, true, PROTECTED, &message);
+        }
+        _ => conditions.retain(|condition| condition.type_ != PROTECTED),
+    }
+    let normal = view.recorders.saturating_mul(view.slots.normal);
+    let reserved = view.recorders.saturating_mul(view.slots.reserved);
     StoragePoolStatus {
         observed_generation: Some(generation),
         conditions,
         recorders: view.recorders,
         ready_recorders: view.ready,
-        slots: PoolSlots { normal, reserved: 0, total: normal, used: view.placed, used_reserved: 0 },
+        slots: PoolSlots {
+            normal,
+            reserved,
+            total: normal.saturating_add(reserved),
+            used: view.used,
+            used_reserved: view.used_reserved,
+        },
         streams: view.streams,
         bytes: PoolBytes { capacity: view.capacity_bytes, used: view.used_bytes },
     }
@@ -304,6 +367,7 @@ pub fn pool_notes(old: &StoragePoolStatus, new: &StoragePoolStatus) -> Vec<Note>
             // Starting is what pools do; that it takes long shows in Available and Degraded.
             "Progressing" => None,
             "Available" if old.conditions.is_empty() => None,
+            PROTECTED if condition.reason == RECORDERS_NOT_READY => None,
             // What is as it should be from the start is no news.
             _ => (bad || !old.conditions.is_empty()).then_some(Note { warning: bad, reason, message }),
         }
@@ -450,7 +514,8 @@ mod tests {
 
     #[test]
     fn pools() {
-        let view = PoolView { recorders: 2, ready: 1, slots: 5, streams: 3, placed: 3, ..PoolView::default() };
+        let slots = RecorderSlots { normal: 5, reserved: 0 };
+        let view = PoolView { recorders: 2, ready: 1, slots, streams: 3, used: 3, ..PoolView::default() };
         let status = pool(&StoragePoolStatus::default(), 1, &view, at(1));
         let of = |status: &StoragePoolStatus, kind: &str| {
             status.conditions.iter().find(|c| c.type_ == kind).map(|c| c.status.clone()).unwrap()

@@ -7,7 +7,7 @@ use framekeeper_crds::k8s_openapi::jiff::Timestamp;
 pub struct Row {
     /// Name, with its namespace where that is not `default`.
     pub stream: String,
-    /// Name of its recorder.
+    /// Name of the recorder that records it, and for which one if that is another's.
     pub recorder: String,
     /// What it is doing.
     pub state: String,

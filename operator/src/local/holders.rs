@@ -1,0 +1,252 @@
+//! Who holds a stream, held it, and is told of it: decisions put into force, and what of them each recorder hears.
+//!
+//! What a former holder must let go of is remembered with the recorder (`Retiring`), and nowhere else: that a stream still has former
+//! holders, and who shares a stream with whom, follows from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use framekeeper_crds::{
+    CameraStreamSpec, Channel, ChannelState, PlanVersion, RecorderPeer, RecorderStatus, RedundancyClass, Retired, Role,
+    StoragePoolSpec, StreamRef, recorder_name,
+};
+use framekeeper_plan::{Assigned, Class, Held, Record};
+
+use super::assign::{World, reference, retention};
+use super::manifest::Key;
+use super::place::{self, PoolPlan};
+use super::state::{Retiring, State};
+
+/// Former holders beyond these are not named to the present ones: they let go without having been asked to.
+const RETIRED_AT_MOST: usize = 32;
+
+/// A pool with its plan.
+pub struct Pool<'p> {
+    /// Its name.
+    pub key: &'p Key,
+    /// Its specification.
+    pub spec: &'p StoragePoolSpec,
+    /// The streams that are to be recorded.
+    pub streams: BTreeMap<Key, &'p CameraStreamSpec>,
+    /// Who is to hold them.
+    pub plan: PoolPlan,
+}
+
+/// UIDs of recorders, those that are only now being made too.
+pub type Uids = BTreeMap<Key, String>;
+
+/// Who knows of a stream.
+#[derive(Debug, Default)]
+struct Sharing {
+    /// By rank.
+    holders: Vec<Key>,
+    /// Those that may not have let go yet.
+    former: Vec<Key>,
+}
+
+/// What a recorder is told of streams that it shares, or shared.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// The streams it holds.
+    pub channels: Vec<Channel>,
+    /// The streams it is to let go of.
+    pub retired: Vec<Retired>,
+    /// Whom it shares streams with.
+    pub peers: Vec<RecorderPeer>,
+}
+
+impl Pool<'_> {
+    /// One of its recorders.
+    #[must_use]
+    pub fn recorder(&self, ordinal: u32) -> Key {
+        Key::new(&self.key.namespace, recorder_name(&self.key.name, ordinal))
+    }
+}
+
+/// Who holds what of a pool, by the Recorder objects as last written and by what recorders say.
+pub fn recorded(state: &State, pool: &Key, world: &dyn World) -> BTreeMap<Key, Held> {
+    let ours = state.recorders.iter().filter_map(|(name, recorder)| {
+        let key = key_of(name)?;
+        (recorder.spec.pool == pool.name && key.namespace == pool.namespace).then_some((key, recorder))
+    });
+    let (mut recorded, mut active) = (BTreeMap::new(), BTreeMap::new());
+    for (key, recorder) in ours {
+        let ordinal = recorder.spec.ordinal;
+        for channel in &recorder.spec.channels {
+            let stream = Key::new(&channel.stream.namespace, &channel.stream.name);
+            let known = state.streams.get(&stream.to_string());
+            // What a recorder held that is wanted no more may have gone on elsewhere since.
+            let Some(known) = known.filter(|known| known.recorder == Some(ordinal) && known.pool == pool.to_string())
+            else {
+                continue;
+            };
+            recorded.insert(stream, Held { primary: ordinal, standbys: known.standbys.clone(), active: None });
+        }
+        let said = world.status(&key).map_or(&[][..], |status| &status.channels);
+        // Of what is as planned nothing is said: this one records in another's place.
+        for channel in said.iter().filter(|channel| channel.state == ChannelState::Recording) {
+            active.insert(Key::new(&channel.stream.namespace, &channel.stream.name), ordinal);
+        }
+    }
+    for (stream, held) in &mut recorded {
+        held.active = active.get(stream).copied().filter(|ordinal| *ordinal != held.primary);
+    }
+    recorded
+}
+
+/// Gives a stream to its holders. Whether that changed anything.
+pub fn give(state: &mut State, key: &Key, pool: &Pool<'_>, assigned: &Assigned, decision: PlanVersion) -> bool {
+    let Some(stream) = state.streams.get_mut(&key.to_string()) else { return false };
+    let pool_name = pool.key.to_string();
+    let (former_pool, former) = (stream.pool.clone(), stream.holders());
+    let stays = former_pool == pool_name;
+    let mut record = Record {
+        holders: if stays { former.clone() } else { Vec::new() },
+        epoch: stream.epoch,
+        version: stream.plan_version,
+        retired: BTreeMap::new(),
+    };
+    let holders: Vec<u32> = std::iter::once(&assigned.primary).chain(&assigned.standbys).copied().collect();
+    if !record.decide(&holders, decision, stream.newest_epoch()) {
+        return false;
+    }
+    // Recorders without standbys have no links, over which a new holder could prove anything; and a camera with one session would never let it.
+    let is_linked = stays && (pool.spec.tolerated_failures > 0 || former.len() > 1);
+    let may_overlap = pool.streams.get(key).is_some_and(|spec| spec.source.max_sessions != Some(1));
+    stream.recorder = Some(assigned.primary);
+    stream.standbys.clone_from(&assigned.standbys);
+    stream.pool = pool_name;
+    stream.epoch = record.epoch;
+    stream.plan_version = record.version;
+    let stream = reference(key, &stream.uid);
+    let leaving = if stays { record.retired.into_keys().collect() } else { former };
+    let Some((namespace, name)) = former_pool.split_once('/') else { return true };
+    for ordinal in leaving {
+        let recorder = format!("{namespace}/{}", recorder_name(name, ordinal));
+        let Some(recorder) = state.recorders.get_mut(&recorder) else { continue };
+        recorder.retiring.retain(|retiring| retiring.stream != stream);
+        recorder.retiring.push(Retiring {
+            stream: stream.clone(),
+            plan_version: decision,
+            generation: recorder.generation + 1,
+            handover: is_linked && may_overlap,
+        });
+    }
+    true
+}
+
+/// Whether a recorder has let go of a stream: it knows that it must, and does not record it until a new holder does.
+#[must_use]
+pub fn has_let_go(retiring: &Retiring, status: &RecorderStatus) -> bool {
+    status.observed_generation.unwrap_or(0) >= retiring.generation
+        && !status.channels.iter().any(|channel| channel.stream == retiring.stream)
+}
+
+/// Forgets what recorders of a pool need not be told any more: what they have again, and what they have let go of.
+pub fn forget(state: &mut State, pool: &Pool<'_>, world: &dyn World) {
+    for ordinal in 0..pool.spec.recorders {
+        let key = pool.recorder(ordinal);
+        let held = |stream: &StreamRef| {
+            let assigned = pool.plan.plan.placed.get(&Key::new(&stream.namespace, &stream.name));
+            assigned.is_some_and(|assigned| rank(assigned, ordinal).is_some())
+        };
+        let Some(recorder) = state.recorders.get_mut(&key.to_string()) else { continue };
+        let status = world.status(&key);
+        recorder
+            .retiring
+            .retain(|retiring| !held(&retiring.stream) && !status.is_some_and(|status| has_let_go(retiring, status)));
+    }
+}
+
+/// What each recorder of a pool is told, by ordinal.
+pub fn told(state: &State, pool: &Pool<'_>, uids: &Uids, world: &dyn World) -> BTreeMap<u32, Shared> {
+    let sharing: BTreeMap<&Key, Sharing> =
+        pool.plan.plan.placed.iter().map(|(key, assigned)| (key, sharing(state, pool, key, assigned))).collect();
+    let told = (0..pool.spec.recorders).map(|ordinal| {
+        let own = pool.recorder(ordinal);
+        let mut peers = BTreeSet::new();
+        let mut channels = Vec::new();
+        for (key, assigned) in &pool.plan.plan.placed {
+            let (Some(rank), Some(sharing)) = (rank(assigned, ordinal), sharing.get(key)) else { continue };
+            channels.extend(channel(state, pool, key, assigned, rank, sharing, uids));
+            peers.extend(sharing.holders.iter().chain(&sharing.former));
+        }
+        let retiring = state.recorders.get(&own.to_string()).map_or(&[][..], |recorder| &recorder.retiring);
+        let mut retired = Vec::new();
+        for retiring in retiring {
+            let stream = Key::new(&retiring.stream.namespace, &retiring.stream.name);
+            let holders = sharing.get(&stream).filter(|_| retiring.handover).map_or(&[][..], |now| &now.holders);
+            peers.extend(holders);
+            retired.push(Retired {
+                stream: retiring.stream.clone(),
+                plan_version: retiring.plan_version,
+                holders: holders.iter().filter_map(|key| uids.get(key).cloned()).collect(),
+            });
+        }
+        peers.remove(&own);
+        let peers = peers.into_iter().filter_map(|key| peer(state, key, uids, world)).collect();
+        (ordinal, Shared { channels, retired, peers })
+    });
+    told.collect()
+}
+
+fn sharing(state: &State, pool: &Pool<'_>, key: &Key, assigned: &Assigned) -> Sharing {
+    let holders = std::iter::once(&assigned.primary).chain(&assigned.standbys);
+    let Some(stream) = state.streams.get(&key.to_string()) else { return Sharing::default() };
+    // Those that are not wanted any more are being stopped.
+    let former = (0..pool.spec.recorders).map(|ordinal| pool.recorder(ordinal)).filter(|recorder| {
+        let recorder = state.recorders.get(&recorder.to_string());
+        recorder.is_some_and(|recorder| {
+            recorder.retiring.iter().any(|retiring| retiring.handover && retiring.stream.uid == stream.uid)
+        })
+    });
+    Sharing { holders: holders.map(|ordinal| pool.recorder(*ordinal)).collect(), former: former.collect() }
+}
+
+/// 0 for the primary, from 1 for standbys.
+fn rank(assigned: &Assigned, ordinal: u32) -> Option<u32> {
+    let mut holders = std::iter::once(&assigned.primary).chain(&assigned.standbys);
+    holders.position(|holder| *holder == ordinal).and_then(|rank| u32::try_from(rank).ok())
+}
+
+fn channel(
+    state: &State,
+    pool: &Pool<'_>,
+    key: &Key,
+    assigned: &Assigned,
+    rank: u32,
+    sharing: &Sharing,
+    uids: &Uids,
+) -> Option<Channel> {
+    let (stream, spec) = (state.streams.get(&key.to_string())?, pool.streams.get(key)?);
+    let uids = |keys: &[Key]| keys.iter().filter_map(|key| uids.get(key).cloned()).collect::<Vec<_>>();
+    let is_alone = sharing.holders.len() == 1 && sharing.former.is_empty();
+    Some(Channel {
+        stream: reference(key, &stream.uid),
+        role: if rank == 0 { Role::Primary } else { Role::Standby },
+        rank,
+        epoch: stream.epoch,
+        plan_version: stream.plan_version,
+        source: spec.source.clone(),
+        audio: spec.audio,
+        priority: spec.priority,
+        retention: retention(spec.retention, pool.spec),
+        class: if assigned.class == Class::None { RedundancyClass::None } else { place::class(spec, pool.spec) },
+        holders: if is_alone { Vec::new() } else { uids(&sharing.holders) },
+        retired_holders: uids(sharing.former.get(..RETIRED_AT_MOST).unwrap_or(&sharing.former)),
+    })
+}
+
+fn peer(state: &State, key: &Key, uids: &Uids, world: &dyn World) -> Option<RecorderPeer> {
+    let known = state.recorders.get(&key.to_string());
+    Some(RecorderPeer {
+        name: key.name.clone(),
+        uid: uids.get(key)?.clone(),
+        addresses: world.peer_address(key).into_iter().collect(),
+        public_keys: known.and_then(|recorder| recorder.public_key.clone()).into_iter().collect(),
+    })
+}
+
+/// The key of `namespace/name`.
+fn key_of(name: &str) -> Option<Key> {
+    name.split_once('/').map(|(namespace, name)| Key::new(namespace, name))
+}
