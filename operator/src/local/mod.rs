@@ -17,6 +17,7 @@ pub mod mistake;
 pub mod objects;
 pub mod observe;
 pub mod place;
+pub mod pool_status;
 pub mod ports;
 pub mod protection;
 pub mod recorder_notes;

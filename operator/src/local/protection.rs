@@ -55,11 +55,16 @@ pub fn of(
             unready.iter().map(|standby| format!("{} {}", standby.name, standby.why_not_ready())).collect();
         return not("StandbyNotReady", format!("not enough recorders are ready to take over: {}", unready.join(", ")));
     }
-    let message = match needed {
+    Protection { holds: true, reason: PROTECTED, message: may_fail(tolerated_failures.max(1)) }
+}
+
+/// What is promised.
+#[must_use]
+pub fn may_fail(tolerated_failures: u32) -> String {
+    match tolerated_failures {
         1 => "any one recorder may fail".to_owned(),
         many => format!("any {many} recorders may fail"),
-    };
-    Protection { holds: true, reason: PROTECTED, message }
+    }
 }
 
 fn lacking(lack: Lack, shortage: &Shortage) -> (&'static str, String) {
@@ -115,4 +120,100 @@ pub fn note(old: &CameraStreamStatus, new: &CameraStreamStatus) -> Option<Note> 
 #[must_use]
 pub fn condition(status: &CameraStreamStatus) -> Option<&Condition> {
     status.conditions.iter().find(|condition| condition.type_ == PROTECTED)
+}
+
+#[cfg(test)]
+mod tests {
+    use framekeeper_crds::ChannelState;
+    use framekeeper_plan::{Class, NoReserve};
+
+    use super::super::observe::ChannelReport;
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn says(state: ChannelState) -> ChannelReport {
+        ChannelReport { state: Some(state), ..ChannelReport::default() }
+    }
+
+    fn given(standbys: &[u32], lack: Option<Lack>) -> Assigned {
+        Assigned { primary: 0, standbys: standbys.to_vec(), class: Class::Playing, protected: Some(true), lack }
+    }
+
+    fn holder<'r>(name: &'r str, report: Option<&'r ChannelReport>) -> Holder<'r> {
+        Holder { name, is_down: report.is_none(), report }
+    }
+
+    fn seen(failures: u32, assigned: &Assigned, holders: &[Holder<'_>]) -> Protection {
+        let active = super::super::standing::active(holders).map(|holder| holder.name);
+        of(RedundancyClass::Playing, failures, assigned, &Shortage::default(), holders, active)
+    }
+
+    #[test]
+    fn as_many_standbys_are_ready_as_failures_are_tolerated() {
+        let (recording, standby) = (says(ChannelState::Recording), says(ChannelState::Standby));
+        let three = [holder("r0", Some(&recording)), holder("r1", Some(&standby)), holder("r2", None)];
+        let given = given(&[1, 2], None);
+        let one = seen(1, &given, &three);
+        assert!(one.holds && one.reason == "Protected", "{one:?}");
+        let two = seen(2, &given, &three);
+        assert_eq!((two.holds, two.reason), (false, "StandbyNotReady"));
+        assert!(two.message.contains("r2 does not run"), "{two:?}");
+    }
+
+    #[test]
+    fn what_is_missing_and_what_would_help_is_said() {
+        let (recording, standby) = (says(ChannelState::Recording), says(ChannelState::Standby));
+        let alone = [holder("r0", Some(&recording))];
+        let help = framekeeper_plan::Help { more_recorders: Some(1), max_channels: None };
+        let shortage = Shortage { help, ..Shortage::default() };
+        let lacks = |lack| {
+            let it = of(RedundancyClass::Playing, 1, &given(&[], Some(lack)), &shortage, &alone, Some("r0"));
+            assert!(!it.holds);
+            (it.reason, it.message)
+        };
+        let (reason, message) = lacks(Lack::Sessions { allowed: 1, needed: 3 });
+        assert!(reason == "Sessions" && message.contains("spec.source.maxSessions"), "{message}");
+        let (reason, message) = lacks(Lack::Room);
+        assert!(reason == "Room" && message.ends_with("the pool needs 1 more recorder"), "{message}");
+        let (reason, message) = lacks(Lack::NoReserve(NoReserve::NotAsked));
+        assert!(reason == "NoReserve" && message.contains("set it to 1 or more"), "{message}");
+        // Fewer standbys than were asked for, but enough.
+        let both = [holder("r0", Some(&recording)), holder("r1", Some(&standby))];
+        assert!(seen(1, &given(&[1], Some(Lack::Sessions { allowed: 3, needed: 4 })), &both).holds);
+    }
+
+    #[test]
+    fn a_stream_that_is_taken_over_is_not_protected_until_its_primary_records_again() {
+        let (recording, standby) = (says(ChannelState::Recording), says(ChannelState::Standby));
+        let given = given(&[1], None);
+        let taken = seen(1, &given, &[holder("r0", None), holder("r1", Some(&recording))]);
+        assert_eq!((taken.reason, taken.message.as_str()), ("TakenOver", "r1 records it until r0 does again"));
+        assert_eq!(seen(1, &given, &[holder("r0", None), holder("r1", Some(&standby))]).reason, "NotRecording");
+    }
+
+    #[test]
+    fn turns_are_told_once_and_a_start_is_no_news() {
+        let protection =
+            |holds, reason| Some(Protection { holds, reason, message: format!("{reason}, in other words") });
+        let with = |old: &CameraStreamStatus, protection: Option<Protection>| {
+            let mut new = old.clone();
+            put(&mut new, protection.as_ref(), 1, NOW);
+            let told = note(old, &new).map(|note| (note.warning, note.reason));
+            (new, told)
+        };
+        let (starting, told) = with(&CameraStreamStatus::default(), protection(false, "StandbyNotReady"));
+        assert_eq!(told, None);
+        let (good, told) = with(&starting, protection(true, "Protected"));
+        assert_eq!(told, Some((false, "Protected".into())));
+        assert_eq!(with(&good, protection(true, "Protected")).1, None);
+        assert_eq!(with(&good, protection(false, "StandbyNotReady")).1, Some((true, "StandbyNotReady".into())));
+        assert_eq!(with(&good, protection(false, "TakenOver")).1, None);
+        assert_eq!(
+            with(&CameraStreamStatus::default(), protection(false, "Sessions")).1,
+            Some((true, "Sessions".into()))
+        );
+        // Of a class that has no standbys, nothing is said.
+        assert_eq!(with(&good, None).0.conditions, []);
+    }
 }

@@ -16,13 +16,14 @@ use super::manifest::{DEFAULT_NAMESPACE, Key, Manifests};
 use super::objects::{Kind, Objects};
 use super::observe::ChannelReport;
 use super::place::{self, PoolPlan};
+use super::pool_status::{self, PoolView};
 use super::protection;
 use super::recorder_notes;
 use super::running::Running;
 use super::screen::Screen;
 use super::standing::{self, Holder};
 use super::state::{State, StreamState};
-use super::status::{self, Doing, Note, PoolView};
+use super::status::{self, Doing, Note};
 use super::table::{self, Row};
 
 /// More changes of one sort at once than this are told as one.
@@ -257,7 +258,7 @@ impl Reporter {
                 let written = self.objects.read::<StoragePool>(Kind::Pool, key);
                 written.and_then(|pool| pool.status).unwrap_or_default()
             });
-            let new = status::pool(&old, remembered.generation, &pool, wall);
+            let new = pool_status::status(&old, remembered.generation, &pool, wall);
             if new == old && !is_new && !self.unwritten.contains(&(Kind::Pool, key.clone())) {
                 continue;
             }
@@ -266,7 +267,7 @@ impl Reporter {
             object.status = Some(new.clone());
             let written = self.objects.write(Kind::Pool, key, &object);
             self.written(Kind::Pool, key, written);
-            for note in status::pool_notes(&old, &new) {
+            for note in pool_status::notes(&old, &new) {
                 let result = self.objects.event(Kind::Pool, key, &remembered.uid, &note, wall);
                 self.note_trouble(result);
                 let Note { warning, reason, message } = note;
@@ -431,5 +432,25 @@ fn row(key: &Key, status: &CameraStreamStatus, report: Option<&ChannelReport>) -
             .and_then(|report| report.last_frame)
             .or_else(|| status.last_frame_time.as_ref().map(|time| time.0)),
         bytes: report.map_or(0, |report| report.bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_shows_who_records_and_for_whom() {
+        let mut assignment = StreamAssignment {
+            epoch: 2,
+            primary: "main-recorder-0".into(),
+            standbys: vec!["main-recorder-1".into()],
+            active: Some("main-recorder-1".into()),
+        };
+        assert_eq!(recorder_shown(&assignment), "main-recorder-1 (for 0)");
+        assignment.active = Some("main-recorder-0".into());
+        assert_eq!(recorder_shown(&assignment), "main-recorder-0");
+        assignment.active = None;
+        assert_eq!(recorder_shown(&assignment), "main-recorder-0");
     }
 }

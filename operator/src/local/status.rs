@@ -1,15 +1,11 @@
-//! What is said of streams and pools: from what is planned and observed to statuses and events. Pure: the time comes in.
+//! What is said of streams: from what is planned and observed to statuses and events. Pure: the time comes in.
 //! While a stream records steadily its status does not change, so that nothing is written.
 
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
-use framekeeper_crds::{
-    CameraStreamStatus, ChannelState, PoolBytes, PoolSlots, RecorderSlots, RecorderStatus, StoragePoolStatus,
-    StreamAssignment, StreamPhase,
-};
+use framekeeper_crds::{CameraStreamStatus, ChannelState, RecorderStatus, StreamAssignment, StreamPhase};
 
 use super::observe::ChannelReport;
-use super::protection::PROTECTED;
 
 /// What is known of what a stream is doing.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,7 +41,6 @@ pub struct Note {
 }
 
 const NO_ANSWER: &str = "RecorderNotAnswering";
-const RECORDERS_NOT_READY: &str = "RecordersNotReady";
 
 struct Verdict {
     phase: StreamPhase,
@@ -266,115 +261,6 @@ pub fn takeover_note(old: &CameraStreamStatus, new: &CameraStreamStatus) -> Opti
     (same_primary && from_standby).then(|| Note { warning: false, reason: "HandedBack".into(), message })
 }
 
-/// What is known of a pool.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PoolView {
-    /// Number of recorders that are planned.
-    pub recorders: u32,
-    /// Number of recorders that say they can record.
-    pub ready: u32,
-    /// The slots of each recorder.
-    pub slots: RecorderSlots,
-    /// Streams that name the pool.
-    pub streams: u32,
-    /// Recordings in normal slots.
-    pub used: u32,
-    /// Standbys and recordings in reserved slots.
-    pub used_reserved: u32,
-    /// Why there are too few slots, if there are.
-    pub shortage: Option<String>,
-    /// How many recorders may fail at once; 0: the pool promises nothing.
-    pub tolerated_failures: u32,
-    /// Why that is not so even while all run, if it is not: (reason, message).
-    pub unprotected: Option<(&'static str, String)>,
-    /// Bytes that may be used, all volumes together.
-    pub capacity_bytes: u64,
-    /// Bytes that hold footage, as of the last transition.
-    pub used_bytes: u64,
-    /// Recorders and volumes that do not work, as `recorder: why`.
-    pub trouble: Vec<String>,
-}
-
-/// The status of a pool after `old`.
-pub fn pool(old: &StoragePoolStatus, generation: i64, view: &PoolView, now: Timestamp) -> StoragePoolStatus {
-    let mut conditions = old.conditions.clone();
-    let mut put = |kind: &str, holds: bool, reason: &str, message: &str| {
-        let status = if holds { "True" } else { "False" };
-        set(&mut conditions, kind, status, reason, message, generation, now);
-    };
-    match view.ready {
-        0 => put("Available", false, "NoRecorderReady", "no recorder can record yet"),
-        ready if ready < view.recorders => put("Available", false, RECORDERS_NOT_READY, "some recorders cannot record"),
-        _ => put("Available", true, "RecordersReady", "all recorders can record"),
-    }
-    match &view.shortage {
-        Some(message) => put("CapacitySufficient", false, "NoSlot", message),
-        None => put("CapacitySufficient", true, "SlotsSuffice", "every stream has a slot"),
-    }
-    match view.ready < view.recorders {
-        true => put("Progressing", true, "RecordersStarting", "recorders are being started"),
-        false => put("Progressing", false, "Settled", "all recorders run"),
-    }
-    match view.trouble.as_slice() {
-        [] => put("Degraded", false, "AllWork", "all recorders and volumes work"),
-        trouble => put("Degraded", true, "Failures", &trouble.join("; ")),
-    }
-    let can_lose = view.tolerated_failures > 0;
-    match &view.unprotected {
-        Some((reason, message)) if can_lose => put(PROTECTED, false, reason, message),
-        None if can_lose && view.ready < view.recorders => {
-            put(PROTECTED, false, RECORDERS_NOT_READY, "some recorders cannot record, so fewer others may fail");
-        }
-        None if can_lose => {
-            let message = match view.tolerated_failures {
-                1 => "any one recorder may fail".to_owned(),
-                many => format!("any {many} recorders may fail"),
-            };
-            put(PROTECTED, true, PROTECTED, &message);
-        }
-        _ => conditions.retain(|condition| condition.type_ != PROTECTED),
-    }
-    let normal = view.recorders.saturating_mul(view.slots.normal);
-    let reserved = view.recorders.saturating_mul(view.slots.reserved);
-    StoragePoolStatus {
-        observed_generation: Some(generation),
-        conditions,
-        recorders: view.recorders,
-        ready_recorders: view.ready,
-        slots: PoolSlots {
-            normal,
-            reserved,
-            total: normal.saturating_add(reserved),
-            used: view.used,
-            used_reserved: view.used_reserved,
-        },
-        streams: view.streams,
-        bytes: PoolBytes { capacity: view.capacity_bytes, used: view.used_bytes },
-    }
-}
-
-/// What people should be told of a pool's change: each condition that turned.
-pub fn pool_notes(old: &StoragePoolStatus, new: &StoragePoolStatus) -> Vec<Note> {
-    let turned = new.conditions.iter().filter(|condition| {
-        let before = old.conditions.iter().find(|old| old.type_ == condition.type_);
-        before.map(|before| (&before.status, &before.reason)) != Some((&condition.status, &condition.reason))
-    });
-    let note = |condition: &Condition| {
-        let good = if condition.type_ == "Degraded" { "False" } else { "True" };
-        let bad = condition.status != good;
-        let (reason, message) = (condition.reason.clone(), condition.message.clone());
-        match condition.type_.as_str() {
-            // Starting is what pools do; that it takes long shows in Available and Degraded.
-            "Progressing" => None,
-            "Available" if old.conditions.is_empty() => None,
-            PROTECTED if condition.reason == RECORDERS_NOT_READY => None,
-            // What is as it should be from the start is no news.
-            _ => (bad || !old.conditions.is_empty()).then_some(Note { warning: bad, reason, message }),
-        }
-    };
-    turned.filter_map(note).collect()
-}
-
 /// What people should be told of a recorder's change: that room runs short, how short, and that it does no longer.
 pub fn recorder_notes(old: Option<&RecorderStatus>, new: &RecorderStatus) -> Vec<Note> {
     let space = |status: &RecorderStatus| status.conditions.iter().find(|c| c.type_ == "RecordingSpace").cloned();
@@ -473,6 +359,51 @@ mod tests {
     }
 
     #[test]
+    fn takeovers_and_their_end_are_told() {
+        let recording = Doing::Reported(report(ChannelState::Recording));
+        let by = |old: &CameraStreamStatus, active: &str, epoch: u64| {
+            let assignment = StreamAssignment {
+                epoch,
+                primary: "r0".into(),
+                standbys: vec!["r1".into()],
+                active: Some(active.into()),
+            };
+            stream(old, 1, Some(assignment), &recording, at(1))
+        };
+        let told = |old: &CameraStreamStatus, new: &CameraStreamStatus| {
+            takeover_note(old, new).map(|note| (note.warning, note.reason, note.message))
+        };
+        let word = |warning, reason: &str, message: &str| Some((warning, reason.to_owned(), message.to_owned()));
+        let planned = by(&CameraStreamStatus::default(), "r0", 1);
+        assert_eq!(told(&CameraStreamStatus::default(), &planned), None);
+        let taken = by(&planned, "r1", 2);
+        assert_eq!(taken.assignment.as_ref().unwrap().active.as_deref(), Some("r1"));
+        assert_eq!(told(&planned, &taken), word(true, "TakenOver", "taken over by r1 from r0, epoch 2"));
+        assert_eq!(told(&taken, &by(&taken, "r1", 2)), None);
+        assert_eq!(stream_note(&planned, &taken), None);
+        let back = by(&taken, "r0", 3);
+        assert_eq!(told(&taken, &back), word(false, "HandedBack", "given back to r0, epoch 3"));
+        // Nobody recorded in between.
+        let down = stream(&planned, 1, planned.assignment.clone(), &Doing::RecorderDown, at(2));
+        assert_eq!(down.assignment.as_ref().unwrap().active, None);
+        let late = by(&down, "r1", 2);
+        assert_eq!(told(&down, &late), word(true, "TakenOver", "taken over by r1 from r0, epoch 2"));
+        assert!(stream_note(&down, &late).unwrap().message.starts_with("recorded by r1"));
+        // A standby becomes the primary by decision: that is told as such.
+        let decided = StreamAssignment { epoch: 3, primary: "r1".into(), ..StreamAssignment::default() };
+        let promoted = stream(&taken, 1, Some(decided), &recording, at(3));
+        assert_eq!(told(&taken, &promoted), None);
+        assert_eq!(stream_note(&taken, &promoted).unwrap().message, "given to r1, epoch 3");
+    }
+
+    #[test]
+    fn while_a_standby_is_about_to_record_nothing_is_said() {
+        let recording = Doing::Reported(report(ChannelState::Recording));
+        let before = stream(&CameraStreamStatus::default(), 1, assigned(), &recording, at(1));
+        assert_eq!(stream(&before, 1, assigned(), &Doing::TakingOver, at(2)), before);
+    }
+
+    #[test]
     fn who_is_not_recorded_is_told_why() {
         let none = CameraStreamStatus::default();
         let no_slot = Doing::NoSlot { message: "add a recorder".into() };
@@ -510,23 +441,5 @@ mod tests {
         assert_eq!(recorder_notes(Some(&day), &day), []);
         assert_eq!(recorder_notes(Some(&day), &hour), note(true, "1 h"));
         assert_eq!(recorder_notes(Some(&hour), &good), note(false, "fine"));
-    }
-
-    #[test]
-    fn pools() {
-        let slots = RecorderSlots { normal: 5, reserved: 0 };
-        let view = PoolView { recorders: 2, ready: 1, slots, streams: 3, used: 3, ..PoolView::default() };
-        let status = pool(&StoragePoolStatus::default(), 1, &view, at(1));
-        let of = |status: &StoragePoolStatus, kind: &str| {
-            status.conditions.iter().find(|c| c.type_ == kind).map(|c| c.status.clone()).unwrap()
-        };
-        assert_eq!((of(&status, "Available"), of(&status, "Progressing")), ("False".into(), "True".into()));
-        let better = pool(&status, 1, &PoolView { ready: 2, ..view.clone() }, at(2));
-        assert_eq!((of(&better, "Available"), of(&better, "Degraded")), ("True".into(), "False".into()));
-        assert_eq!(better.slots.normal, 10);
-        assert_eq!(pool(&better, 1, &PoolView { ready: 2, ..view.clone() }, at(3)), better);
-        let bad = PoolView { trouble: vec!["r/a: EIO".into()], shortage: Some("add 1".into()), ..view };
-        let worse = pool(&better, 1, &bad, at(4));
-        assert_eq!((of(&worse, "CapacitySufficient"), of(&worse, "Degraded")), ("False".into(), "True".into()));
     }
 }

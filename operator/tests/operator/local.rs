@@ -235,3 +235,46 @@ fn the_size_of_segments_stays_over_restarts() {
     let (code, text) = site.fail(&[&recorder[0], &recorder[1]]);
     assert!(code == 2 && text.contains("spec.segment.bytes: 8Mi (was 64Mi): cannot be changed"), "{code} {text}");
 }
+
+#[test]
+fn standbys_know_each_other_and_takeovers_are_told() {
+    let pool = pool(3, 10).replace("maxChannels: 10", "maxChannels: 10, toleratedFailures: 1");
+    let mut site = Site::new(&format!("{pool}{}", streams(&["a"])));
+    site.start();
+    let condition = |kind: &str| {
+        let status = site.stream("a").and_then(|stream| stream.status).unwrap_or_default();
+        let found = status.conditions.into_iter().find(|condition| condition.type_ == kind);
+        found.map(|condition| (condition.status, condition.reason)).unwrap_or_default()
+    };
+    until("a is protected", || condition("Protected") == ("True".into(), "Protected".into()));
+    let assignment = || site.stream("a").unwrap().status.unwrap().assignment.unwrap();
+    let planned = assignment();
+    assert_eq!(planned.active.as_ref(), Some(&planned.primary));
+    let number = |name: &str| name.rsplit('-').next().unwrap().parse::<u32>().unwrap();
+    let (primary, standby) = (number(&planned.primary), number(&planned.standbys[0]));
+    let keys = |of: u32| {
+        let peers = site.assignment(of).unwrap().spec.peers;
+        peers.into_iter().map(|peer| (peer.name, peer.public_keys, peer.addresses.len())).collect::<Vec<_>>()
+    };
+    let key = |name: &str| vec![(name.to_owned(), vec![format!("key of {name}")], 1)];
+    until("the primary knows the standby's key", || keys(primary) == key(&planned.standbys[0]));
+    until("the standby knows the primary's key", || keys(standby) == key(&planned.primary));
+
+    fs::write(site.run(standby, "takeover"), "5").unwrap();
+    fs::write(site.run(primary, "blind"), "").unwrap();
+    until("the standby records", || assignment().active.as_ref() == Some(&planned.standbys[0]));
+    until("it is not protected", || condition("Protected") == ("False".into(), "TakenOver".into()));
+    assert_eq!(condition("Recording").0, "True");
+    assert_eq!(assignment().epoch, 5);
+    let taken = format!("taken over by {} from {}, epoch 5", planned.standbys[0], planned.primary);
+    until("the takeover is told", || site.events("a").contains(&("TakenOver".into(), taken.clone())));
+
+    fs::remove_file(site.run(primary, "blind")).unwrap();
+    fs::remove_file(site.run(standby, "takeover")).unwrap();
+    until("it is given back", || assignment().active.as_ref() == Some(&planned.primary));
+    until("the end is told", || site.events("a").iter().any(|(reason, _)| reason == "HandedBack"));
+    until("a is protected again", || condition("Protected").0 == "True");
+    assert_eq!(site.stop().code(), Some(0));
+    let state = fs::read_to_string(site.data("run/state.json")).unwrap();
+    assert!(state.contains("\"epochSeen\": 5"), "an epoch that was seen is never given again: {state}");
+}

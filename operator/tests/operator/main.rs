@@ -9,4 +9,5 @@
 
 mod local;
 mod manifests;
+mod standbys;
 mod support;

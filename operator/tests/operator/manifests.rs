@@ -240,6 +240,32 @@ fn slots() {
 }
 
 #[test]
+fn reserved_slots_hold_no_streams_of_their_own() {
+    let cameras = |count: usize| -> String {
+        let spec = "  source: {url: \"rtsp://c/1\"}\n  poolRef: {name: main}";
+        (0..count).map(|n| camera(&format!("c{n}"), spec)).collect()
+    };
+    let tolerant = POOL.replace("maxChannels: 5", "maxChannels: 5\n  toleratedFailures: 1");
+    assert_eq!(mistakes(&format!("{tolerant}{}", cameras(4))), Vec::<String>::new());
+    one(
+        &format!("{tolerant}{}", cameras(5)),
+        &[
+            "spec.maxChannels: 5: 5 streams need 5 normal slots",
+            "have 4",
+            "reserves 3",
+            "1 more recorder or maxChannels 6",
+        ],
+    );
+    // Two streams to record and two to stand by for: three segments each, and two spare ones.
+    let small = |size: &str| format!("{}{}", tolerant.replace("10Gi", size), cameras(3));
+    assert_eq!(mistakes(&small("896Mi")), Vec::<String>::new());
+    one(&small("895Mi"), &["896Mi at least", "4 streams a recorder"]);
+    // A pool that can have no reserve is recorded all the same, and its condition says so.
+    let alone = tolerant.replace("recorders: 2", "recorders: 1");
+    assert_eq!(mistakes(&format!("{alone}{}", cameras(5))), Vec::<String>::new());
+}
+
+#[test]
 fn holds() {
     let held = |value: &str| {
         let annotation = format!("{{name: gate, annotations: {{framekeeper.dev/hold: \"{value}\"}}}}");

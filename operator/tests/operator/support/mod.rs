@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use framekeeper_crds::k8s_openapi::api::events::v1::Event;
 use framekeeper_crds::{CameraStream, Recorder, StreamPhase, yaml};
 use rustix::process::{Pid, Signal};
 
@@ -118,6 +119,13 @@ impl Site {
 
     pub(crate) fn assignment(&self, recorder: u32) -> Option<Recorder> {
         yaml::read_recorder(&fs::read_to_string(self.run(recorder, "assignment.yaml")).ok()?).ok()
+    }
+
+    /// The events of a stream, the oldest first: (reason, note).
+    pub(crate) fn events(&self, stream: &str) -> Vec<(String, String)> {
+        let path = self.data(&format!("status/events/camerastreams/default/{stream}.yaml"));
+        let events: Vec<Event> = yaml::read_all(&fs::read_to_string(path).unwrap_or_default()).unwrap();
+        events.into_iter().map(|event| (event.reason.unwrap(), event.note.unwrap())).collect()
     }
 
     /// Who records what, and in which epoch.

@@ -1,5 +1,6 @@
 //! A recorder that only pretends, for the tests of the operator: it reads its assignment, answers for its channels, and ends when told.
-//! Files beside its assignment tell it what to do: `crash` ends it once, `deaf` has it ignore SIGTERM.
+//! Files beside its assignment tell it what to do: `crash` ends it once, `deaf` has it ignore SIGTERM, `blind` keeps it from its cameras, and
+//! `takeover` has it record what it stands by for, in the epoch that stands in it.
 #![expect(clippy::unwrap_used, reason = "a part of tests fails by panicking")]
 #![expect(clippy::print_stderr, reason = "it logs like a real one")]
 
@@ -9,7 +10,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use framekeeper_crds::{Recorder, RecorderPhase, RecorderStatus, yaml};
+use framekeeper_crds::{Recorder, RecorderPhase, RecorderStatus, Role, yaml};
 use serde_json::json;
 
 fn main() {
@@ -22,6 +23,9 @@ fn main() {
     let assignment = PathBuf::from(&options["assignment"]);
     let beside = |name: &str| assignment.with_file_name(name);
     assert_eq!(options["log-format"], "json");
+    assert_eq!(Path::new(&options["key"]), beside("peer.key"));
+    // Held as long as it runs, as the port of a real one would be.
+    let _peers = TcpListener::bind(&options["peer-listen"]).unwrap();
     assert!(Path::new(&options["secrets"]).is_dir() && Path::new(&options["volumes"]).join("footage").is_dir());
     eprintln!(r#"{{"level":"WARN","message":"only pretending","pid":{}}}"#, std::process::id());
     if fs::remove_file(beside("crash")).is_ok() {
@@ -48,6 +52,7 @@ fn main() {
 
 fn serve(assignment: &Path, status: &Path, listen: &str, requests: &Path) {
     let listener = TcpListener::bind(listen).unwrap();
+    let beside = |name: &str| assignment.with_file_name(name);
     let mut said = None;
     let mut count = 0_u64;
     for connection in listener.incoming() {
@@ -66,6 +71,7 @@ fn serve(assignment: &Path, status: &Path, listen: &str, requests: &Path) {
             recorder.status = Some(RecorderStatus {
                 observed_generation: said,
                 phase: Some(RecorderPhase::Ready),
+                public_key: Some(format!("key of {}", recorder.metadata.name.clone().unwrap())),
                 ..RecorderStatus::default()
             });
             let new = status.with_extension("new");
@@ -77,12 +83,20 @@ fn serve(assignment: &Path, status: &Path, listen: &str, requests: &Path) {
             .channels
             .iter()
             .map(|channel| {
-                let works = !channel.source.url.contains("broken");
+                let works = !channel.source.url.contains("broken") && !beside("blind").exists();
+                let taken_over =
+                    fs::read_to_string(beside("takeover")).ok().and_then(|epoch| epoch.parse::<u64>().ok());
+                let taken_over = taken_over.filter(|_| channel.role == Role::Standby);
                 count += 1;
+                let (state, reason) = match (works, channel.role, taken_over) {
+                    (false, ..) => ("Backoff", Some("Unauthorized")),
+                    (true, Role::Primary, _) => ("Recording", None),
+                    (true, Role::Standby, None) => ("Standby", Some("StandingBy")),
+                    (true, Role::Standby, Some(_)) => ("Recording", Some("TakenOver")),
+                };
                 json!({
-                    "namespace": channel.stream.namespace, "name": channel.stream.name, "role": "Primary",
-                    "state": if works { "Recording" } else { "Backoff" },
-                    "reason": if works { None } else { Some("Unauthorized") },
+                    "namespace": channel.stream.namespace, "name": channel.stream.name, "role": channel.role,
+                    "state": state, "reason": reason, "epoch": taken_over.unwrap_or(channel.epoch),
                     "message": if works { String::new() } else { format!("refused, attempt {count}") },
                     "codec": "avc1.64001f", "audioCodec": "mp4a.40.2", "width": 1920, "height": 1080, "fps": 25.0,
                     "bitrate": 4_000_000 + count * 1_000, "lastFrame": "2026-11-21T14:03:00.123Z",
