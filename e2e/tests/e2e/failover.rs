@@ -17,6 +17,16 @@ const RECORDERS: usize = 3;
 /// Until everything is as planned again: a hold, a few seconds of memory, key frames.
 const CALM: Duration = Duration::from_secs(60);
 
+/// What a recorder says of a stream.
+#[derive(Debug)]
+#[expect(dead_code, reason = "the reason is for whoever reads why a test failed")]
+struct Said {
+    ordinal: usize,
+    role: String,
+    state: String,
+    reason: String,
+}
+
 /// A pool whose streams have standbys, with all of them protected.
 struct Site {
     system: System,
@@ -55,13 +65,15 @@ impl Site {
         Ok(site)
     }
 
-    /// What each recorder says of each stream: (recorder, role, state, reason).
-    fn said(&self) -> Result<BTreeMap<String, Vec<(usize, String, String, String)>>> {
+    /// What each recorder says of each stream.
+    fn said(&self) -> Result<BTreeMap<String, Vec<Said>>> {
         let mut said = BTreeMap::<_, Vec<_>>::new();
         for ordinal in 0..RECORDERS {
             for channel in self.system.channels(ordinal)?.unwrap_or_default() {
                 let text = |key: &str| channel.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-                said.entry(text("name")).or_default().push((ordinal, text("role"), text("state"), text("reason")));
+                let one =
+                    Said { ordinal, role: text("role"), state: text("state"), reason: text("reason") };
+                said.entry(text("name")).or_default().push(one);
             }
         }
         Ok(said)
@@ -76,17 +88,17 @@ impl Site {
             let protected = |name: &String| {
                 let holders = said.get(name).map(Vec::as_slice).unwrap_or_default();
                 holders.len() == 2
-                    && holders.iter().all(|(_, role, state, _)| match role.as_str() {
-                        "Primary" => state == "Recording",
-                        _ => state == "Standby",
+                    && holders.iter().all(|said| match said.role.as_str() {
+                        "Primary" => said.state == "Recording",
+                        _ => said.state == "Standby",
                     })
             };
             Ok(self.names.iter().all(protected).then_some(()))
         })?;
         ensure!(calm.is_some(), "not protected after {CALM:?}: {said:?}\n{}", self.system.operator.log_tail());
         for (name, holders) in said {
-            let primary = holders.iter().find(|(_, role, ..)| role == "Primary").context("no primary")?;
-            self.primaries.insert(name, primary.0);
+            let primary = holders.iter().find(|said| said.role == "Primary").context("no primary")?;
+            self.primaries.insert(name, primary.ordinal);
         }
         Ok(begun.elapsed())
     }
