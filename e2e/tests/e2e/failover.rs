@@ -71,8 +71,7 @@ impl Site {
         for ordinal in 0..RECORDERS {
             for channel in self.system.channels(ordinal)?.unwrap_or_default() {
                 let text = |key: &str| channel.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-                let one =
-                    Said { ordinal, role: text("role"), state: text("state"), reason: text("reason") };
+                let one = Said { ordinal, role: text("role"), state: text("state"), reason: text("reason") };
                 said.entry(text("name")).or_default().push(one);
             }
         }

@@ -303,8 +303,9 @@ impl Ticker {
         // Turns the drivers: what has arrived since the last tick is known afterwards.
         tokio::task::yield_now().await;
         self.start_due(at);
+        let now = || self.clock.now();
         for source in self.sources.values_mut() {
-            source.read(at, &self.limits, self.random.unit(), &mut self.items);
+            source.read(at, &now, &self.limits, self.random.unit(), &mut self.items);
         }
         self.engine.tick(at);
         for source in self.sources.values_mut() {
@@ -314,8 +315,9 @@ impl Ticker {
 
     async fn short_tick(&mut self, at: TickTime) {
         tokio::task::yield_now().await;
+        let now = || self.clock.now();
         for source in self.sources.values_mut().filter(|source| source.opening_since_us().is_some()) {
-            source.read(at, &self.limits, self.random.unit(), &mut self.items);
+            source.read(at, &now, &self.limits, self.random.unit(), &mut self.items);
         }
     }
 

@@ -22,6 +22,9 @@ use crate::spec::SourceSpec;
 use crate::stats::{Counters, SourceStats};
 use crate::time_jump::{Arrival, JumpWatch};
 
+/// Reading all sockets takes less than this; a process that was stopped meanwhile takes longer.
+const STOOD_STILL_US: u64 = 50_000;
+
 /// The limits that all sources share.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -126,12 +129,19 @@ impl Source {
         }
     }
 
-    /// Reads what has arrived and tells the sink.
-    pub(crate) fn read(&mut self, at: TickTime, limits: &Limits, random: f64, items: &mut Vec<Item>) {
+    /// Reads what has arrived and tells the sink. `now` is asked once it is read.
+    pub(crate) fn read(
+        &mut self,
+        at: TickTime,
+        now: &dyn Fn() -> TickTime,
+        limits: &Limits,
+        random: f64,
+        items: &mut Vec<Item>,
+    ) {
         let State::Running(running) = &mut self.state else { return };
         let (sink, stats) = (&mut self.sink, &mut self.stats);
         items.clear();
-        let outcome = contain(|| running.step(at, limits, sink.as_mut(), stats, items));
+        let outcome = contain(|| running.step(at, now, limits, sink.as_mut(), stats, items));
         items.clear();
         match outcome {
             Ok(None) => {}
@@ -241,14 +251,19 @@ impl Running {
     fn step(
         &mut self,
         at: TickTime,
+        now: &dyn Fn() -> TickTime,
         limits: &Limits,
         sink: &mut dyn Sink,
         stats: &mut SourceStats,
         items: &mut Vec<Item>,
     ) -> Option<Failure> {
+        let progress = self.session.read(at, items);
+        // Where the process stood still in the middle of a tick, what was read may have arrived long after the tick began: by its time frames would
+        // have been here before the camera had them.
+        let read = now();
+        let at = if read.monotonic_us.saturating_sub(at.monotonic_us) > STOOD_STILL_US { read } else { at };
         let now_us = at.monotonic_us;
         let arrival = Arrival { from_us: std::mem::replace(&mut self.read_us, now_us), to_us: now_us };
-        let progress = self.session.read(at, items);
         let heard = self.count(at, stats);
         if self.playing.is_none() && (progress == Progress::Playing || !items.is_empty()) {
             stats.sessions += 1;

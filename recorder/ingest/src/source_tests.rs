@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 
 use bytes::Bytes;
@@ -95,10 +96,12 @@ impl Drop for Fake {
     }
 }
 
-struct Notes(std::sync::mpsc::Sender<Event>);
+/// Passes on what it is told, and when the last of it was.
+struct Notes(std::sync::mpsc::Sender<Event>, Arc<AtomicU64>);
 
 impl Sink for Notes {
-    fn event(&mut self, _at: TickTime, event: Event) {
+    fn event(&mut self, at: TickTime, event: Event) {
+        self.1.store(at.monotonic_us, Ordering::Relaxed);
         let _ = self.0.send(event);
     }
     fn tick(&mut self, _at: TickTime) {}
@@ -108,6 +111,7 @@ struct World {
     engine: Fake,
     source: Source,
     heard: Receiver<Event>,
+    heard_us: Arc<AtomicU64>,
     limits: Limits,
     now_us: u64,
 }
@@ -118,13 +122,15 @@ impl World {
         let mut spec = SourceSpec::new(Url::parse("rtsp://camera/live").unwrap());
         spec.credentials = Some(Credentials::new("bob", "s3cret"));
         let now_us = 1000 * S;
-        let source = Source::new(spec, Box::new(Notes(tx)), Arc::new(Counters::default()), at(now_us));
+        let heard_us = Arc::new(AtomicU64::new(0));
+        let notes = Box::new(Notes(tx, Arc::clone(&heard_us)));
+        let source = Source::new(spec, notes, Arc::new(Counters::default()), at(now_us));
         let limits = Limits {
             silence: SilenceLimits::default(),
             handshake: Duration::from_secs(10),
             backoff: BackoffLimits::default(),
         };
-        Self { engine: Fake::default(), source, heard, limits, now_us }
+        Self { engine: Fake::default(), source, heard, heard_us, limits, now_us }
     }
 
     /// One tick later, with `todo` done in it; `random` is 1, so that every delay is the longest.
@@ -135,7 +141,7 @@ impl World {
         if self.source.due_us().is_some_and(|due| due <= self.now_us) {
             self.source.start(&self.engine, at, &self.limits, 1.0);
         }
-        self.source.read(at, &self.limits, 1.0, &mut Vec::new());
+        self.source.read(at, &|| at, &self.limits, 1.0, &mut Vec::new());
         self.source.tick(at, &self.limits, 1.0);
         self.heard.try_iter().collect()
     }
@@ -150,6 +156,21 @@ impl World {
     fn opened(&self) -> usize {
         self.engine.0.borrow().opened
     }
+}
+
+#[test]
+fn what_is_read_behind_a_standstill_did_not_arrive_before_it() {
+    let mut world = World::new();
+    world.play_for(1);
+    let (before, halted) = (at(world.now_us + 100_000), at(world.now_us + 5 * S));
+    world.engine.0.borrow_mut().todo.push_back(frame(11 * 9000));
+    world.source.read(before, &|| halted, &world.limits, 1.0, &mut Vec::new());
+    assert_eq!(world.heard_us.load(Ordering::Relaxed), halted.monotonic_us);
+    // What a tick takes by itself is no standstill.
+    let (before, busy) = (at(halted.monotonic_us + 100_000), at(halted.monotonic_us + 110_000));
+    world.engine.0.borrow_mut().todo.push_back(frame(60 * 9000));
+    world.source.read(before, &|| busy, &world.limits, 1.0, &mut Vec::new());
+    assert_eq!(world.heard_us.load(Ordering::Relaxed), before.monotonic_us);
 }
 
 fn at(monotonic_us: u64) -> TickTime {
