@@ -242,6 +242,7 @@ mod tests {
     use crate::local::assign::{self, World};
     use crate::local::manifest;
     use crate::local::state::State;
+    use framekeeper_crds::{PlanVersion, Retired};
     use std::os::unix::fs::PermissionsExt as _;
 
     struct Nothing;
@@ -303,6 +304,7 @@ mod tests {
         let data = DataFolder::open(folder.path()).unwrap();
         let manifests = manifests("first");
         let assignment = assign::assign(&manifests, State::default(), &mut Nothing);
+        let plan_version = PlanVersion::default();
         let mut seen = 0;
         for (key, recorder) in &assignment.recorders {
             let files = data.recorder(key);
@@ -325,6 +327,15 @@ mod tests {
                 assert_eq!(fs::read(&path).unwrap(), b"second");
                 let mut without = recorder.clone();
                 without.spec.channels.clear();
+                files.write_secrets(&without, &manifests).unwrap();
+                assert!(!path.exists());
+                // What it hands over it records until then, and its camera may ask for them at any time.
+                let stream = recorder.spec.channels.iter().find(|c| c.stream.name == "vault").unwrap().stream.clone();
+                let retired = |holders: Vec<String>| Retired { stream: stream.clone(), plan_version, holders };
+                without.spec.retired = vec![retired(vec!["other".into()])];
+                files.write_secrets(&without, &manifests).unwrap();
+                assert!(path.exists());
+                without.spec.retired = vec![retired(vec![])];
                 files.write_secrets(&without, &manifests).unwrap();
                 assert!(!path.exists());
             }

@@ -1,6 +1,6 @@
 //! What recorders say that the operator must remember, and what of it others must be told. Pure.
 
-use framekeeper_crds::RecorderStatus;
+use framekeeper_crds::{ChannelState, RecorderStatus};
 
 use super::holders;
 use super::manifest::Key;
@@ -38,7 +38,8 @@ pub fn from_status(state: &mut State, recorder: &Key, status: &RecorderStatus) -
 /// Takes over the epochs that a recorder records in. Whether there is something to remember.
 pub fn from_channels(state: &mut State, reports: &[(Key, ChannelReport)]) -> bool {
     let mut is_news = false;
-    for (key, report) in reports {
+    // One that only stands by has begun none.
+    for (key, report) in reports.iter().filter(|(_, report)| report.state == Some(ChannelState::Recording)) {
         if let (Some(stream), Some(epoch)) = (state.streams.get_mut(&key.to_string()), report.epoch) {
             is_news |= stream.saw_epoch(epoch);
         }

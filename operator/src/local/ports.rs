@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 
 use super::manifest::Key;
 
@@ -49,6 +49,16 @@ pub struct Ports {
     pub http: u16,
     /// Where its peers reach it.
     pub peer: u16,
+}
+
+/// Where on this machine one is reached that listens on this address: nobody can be reached at "all addresses".
+#[must_use]
+pub fn from_here(listen: IpAddr) -> IpAddr {
+    match listen {
+        IpAddr::V4(all) if all.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(all) if all.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        one => one,
+    }
 }
 
 /// Ports for each recorder: those it had if they are still free, else for HTTP the next of the range from `base`, or any where `base` is 0, and for
@@ -136,7 +146,6 @@ impl Choice<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
 
     const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -192,6 +201,12 @@ mod tests {
         let chosen = choose(&recorders, &running, base, LOCAL).unwrap();
         assert_eq!(chosen[&Key::new("default", "r0")], Ports { http: base, peer: base + 1 });
         assert_eq!(chosen[&Key::new("default", "r1")].http, base + 2);
+    }
+
+    #[test]
+    fn peers_on_this_machine_are_reached_at_an_address_of_their_own() {
+        let reached = |listen: &str| from_here(listen.parse().unwrap()).to_string();
+        assert_eq!([reached("0.0.0.0"), reached("::"), reached("10.0.0.7")], ["127.0.0.1", "::1", "10.0.0.7"]);
     }
 
     #[test]

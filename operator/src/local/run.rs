@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -201,13 +201,7 @@ impl World for Outside<'_> {
     }
 
     fn peer_address(&self, recorder: &Key) -> Option<String> {
-        let here = match self.listen {
-            // Nobody can be reached at "all addresses".
-            IpAddr::V4(all) if all.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(all) if all.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            one => one,
-        };
-        Some(SocketAddr::new(here, self.ports.get(recorder)?.peer).to_string())
+        Some(SocketAddr::new(ports::from_here(self.listen), self.ports.get(recorder)?.peer).to_string())
     }
 }
 

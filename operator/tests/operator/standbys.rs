@@ -282,7 +282,9 @@ fn whoever_records_in_anothers_place_goes_on_and_the_epoch_passes_all_that_were_
     let mut state = first.state.clone();
     let news = learn::from_status(&mut state, &recorder(second_rank), &status);
     assert_eq!(news, learn::News { remember: true, assign: false });
-    let report = ChannelReport { epoch: Some(8), ..ChannelReport::default() };
+    let report = ChannelReport { state: Some(ChannelState::Recording), epoch: Some(8), ..ChannelReport::default() };
+    let standby = ChannelReport { state: Some(ChannelState::Standby), ..report.clone() };
+    assert!(!learn::from_channels(&mut state, &[(Key::new("default", name), standby)]));
     assert!(learn::from_channels(&mut state, &[(Key::new("default", name), report.clone())]));
     assert!(!learn::from_channels(&mut state, &[(Key::new("default", name), report)]));
     world.statuses.insert(recorder(second_rank), status);
