@@ -389,6 +389,15 @@ mod tests {
         let late = by(&down, "r1", 2);
         assert_eq!(told(&down, &late), word(true, "TakenOver", "taken over by r1 from r0, epoch 2"));
         assert!(stream_note(&down, &late).unwrap().message.starts_with("recorded by r1"));
+        // Given to another primary, or let go of by a former holder: both were told when it was decided.
+        let with = |active: &str, primary: &str, old: &CameraStreamStatus| {
+            let mut new = old.clone();
+            let assignment = new.assignment.as_mut().unwrap();
+            (assignment.active, assignment.primary) = (Some(active.into()), primary.into());
+            new
+        };
+        assert_eq!(told(&taken, &with("r2", "r2", &taken)), None);
+        assert_eq!(told(&with("r9", "r0", &planned), &planned), None);
         // A standby becomes the primary by decision: that is told as such.
         let decided = StreamAssignment { epoch: 3, primary: "r1".into(), ..StreamAssignment::default() };
         let promoted = stream(&taken, 1, Some(decided), &recording, at(3));

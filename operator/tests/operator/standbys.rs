@@ -156,6 +156,7 @@ fn each_stream_has_a_standby_elsewhere_and_whoever_shares_one_knows_the_other() 
     let links = links(&first);
     assert!(!links.is_empty());
     for (one, other) in &links {
+        assert_ne!(recorder(*one).name, *other);
         let ordinal = other.rsplit('-').next().unwrap().parse().unwrap();
         assert!(links.contains(&(ordinal, recorder(*one).name)), "{one} knows {other}: {links:?}");
     }
