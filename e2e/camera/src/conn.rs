@@ -94,6 +94,8 @@ pub(crate) struct Connection {
     queued_bytes: u64,
     /// What the slow fault still allows.
     allowance_bytes: u64,
+    /// Nothing is sent any more.
+    muted: bool,
 }
 
 impl Connection {
@@ -108,6 +110,7 @@ impl Connection {
             queued: VecDeque::new(),
             queued_bytes: 0,
             allowance_bytes: 0,
+            muted: false,
         }
     }
 
@@ -137,8 +140,16 @@ impl Connection {
         }
     }
 
+    /// Nothing is sent any more, if the client is at this port.
+    pub(crate) fn mute(&mut self, client: u16) {
+        self.muted |= self.stream.peer_addr().is_ok_and(|peer| peer.port() == client);
+    }
+
     /// Sends `bytes`, or keeps what the socket does not take. `slow_bytes_per_second` 0 is no limit.
     pub(crate) fn send(&mut self, bytes: &[u8], now_ns: u64, slow_bytes_per_second: u32) -> Result<(), Gone> {
+        if self.muted {
+            return Ok(());
+        }
         let mut written = 0;
         if !self.has_backlog() && slow_bytes_per_second == 0 {
             written = write_some(&mut self.stream, bytes)?;

@@ -67,6 +67,12 @@ pub enum Fault {
         /// Switched on.
         on: bool,
     },
+    /// Nothing is sent any more over the connection with a client at this port, as if the way to it were cut; it stays open. Whoever connects anew
+    /// is served.
+    Mute {
+        /// The client's port.
+        client: u16,
+    },
     /// No frame is made, sent or logged; connections stay open and RTSP is answered. It ends with a key frame.
     Freeze {
         /// Switched on.
@@ -146,6 +152,7 @@ impl Fault {
             Self::Describe { what } => (11, what as u64),
             Self::Slow { bytes_per_second } => (12, bytes_per_second.into()),
             Self::Clock { offset_ms } => (13, offset_ms as u64),
+            Self::Mute { client } => (14, client.into()),
         }
     }
 }
@@ -187,7 +194,11 @@ impl Switches {
             Fault::Describe { what } => self.describe = what,
             Fault::Slow { bytes_per_second } => self.slow_bytes_per_second = bytes_per_second,
             Fault::Clock { offset_ms } => self.clock_offset_ms = offset_ms,
-            Fault::Kill | Fault::TimestampJump { .. } | Fault::SequenceJump { .. } | Fault::Resolution { .. } => {}
+            Fault::Kill
+            | Fault::Mute { .. }
+            | Fault::TimestampJump { .. }
+            | Fault::SequenceJump { .. }
+            | Fault::Resolution { .. } => {}
         }
     }
 }

@@ -501,6 +501,9 @@ impl State {
                     _ => {}
                 }
             }
+            if let (Fault::Mute { client }, Some(connection)) = (fault, &mut self.connections[key]) {
+                connection.mute(client);
+            }
             if fault == Fault::Kill {
                 self.close(key, EndReason::Killed)?;
             } else {
