@@ -1,11 +1,14 @@
 //! A recorder fails: others that stand by record on, and nobody's frame is missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use framekeeper_e2e::bench::process::family;
-use framekeeper_e2e::harness::{Cameras, count, get, poll, signal};
+use framekeeper_e2e::disk::LoopDisk;
+use framekeeper_e2e::harness::{Cameras, count, get, poll, program, signal};
 use framekeeper_e2e::judge::{self, now_ns};
 use framekeeper_e2e::local::{PoolPlan, StreamPlan, System, with_pool_spec};
 use rand::RngExt as _;
@@ -13,7 +16,8 @@ use rand::rngs::StdRng;
 use rustix::process::Signal;
 use serde_json::Value;
 
-const RECORDERS: usize = 3;
+/// `maxChannels` and a bit: what a volume holds of a small test.
+const DISK_BYTES: u64 = 1 << 30;
 /// Until everything is as planned again: a hold, a few seconds of memory, key frames.
 const CALM: Duration = Duration::from_secs(60);
 
@@ -30,37 +34,44 @@ struct Said {
 /// A pool whose streams have standbys, with all of them protected.
 struct Site {
     system: System,
+    recorders: usize,
     cameras: Cameras,
     names: Vec<String>,
     /// Each stream's primary.
     primaries: BTreeMap<String, usize>,
     random: StdRng,
+    /// Standbys record as well.
+    mirrored: bool,
     folder: tempfile::TempDir,
 }
 
 impl Site {
-    /// `cameras` cameras; `pool`: more of the pool's spec. Streams are given back after `stable` seconds.
-    fn start(cameras: usize, pool: &str, stable: u64) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
+    /// `cameras` cameras; `pool`: more of the pool's spec. Streams are given back after 3 s.
+    fn start(recorders: usize, cameras: usize, pool: &str) -> Result<Self> {
+        Self::on(tempfile::tempdir()?, recorders, cameras, pool)
+    }
+
+    fn on(folder: tempfile::TempDir, recorders: usize, cameras: usize, pool: &str) -> Result<Self> {
         let spec =
             format!("name=cam,count={cameras},kind=synthetic,width=640,height=360,fps=25,bitrate=1M,gop=50,audio=aac");
         let cameras = Cameras::start(folder.path(), 0, &[spec])?;
         let names = framekeeper_e2e::bench::stamps::ledger_names(&cameras.ledgers)?;
         let plan = PoolPlan {
-            recorders: RECORDERS,
+            recorders,
             max_channels: names.len() * 2,
-            budget: "2Gi".to_owned(),
+            budget: "700Mi".to_owned(),
             segment_bytes: "4Mi".to_owned(),
             streams: names.iter().map(|name| StreamPlan::new(name, cameras.url(name))).collect(),
         };
         let manifest = folder.path().join("pool.yaml");
         std::fs::write(&manifest, with_pool_spec(&plan.manifest(), pool)?)?;
-        let environment = [("FRAMEKEEPER_STABLE", stable.to_string())];
-        let system = System::start_on_with_env(folder.path(), manifest, RECORDERS, &environment)?;
+        let environment = [("FRAMEKEEPER_STABLE", "3".to_owned())];
+        let system = System::start_on_with_env(folder.path(), manifest, recorders, &environment)?;
         let seed: u64 = rand::random();
         judge::result(&format!("seed {seed}"));
+        let mirrored = pool.contains("Mirrored");
         let random = <StdRng as rand::SeedableRng>::seed_from_u64(seed);
-        let mut site = Self { system, cameras, names, primaries: BTreeMap::new(), random, folder };
+        let mut site = Self { system, recorders, cameras, names, primaries: BTreeMap::new(), random, mirrored, folder };
         site.wait_protected()?;
         Ok(site)
     }
@@ -68,7 +79,7 @@ impl Site {
     /// What each recorder says of each stream.
     fn said(&self) -> Result<BTreeMap<String, Vec<Said>>> {
         let mut said = BTreeMap::<_, Vec<_>>::new();
-        for ordinal in 0..RECORDERS {
+        for ordinal in 0..self.recorders {
             for channel in self.system.channels(ordinal)?.unwrap_or_default() {
                 let text = |key: &str| channel.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
                 let one = Said { ordinal, role: text("role"), state: text("state"), reason: text("reason") };
@@ -86,10 +97,10 @@ impl Site {
             said = self.said()?;
             let protected = |name: &String| {
                 let holders = said.get(name).map(Vec::as_slice).unwrap_or_default();
-                holders.len() == 2
+                holders.len() > 1
                     && holders.iter().all(|said| match said.role.as_str() {
                         "Primary" => said.state == "Recording",
-                        _ => said.state == "Standby",
+                        _ => said.state == if self.mirrored { "Recording" } else { "Standby" },
                     })
             };
             Ok(self.names.iter().all(protected).then_some(()))
@@ -117,7 +128,7 @@ impl Site {
     }
 
     fn some_recorder(&mut self) -> usize {
-        self.random.random_range(0..RECORDERS)
+        self.random.random_range(0..self.recorders)
     }
 
     fn pause(&mut self, milliseconds: std::ops::Range<u64>) {
@@ -127,7 +138,7 @@ impl Site {
     /// A counter of all recorders together, since each one's last start.
     fn counted(&self, name: &str) -> Result<u64> {
         let mut sum = 0.0;
-        for ordinal in 0..RECORDERS {
+        for ordinal in 0..self.recorders {
             let page = get(self.system.http(ordinal), "/metrics")?.text();
             let line =
                 page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).context("no such metric")?;
@@ -137,12 +148,22 @@ impl Site {
     }
 
     /// Stops everything, and has all frames of all cameras looked for on all volumes together.
-    fn judge(mut self) -> Result<()> {
+    fn judge(&mut self) -> Result<()> {
+        let stop = self.end()?;
+        self.judge_on(stop, &self.system.volumes())
+    }
+
+    /// Stops everything; up to when frames are expected.
+    fn end(&mut self) -> Result<i64> {
         std::thread::sleep(Duration::from_secs(2));
         let stop = now_ns()?;
         std::thread::sleep(Duration::from_millis(500));
         self.system.stop()?;
-        let mut arguments = judge::volumes(&self.cameras.ledgers, &self.system.volumes());
+        Ok(stop)
+    }
+
+    fn judge_on(&self, stop: i64, volumes: &[PathBuf]) -> Result<()> {
+        let mut arguments = judge::volumes(&self.cameras.ledgers, volumes);
         arguments.extend(["--union".to_owned(), "--stop".to_owned(), stop.to_string()]);
         arguments.extend(["--json".to_owned(), self.folder.path().join("report.json").display().to_string()]);
         judge::check(&arguments)
@@ -152,7 +173,7 @@ impl Site {
 #[test]
 fn a_killed_recorder_costs_no_frame() -> Result<()> {
     let kills = count(4, 100);
-    let mut site = Site::start(count(6, 60), "toleratedFailures: 1", 3)?;
+    let mut site = Site::start(3, count(6, 60), "toleratedFailures: 1")?;
     let (mut longest, mut struck) = (Duration::ZERO, 0);
     for number in 0..kills {
         site.pause(500..2_500);
@@ -179,7 +200,7 @@ fn a_killed_recorder_costs_no_frame() -> Result<()> {
 #[test]
 fn a_recorder_that_stands_still_costs_no_frame() -> Result<()> {
     let stops = count(3, 20);
-    let mut site = Site::start(count(6, 60), "toleratedFailures: 1", 3)?;
+    let mut site = Site::start(3, count(6, 60), "toleratedFailures: 1")?;
     for number in 0..stops {
         site.pause(500..2_500);
         let victim = site.some_recorder();
@@ -195,4 +216,149 @@ fn a_recorder_that_stands_still_costs_no_frame() -> Result<()> {
     site.judge()?;
     judge::result(&format!("{stops} recorders stood still for 2 to 8 s, {takeovers} takeovers: 0 frames missing"));
     Ok(())
+}
+
+#[test]
+fn two_of_five_recorders_killed_in_the_same_second_cost_no_frame() -> Result<()> {
+    let times = count(2, 20);
+    let mut site = Site::start(5, count(5, 30), "toleratedFailures: 2")?;
+    for number in 0..times {
+        site.pause(500..2_500);
+        let first = site.some_recorder();
+        let second = (first + site.random.random_range(1..5)) % 5;
+        for victim in [first, second] {
+            let (supervisor, worker) = site.processes(victim)?;
+            signal(worker, Signal::KILL);
+            signal(supervisor, Signal::KILL);
+            site.pause(0..800);
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        site.wait_protected().with_context(|| format!("kill {number} of recorders {first} and {second}"))?;
+    }
+    site.judge()?;
+    judge::result(&format!("twice two of five recorders killed within a second, {times} times: 0 frames missing"));
+    Ok(())
+}
+
+#[test]
+fn a_recorder_that_is_told_to_end_is_relieved_before() -> Result<()> {
+    let mut site = Site::start(3, 6, "toleratedFailures: 1")?;
+    let times = count(2, 10);
+    for number in 0..times {
+        let victim = site.some_recorder();
+        let (supervisor, worker) = site.processes(victim)?;
+        signal(supervisor, Signal::TERM);
+        let ended = poll(Duration::from_secs(10), Duration::from_millis(20), || {
+            let gone = |pid: u32| std::fs::metadata(format!("/proc/{pid}")).is_err();
+            Ok((gone(worker) && gone(supervisor)).then_some(()))
+        })?;
+        ensure!(ended.is_some(), "recorder {victim} did not end within 10 s");
+        site.wait_protected().with_context(|| format!("end {number} of recorder {victim}"))?;
+    }
+    site.judge()?;
+    judge::result(&format!("{times} recorders told to end: 0 frames missing"));
+    Ok(())
+}
+
+/// Where a recorder's volume is.
+fn volume_of(folder: &std::path::Path, recorder: usize) -> PathBuf {
+    folder.join(format!("data/volumes/main-recorder-{recorder}/footage"))
+}
+
+#[test]
+fn a_disk_that_fails_and_one_that_hangs_cost_no_frame() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut disks = (0..2)
+        .map(|recorder| {
+            LoopDisk::new(folder.path(), &format!("disk{recorder}"), DISK_BYTES, &volume_of(folder.path(), recorder))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let mut site = Site::on(folder, 3, count(6, 30), "toleratedFailures: 1")?;
+    // The second one hangs first: it is whole again afterwards.
+    let hanging = disks.get_mut(1).context("two disks")?;
+    hanging.freeze()?;
+    std::thread::sleep(Duration::from_secs(10));
+    hanging.thaw()?;
+    site.wait_protected().context("behind a disk that hung")?;
+    ensure!(site.counted("framekeeper_takeovers_total")? > 0, "nobody took over from a disk that hung");
+    disks.first().context("two disks")?.fail()?;
+    std::thread::sleep(Duration::from_secs(8));
+    // Its streams are recorded by others now, for as long as it takes.
+    for (name, holders) in site.said()? {
+        ensure!(holders.iter().any(|said| said.state == "Recording" && said.ordinal != 0), "{name}: {holders:?}");
+    }
+    let stop = site.end()?;
+    disks.first().context("two disks")?.repair()?;
+    // What its recorder would do if it came back: the ends of files that nothing was synced of any more.
+    let repaired = Command::new(program("framekeeper-recorder")?)
+        .args(["volume", "repair"])
+        .arg(volume_of(site.folder.path(), 0))
+        .output()?;
+    ensure!(repaired.status.success(), "{}", String::from_utf8_lossy(&repaired.stdout));
+    site.judge_on(stop, &site.system.volumes())?;
+    judge::result("a disk that hung for 10 s, and one that failed: 0 frames missing");
+    Ok(())
+}
+
+#[test]
+fn of_mirrored_streams_a_recorder_may_be_lost_with_its_disk() -> Result<()> {
+    let mut site = Site::start(3, count(6, 30), "toleratedFailures: 1\n  redundancy: {class: Mirrored}")?;
+    site.pause(3_000..4_000);
+    let victim = site.some_recorder();
+    let (supervisor, worker) = site.processes(victim)?;
+    signal(supervisor, Signal::KILL);
+    signal(worker, Signal::KILL);
+    site.pause(2_000..3_000);
+    let stop = site.end()?;
+    let lost = volume_of(site.folder.path(), victim);
+    let left: Vec<PathBuf> = site.system.volumes().into_iter().filter(|volume| *volume != lost).collect();
+    ensure!(left.len() == 2, "{left:?}");
+    site.judge_on(stop, &left)?;
+    judge::result("one of three recorders lost with its disk: 0 frames missing on the others'");
+    Ok(())
+}
+
+#[test]
+fn a_recorder_that_cannot_see_its_cameras_costs_no_frame() -> Result<()> {
+    let mut site = Site::start(3, count(6, 30), "toleratedFailures: 1")?;
+    let victim = site.some_recorder();
+    let (_, worker) = site.processes(victim)?;
+    let before = site.counted("framekeeper_takeovers_total")?;
+    let until = Instant::now() + Duration::from_secs(10);
+    let mut muted = BTreeSet::new();
+    while Instant::now() < until {
+        // Connections that it makes anew as well.
+        for port in client_ports(worker)? {
+            if muted.insert(port) {
+                for name in &site.names {
+                    site.cameras.fault(name, &serde_json::json!({"fault": "mute", "client": port}))?;
+                }
+            }
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let struck = site.primaries.values().filter(|primary| **primary == victim).count() as u64;
+    let took = site.counted("framekeeper_takeovers_total")? - before;
+    ensure!(took >= struck, "{took} streams of {struck} were taken over");
+    site.wait_protected()?;
+    site.judge()?;
+    judge::result(&format!("{struck} streams whose recorder alone did not see the cameras for 10 s: 0 frames missing"));
+    Ok(())
+}
+
+/// Local ports of a process's connections.
+fn client_ports(pid: u32) -> Result<BTreeSet<u16>> {
+    let mut inodes = BTreeSet::new();
+    for fd in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
+        // One that was closed meanwhile is none.
+        let Ok(link) = std::fs::read_link(fd?.path()) else { continue };
+        let inode = link.to_string_lossy().strip_prefix("socket:[").map(|rest| rest.trim_end_matches(']').to_owned());
+        inodes.extend(inode);
+    }
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp"))?;
+    let ports = table.lines().skip(1).filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        inodes.contains(*fields.get(9)?).then(|| u16::from_str_radix(fields.get(1)?.rsplit_once(':')?.1, 16).ok())?
+    });
+    Ok(ports.collect())
 }
