@@ -90,6 +90,9 @@ pub struct RecorderPeer {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub addresses: Vec<String>,
+    /// Address and port of its HTTP server: what it holds of streams that are shared is asked for there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
     /// What it is known by: its public key, or two while one takes the other's place. None: it has not told its key yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2))]

@@ -21,6 +21,10 @@ const DISK_BYTES: u64 = 1 << 30;
 /// Until everything is as planned again: a hold, a few seconds of memory, key frames.
 const CALM: Duration = Duration::from_secs(60);
 
+/// Before and behind a failure, in the clips over it.
+const BEFORE_NS: i64 = 4_000_000_000;
+const BEHIND_NS: i64 = 6_000_000_000;
+
 /// What a recorder says of a stream.
 #[derive(Debug)]
 #[expect(dead_code, reason = "the reason is for whoever reads why a test failed")]
@@ -29,6 +33,14 @@ struct Said {
     role: String,
     state: String,
     reason: String,
+}
+
+/// A clip that was taken.
+struct Taken {
+    name: String,
+    from: String,
+    to: String,
+    path: PathBuf,
 }
 
 /// A pool whose streams have standbys, with all of them protected.
@@ -147,6 +159,56 @@ impl Site {
         Ok(sum as u64)
     }
 
+    /// Whichever recorder is asked: all have the same runs of each stream, without a gap.
+    fn ask_for_coverage(&self) -> Result<()> {
+        for name in &self.names {
+            let mut first = None;
+            for ordinal in 0..self.recorders {
+                let answer = get(self.system.http(ordinal), &format!("/v1/streams/default/{name}/coverage"))?;
+                ensure!(answer.status == 200, "coverage of {name}: {}", answer.text());
+                let json = answer.json()?;
+                let list = |key: &str| json.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+                let runs: BTreeSet<String> =
+                    list("runs").iter().filter_map(|run| run.get("run")?.as_str().map(str::to_owned)).collect();
+                ensure!(list("gaps").is_empty(), "{name} has gaps at recorder {ordinal}: {json}");
+                ensure!(json.get("complete") == Some(&Value::Bool(true)), "{name} is not complete: {json}");
+                let expected = first.get_or_insert_with(|| runs.clone());
+                ensure!(runs == *expected && !runs.is_empty(), "{name}: recorder {ordinal} has other runs: {json}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Clips over a moment, one of each stream from some recorder; to be judged when all is at rest.
+    fn take_clips(&mut self, moment_ns: i64) -> Result<Vec<Taken>> {
+        let mut taken = Vec::new();
+        for name in self.names.clone() {
+            let (from, to) = (moment_ns - BEFORE_NS, moment_ns + BEHIND_NS);
+            let time = |ns: i64| jiff::Timestamp::from_nanosecond(ns.into()).map(|time| format!("{time:.6}"));
+            let (from, to) = (time(from)?, time(to)?);
+            let ordinal = self.some_recorder();
+            let target = format!("/v1/streams/default/{name}/clip.mp4?from={from}&to={to}");
+            let answer = get(self.system.http(ordinal), &target)?;
+            ensure!(answer.status == 200, "{target} of recorder {ordinal}: {}", answer.text());
+            let path = self.folder.path().join(format!("{name}-{moment_ns}.mp4"));
+            std::fs::write(&path, &answer.body)?;
+            taken.push(Taken { name, from, to, path });
+        }
+        Ok(taken)
+    }
+
+    /// Each clip has all frames of its time, each once, in order.
+    fn judge_clips(&self, clips: &[Taken]) -> Result<()> {
+        for Taken { name, from, to, path } in clips {
+            let mut arguments = judge::volumes(&self.cameras.ledgers, &self.system.volumes());
+            let more = ["--clip", &path.display().to_string(), "--from", from, "--to", to, "--stream"];
+            arguments.extend(more.map(str::to_owned));
+            arguments.push(format!("default/{name}"));
+            judge::check(&arguments)?;
+        }
+        Ok(())
+    }
+
     /// Stops everything, and has all frames of all cameras looked for on all volumes together.
     fn judge(&mut self) -> Result<()> {
         let stop = self.end()?;
@@ -175,11 +237,13 @@ fn a_killed_recorder_costs_no_frame() -> Result<()> {
     let kills = count(4, 100);
     let mut site = Site::start(3, count(6, 60), "toleratedFailures: 1")?;
     let (mut longest, mut struck) = (Duration::ZERO, 0);
+    let mut clips = Vec::new();
     for number in 0..kills {
         site.pause(500..2_500);
         let victim = site.some_recorder();
         struck += site.primaries.values().filter(|primary| **primary == victim).count();
         let (supervisor, worker) = site.processes(victim)?;
+        let killed_ns = now_ns()?;
         // Each fourth time the supervisor as well: the operator starts both again, some time later.
         signal(worker, Signal::KILL);
         if number % 4 == 3 {
@@ -188,9 +252,14 @@ fn a_killed_recorder_costs_no_frame() -> Result<()> {
         // What it was is not what it says until it answers again.
         std::thread::sleep(Duration::from_millis(300));
         longest = longest.max(site.wait_protected().with_context(|| format!("kill {number} of recorder {victim}"))?);
+        site.ask_for_coverage()?;
+        if number == 0 {
+            clips = site.take_clips(killed_ns)?;
+        }
     }
     ensure!(struck > 0, "no recorder that was killed recorded anything");
     site.judge()?;
+    site.judge_clips(&clips)?;
     judge::result(&format!(
         "{kills} kills, {struck} streams struck: 0 frames missing; all protected again after at most {longest:.1?}"
     ));

@@ -29,6 +29,8 @@ pub trait World {
     fn status(&self, recorder: &Key) -> Option<&RecorderStatus>;
     /// Where a recorder's peers reach it.
     fn peer_address(&self, recorder: &Key) -> Option<String>;
+    /// Where a recorder's HTTP server is reached.
+    fn http_address(&self, recorder: &Key) -> Option<String>;
 }
 
 /// Who is to record what.
@@ -288,6 +290,10 @@ mod tests {
         }
 
         fn peer_address(&self, _: &Key) -> Option<String> {
+            None
+        }
+
+        fn http_address(&self, _: &Key) -> Option<String> {
             None
         }
     }

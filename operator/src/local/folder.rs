@@ -261,6 +261,10 @@ mod tests {
         fn peer_address(&self, _: &Key) -> Option<String> {
             None
         }
+
+        fn http_address(&self, _: &Key) -> Option<String> {
+            None
+        }
     }
 
     fn manifests(password: &str) -> Manifests {

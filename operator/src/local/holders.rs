@@ -242,6 +242,7 @@ fn peer(state: &State, key: &Key, uids: &Uids, world: &dyn World) -> Option<Reco
         name: key.name.clone(),
         uid: uids.get(key)?.clone(),
         addresses: world.peer_address(key).into_iter().collect(),
+        http: world.http_address(key),
         public_keys: known.and_then(|recorder| recorder.public_key.clone()).into_iter().collect(),
     })
 }

@@ -75,6 +75,10 @@ mod tests {
         fn peer_address(&self, _: &Key) -> Option<String> {
             None
         }
+
+        fn http_address(&self, _: &Key) -> Option<String> {
+            None
+        }
     }
 
     const FIRST: &str = "2026-11-21T14:00:00Z/2026-11-21T15:00:00Z";

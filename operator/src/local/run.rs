@@ -203,6 +203,10 @@ impl World for Outside<'_> {
     fn peer_address(&self, recorder: &Key) -> Option<String> {
         Some(SocketAddr::new(ports::from_here(self.listen), self.ports.get(recorder)?.peer).to_string())
     }
+
+    fn http_address(&self, recorder: &Key) -> Option<String> {
+        Some(SocketAddr::new(ports::from_here(self.listen), self.ports.get(recorder)?.http).to_string())
+    }
 }
 
 impl Plane {

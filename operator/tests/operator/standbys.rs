@@ -36,6 +36,10 @@ impl World for Fake {
     fn peer_address(&self, recorder: &Key) -> Option<String> {
         Some(format!("{}:7447", recorder.name))
     }
+
+    fn http_address(&self, _: &Key) -> Option<String> {
+        None
+    }
 }
 
 fn manifests(pool: &str, streams: &[(&str, &str)]) -> Manifests {

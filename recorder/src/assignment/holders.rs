@@ -71,11 +71,18 @@ pub(super) fn retired(given: &[Retired]) -> BTreeMap<Uuid, RetiredPlan> {
     given.iter().filter_map(plan).collect()
 }
 
+/// Where the footage of recorders that streams are shared with is asked for: their names, and addresses of their HTTP servers.
+pub(super) fn remotes(recorder: &Recorder) -> Vec<(String, String)> {
+    let own = recorder.metadata.name.as_deref();
+    let others = recorder.spec.peers.iter().filter(|peer| Some(peer.name.as_str()) != own);
+    others.filter_map(|peer| Some((peer.name.clone(), peer.http.clone()?))).collect()
+}
+
 /// The recorders that streams are shared with, and what is wrong with the others. A key that cannot be understood is left out.
 pub(super) fn peers(recorder: &Recorder, me: Uuid) -> (Vec<Peer>, Vec<String>) {
     let mut wrong = Vec::new();
     let mut peers = Vec::new();
-    for (at, RecorderPeer { name, uid, addresses, public_keys }) in recorder.spec.peers.iter().enumerate() {
+    for (at, RecorderPeer { name, uid, addresses, public_keys, .. }) in recorder.spec.peers.iter().enumerate() {
         let uid = match uid_of(&format!("spec.peers[{at}].uid"), uid) {
             Ok(uid) => uid,
             Err(error) => {
@@ -142,6 +149,7 @@ mod tests {
             name: format!("r{number}"),
             uid: uid(number),
             addresses: vec!["127.0.0.1:1".into()],
+            http: None,
             public_keys: vec![key.into()],
         };
         object.spec.peers = vec![peer(900, "x"), peer(901, "x"), RecorderPeer { uid: "?".into(), ..peer(902, "x") }];

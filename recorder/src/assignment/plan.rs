@@ -50,6 +50,8 @@ pub struct Assignment {
     pub retired: BTreeMap<Uuid, RetiredPlan>,
     /// The recorders that streams are shared with.
     pub peers: Vec<Peer>,
+    /// Names of recorders whose footage is asked for together with what is here, and addresses of their HTTP servers.
+    pub remotes: Vec<(String, String)>,
     /// What is wrong with what is said of recorders; they are left out.
     pub peer_mistakes: Vec<String>,
     /// Footage that is to be held.
@@ -214,6 +216,7 @@ impl Assignment {
             retired,
             peers,
             peer_mistakes,
+            remotes: super::holders::remotes(&recorder),
             holds,
             released_holds,
             refusals,

@@ -35,7 +35,7 @@ use crate::exit::Exit;
 use crate::http::{self, Sources};
 use crate::limits::{self, ChannelLoad, Guard, Shares};
 use crate::metrics::{ProcessNumbers, TickNumbers};
-use crate::serve::{ServeLimits, ServeState};
+use crate::serve::{Remotes, ServeLimits, ServeState};
 pub use crate::standby::PeerOptions;
 use crate::standby::{LinksError, Standby};
 use crate::status::StatusFile;
@@ -158,6 +158,7 @@ struct Worker {
     holds: Holds,
     store: Arc<Store>,
     standby: Arc<Standby>,
+    remotes: Arc<Remotes>,
     channels: Channels,
     /// How often it has looked.
     looks: u32,
@@ -238,7 +239,10 @@ impl Worker {
 
         rate_memory(&guard, &view, &store);
         let limits = ServeLimits { clips: guard.shares.clips, cache_bytes: guard.shares.serve_cache_bytes };
-        let serve = ServeState::new(store.reader(), PathBuf::from("/proc/self/exe"), limits);
+        let remotes = Arc::new(Remotes::default());
+        remotes.set(&assignment.remotes, runtime.handle());
+        let program = PathBuf::from("/proc/self/exe");
+        let serve = ServeState::new(store.reader(), Arc::clone(&remotes), program, limits);
         let sources = Sources { serve, view: Arc::clone(&view), store: Arc::clone(&store), guard: Arc::clone(&guard) };
         let app = http::router(sources);
         let listener = {
@@ -267,6 +271,7 @@ impl Worker {
             holds,
             store,
             standby,
+            remotes,
             channels,
             looks: 0,
             control,
@@ -367,6 +372,7 @@ impl Worker {
         self.view.set_assignment_is_stale(false);
         info!(version = %assignment.version, channels = assignment.channels.len(), "a new assignment");
         self.channels.apply(&assignment, &mut self.secrets);
+        self.remotes.set(&assignment.remotes, self.runtime.handle());
         self.volumes.assign(&assignment);
         self.store.set_retention(assignment.retention.clone());
         self.store.set_placement(volumes::placement(&assignment));

@@ -6,6 +6,7 @@
 //!  ├─ clip_http ── clip/ ── plan, layout and bytes of a virtual file ── stream ── a body
 //!  └─ frame ── which picture ── decoder ── a child process that makes a JPEG of it
 //! footage ── what all of them know of the store, and nothing more
+//! shared ── footage of other recorders, as if it were here
 //! ```
 //! Whatever reads runs on the blocking pool. Nothing here writes.
 
@@ -20,6 +21,7 @@ pub mod problem;
 pub mod query;
 pub mod range;
 pub(crate) mod segment_frames;
+mod shared;
 pub mod stored;
 mod stream;
 
@@ -31,7 +33,7 @@ use axum::Json;
 use axum::Router;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -39,11 +41,16 @@ use decoder::Decoder;
 use footage::{Footage, FootageError};
 use problem::Problem;
 use query::Query;
+pub use shared::Remotes;
+use shared::Union;
 
 /// What the routes share.
 #[derive(Clone)]
 pub struct ServeState {
+    /// What is here, and what other recorders have of the same streams.
     footage: Arc<dyn Footage>,
+    /// What is here.
+    own: Arc<dyn Footage>,
     clips: Arc<Semaphore>,
     clips_at_most: usize,
     counters: Arc<Counters>,
@@ -80,16 +87,24 @@ pub struct ServeNumbers {
 }
 
 impl ServeState {
-    /// Serves what a store holds. `program` is the recorder's own executable, whose `decode-still` command makes pictures.
+    /// Serves what a store holds, and what `remotes` have of the same streams. `program` is the recorder's own executable, whose `decode-still`
+    /// command makes pictures.
     #[must_use]
-    pub fn new(reader: framekeeper_store::Reader, program: PathBuf, limits: ServeLimits) -> Self {
-        Self::of(Arc::new(stored::Stored::new(reader, limits.cache_bytes)), program, limits.clips)
+    pub fn new(
+        reader: framekeeper_store::Reader,
+        remotes: Arc<Remotes>,
+        program: PathBuf,
+        limits: ServeLimits,
+    ) -> Self {
+        let own: Arc<dyn Footage> = Arc::new(stored::Stored::new(reader, limits.cache_bytes));
+        Self { footage: Arc::new(Union::new(Arc::clone(&own), remotes)), ..Self::of(own, program, limits.clips) }
     }
 
     /// Serves any footage, up to so many clips at once.
     #[must_use]
     pub fn of(footage: Arc<dyn Footage>, program: PathBuf, clips: usize) -> Self {
         Self {
+            own: Arc::clone(&footage),
             footage,
             clips: Arc::new(Semaphore::new(clips)),
             clips_at_most: clips,
@@ -123,6 +138,7 @@ pub fn router(state: ServeState) -> Router {
         .route("/v1/streams/{namespace}/{name}/coverage", get(coverage_of))
         .route("/v1/streams/{namespace}/{name}/clip.mp4", get(clip_http::clip))
         .route("/v1/streams/{namespace}/{name}/frame.jpg", get(frame::frame))
+        .route("/v1/peer", post(shared::answer))
         .with_state(state)
 }
 
