@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 use rustix::process::Signal;
 use serde_json::Value;
 
-/// `maxChannels` and a bit: what a volume holds of a small test.
+/// More than the budget of a volume.
 const DISK_BYTES: u64 = 1 << 30;
 /// Until everything is as planned again: a hold, a few seconds of memory, key frames.
 const CALM: Duration = Duration::from_secs(60);
@@ -305,7 +305,7 @@ fn two_of_five_recorders_killed_in_the_same_second_cost_no_frame() -> Result<()>
         site.wait_protected().with_context(|| format!("kill {number} of recorders {first} and {second}"))?;
     }
     site.judge()?;
-    judge::result(&format!("twice two of five recorders killed within a second, {times} times: 0 frames missing"));
+    judge::result(&format!("two of five recorders killed within a second, {times} times: 0 frames missing"));
     Ok(())
 }
 

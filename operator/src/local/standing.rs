@@ -45,7 +45,11 @@ impl Holder<'_> {
         match self.state() {
             _ if self.is_down => "does not run",
             None => "does not answer",
-            Some(_) => "has not reached the camera yet",
+            Some(_) => match self.report.and_then(|report| report.reason.as_deref()) {
+                Some("FillingMemory") => "does not have the last seconds in memory yet",
+                Some("MemoryShort") => "has too little memory for the last seconds of the stream",
+                _ => "has not reached the camera yet",
+            },
         }
     }
 }

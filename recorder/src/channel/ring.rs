@@ -10,10 +10,11 @@ use framekeeper_store::{Fragment, GapReason, ReportedTime};
 
 use super::core::Format;
 
-/// How much is kept: a camera's silence is noticed within 5 s, and 2 s for what is not durable by then and for clocks that are not one.
+/// How much is kept: what suffices, and 2 s for frames that come late and for clocks that are not one.
 const KEEP_US: i64 = 7_000_000;
-/// Of that, what any failure of a recorder takes: 1.25 s of silence, a quarter for those who decide, and what a disk may be behind.
-const SUFFICES_US: i64 = 3_000_000;
+/// Of that, what any failure takes to be noticed, and what was not durable then: the longest is a disk that has made nothing durable for 3 s, a second
+/// of frames that were waiting before, and a quarter of a second each for the heartbeat and for those who decide.
+const SUFFICES_US: i64 = 5_000_000;
 /// The same picture has another time on another recorder: by up to a tick, and by how well each knows the camera's clock.
 const CLOCKS_US: i64 = 500_000;
 
@@ -109,10 +110,19 @@ impl Ring {
         std::mem::take(&mut self.kept).into_iter().map(|(_, _, kept)| kept)
     }
 
+    /// Whether all is here that should be.
+    pub(super) fn is_whole(&self) -> bool {
+        self.reaches_us() >= KEEP_US
+    }
+
+    fn reaches_us(&self) -> i64 {
+        let newest = self.kept.back().map_or(i64::MIN, |(newest, ..)| newest.0);
+        self.oldest().map_or(-1, |oldest| newest.saturating_sub(oldest.0))
+    }
+
     /// Whether enough is here for a recorder that fails now: what it takes to notice, and what was not durable there.
     pub(super) fn suffices(&self) -> bool {
-        let newest = self.kept.back().map_or(i64::MIN, |(newest, ..)| newest.0);
-        self.oldest().is_some_and(|oldest| newest.saturating_sub(oldest.0) >= SUFFICES_US)
+        self.reaches_us() >= SUFFICES_US
     }
 }
 
@@ -174,7 +184,7 @@ mod tests {
         let ring = ring(40, 4);
         assert_eq!(ring.oldest(), Some(WallTime(12 * SECOND)));
         assert_eq!(ring.bytes(), 16 * 100);
-        assert!(ring.suffices() && !self::ring(6, 4).suffices() && self::ring(7, 4).suffices());
+        assert!(ring.suffices() && !self::ring(10, 4).suffices() && self::ring(11, 4).suffices());
     }
 
     #[test]

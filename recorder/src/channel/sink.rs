@@ -275,7 +275,8 @@ impl ChannelSink {
             }
         }
         self.beside = self.ring.bytes();
-        self.is_short &= !self.ring.suffices();
+        // Said again only when all was here in between.
+        self.is_short &= !self.ring.is_whole();
     }
 
     /// What a channel says whose frames come, while another recorder records.

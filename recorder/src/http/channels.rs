@@ -27,7 +27,9 @@ pub(super) struct Channels {
 struct Channel {
     namespace: String,
     name: String,
-    role: &'static str,
+    /// Of an entry that is refused it does not matter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     epoch: Option<u64>,
     state: ChannelState,
@@ -85,7 +87,7 @@ pub(super) async fn channels(State(sources): State<Sources>) -> Json<Channels> {
     channels.extend(sources.view.refusals().into_iter().map(|refusal| Channel {
         namespace: refusal.stream.namespace,
         name: refusal.stream.name,
-        role: "Primary",
+        role: None,
         epoch: None,
         state: ChannelState::Failed,
         reason: refusal.reason.to_owned(),
@@ -122,7 +124,7 @@ fn channel(view: ChannelView) -> Channel {
     Channel {
         namespace: stream.namespace,
         name: stream.name,
-        role: if rank == 0 { "Primary" } else { "Standby" },
+        role: Some(if rank == 0 { "Primary" } else { "Standby" }),
         epoch,
         state: snapshot.condition.state,
         reason: snapshot.condition.reason.to_owned(),

@@ -10,8 +10,10 @@ const PROCESS_BYTES: u64 = 64 << 20;
 const CHANNEL_BYTES: u64 = 512 << 10;
 /// Frames that are not durable yet: a part, a tick, a sync interval.
 const AT_RISK_MS: u64 = 1_100;
+/// The last seconds of a stream that another recorder records.
+const RING_MS: u64 = 7_000;
 /// A channel of which nothing is known yet counts as one of 4 Mbit/s with a key frame every two seconds.
-const ASSUMED: ChannelLoad = ChannelLoad { gop_bytes: Some(1_000_000), bits_per_second: 4_000_000 };
+const ASSUMED: ChannelLoad = ChannelLoad { gop_bytes: Some(1_000_000), bits_per_second: 4_000_000, stands_by: false };
 /// The memory that a load is rated for is so many halves of what it takes: twice the load then takes at most four sevenths, and the GOPs of the
 /// load itself fit into three quarters of what frames get, beyond which the store lets go of them.
 const RATED_HALVES: u64 = 7;
@@ -71,13 +73,17 @@ pub(crate) struct ChannelLoad {
     pub(crate) gop_bytes: Option<u64>,
     /// Video and audio.
     pub(crate) bits_per_second: u64,
+    /// Another recorder records it, and its last seconds are kept in memory here.
+    pub(crate) stands_by: bool,
 }
 
 /// Bytes of memory that a recorder with these channels should have.
 pub(crate) fn needed_bytes(channels: impl IntoIterator<Item = ChannelLoad>) -> u64 {
     let channel = |load: ChannelLoad| {
+        let stands_by = load.stands_by;
         let load = if load.gop_bytes.is_some() { load } else { ASSUMED };
-        let at_risk = load.bits_per_second / 8 * AT_RISK_MS / 1_000;
+        let kept_ms = if stands_by { RING_MS } else { AT_RISK_MS };
+        let at_risk = load.bits_per_second / 8 * kept_ms / 1_000;
         CHANNEL_BYTES + load.gop_bytes.unwrap_or(0) + at_risk
     };
     PROCESS_BYTES + channels.into_iter().map(channel).sum::<u64>() * RATED_HALVES / 2
@@ -119,10 +125,15 @@ mod tests {
     #[test]
     fn what_channels_need() {
         assert_eq!(needed_bytes([]), 64 << 20);
-        let known = ChannelLoad { gop_bytes: Some(1_000_000), bits_per_second: 4_000_000 };
+        let known = ChannelLoad { gop_bytes: Some(1_000_000), bits_per_second: 4_000_000, stands_by: false };
         assert_eq!(needed_bytes([known]), (64 << 20) + (524_288 + 1_000_000 + 550_000) * 7 / 2);
         assert_eq!(needed_bytes([ChannelLoad::default(); 100]), needed_bytes([known; 100]), "nothing known yet");
         assert!((750..800).contains(&(needed_bytes([known; 100]) >> 20)));
+        let standby = ChannelLoad { stands_by: true, ..known };
+        assert_eq!(needed_bytes([standby]), (64 << 20) + (524_288 + 1_000_000 + 3_500_000) * 7 / 2);
+        // Half of what frames get is for those that nobody records yet.
+        let limit = needed_bytes([standby; 100]);
+        assert!(100 * (1_000_000 + 3_500_000) <= Shares::of(limit).frames_bytes / 2 * 3 / 2, "{limit}");
     }
 
     #[test]
@@ -131,7 +142,7 @@ mod tests {
             [(4_000_000, 2, 100), (50_000_000, 1, 30), (500_000, 10, 400), (8_000_000, 4, 1)]
         {
             let gop_bytes = Some(bits_per_second / 8 * gop_s);
-            let limit = needed_bytes(vec![ChannelLoad { gop_bytes, bits_per_second }; channels]);
+            let limit = needed_bytes(vec![ChannelLoad { gop_bytes, bits_per_second, stands_by: false }; channels]);
             let frames = channels as u64 * (bits_per_second / 8 * gop_s + bits_per_second * 11 / 80);
             assert!(frames <= Shares::of(limit).frames_bytes as u64 / 4 * 3, "{bits_per_second} {gop_s} {channels}");
         }

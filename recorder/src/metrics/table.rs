@@ -88,7 +88,7 @@ pub(super) const METRICS: &[Metric] = &[
         unit: None,
         kind: Kind::Counter,
         labels: STREAM,
-        help: "Video frames received and given to the store.",
+        help: "Video frames received, and given to the store or kept in memory for another recorder.",
         samples: |scrape| streams(scrape, |channel| channel.snapshot.counts.video_frames),
     },
     Metric {
@@ -104,7 +104,7 @@ pub(super) const METRICS: &[Metric] = &[
         unit: None,
         kind: Kind::Counter,
         labels: STREAM,
-        help: "Audio frames received and given to the store.",
+        help: "Audio frames received, and given to the store or kept in memory for another recorder.",
         samples: |scrape| streams(scrape, |channel| channel.snapshot.counts.audio_frames),
     },
     Metric {

@@ -4,7 +4,8 @@
 //! main thread    assignment, secrets, signals, status: looks each 250 ms ─ orders ─► channels
 //! ingest-tick    all cameras' sockets, the channels' state machines, at its end store.flush_tick()
 //! store          its own threads: writing, syncing, zeroing
-//! http           one worker: probes, metrics, footage
+//! http           one worker: probes, metrics, footage; reading for other recorders on threads of its own
+//! peers          links to other recorders, and who records what is shared
 //! ```
 //! The number of threads does not depend on the number of streams.
 
@@ -436,9 +437,16 @@ fn guard(assignment: &Assignment) -> Guard {
 /// Compares what the channels ask for with the memory that there is.
 fn rate_memory(guard: &Guard, view: &View, store: &Store) {
     let channels = view.channels();
-    let load = |entry: &Arc<ChannelEntry>| ChannelLoad {
-        gop_bytes: store.stream_stats(entry.stream.uid).and_then(|stream| stream.gop_bytes),
-        bits_per_second: entry.stats.bits_per_second(),
+    let load = |entry: &Arc<ChannelEntry>| {
+        let bits_per_second = entry.stats.bits_per_second();
+        let stands_by = entry.control.epoch().is_none();
+        // What nobody stores the store knows nothing of.
+        let measured = || Some(entry.control.gop_us()).filter(|us| *us > 0 && bits_per_second > 0);
+        let gop_bytes = match stands_by {
+            true => measured().map(|us| bits_per_second / 8 * us / 1_000_000),
+            false => store.stream_stats(entry.stream.uid).and_then(|stream| stream.gop_bytes),
+        };
+        ChannelLoad { gop_bytes, bits_per_second, stands_by }
     };
     let short = guard.rate(limits::needed_bytes(channels.iter().map(load)), channels.len());
     if view.set_memory_short(short) {

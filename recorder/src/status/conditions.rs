@@ -177,15 +177,23 @@ fn gops_fit(long: &[String]) -> Verdict {
 
 fn as_planned(channels: &[ChannelStatus]) -> Verdict {
     if channels.is_empty() {
-        let message = "all channels record".to_owned();
+        let message = "all channels record, or are ready to where another recorder does".to_owned();
         return Verdict { kind: "ChannelsAsPlanned", good: true, reason: "AllRecording", message };
     }
     let count = |state| channels.iter().filter(|channel| channel.state == state).count();
-    let message = format!(
-        "not recording: {} connecting, {} waiting to try again, {} failed",
+    let instead = count(ChannelState::Recording);
+    let out = channels.len() - instead;
+    let not_ready = format!(
+        "not recording, or not ready to: {} connecting, {} waiting to try again, {} failed",
         count(ChannelState::Connecting),
         count(ChannelState::Backoff),
         count(ChannelState::Failed)
     );
-    Verdict { kind: "ChannelsAsPlanned", good: false, reason: "NotAllRecording", message }
+    let in_place = format!("{instead} record in another recorder's place, or until another one does");
+    let (reason, message) = match (out, instead) {
+        (_, 0) => ("NotAllRecording", not_ready),
+        (0, _) => ("TakenOver", in_place),
+        _ => ("NotAllRecording", format!("{not_ready}; {in_place}")),
+    };
+    Verdict { kind: "ChannelsAsPlanned", good: false, reason, message }
 }

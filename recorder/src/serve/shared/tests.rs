@@ -96,8 +96,7 @@ impl Footage for One {
         Ok(())
     }
     fn damage(&self, _stream: Uuid) -> Result<Vec<Hole>, FootageError> {
-        let hole =
-            Hole { run: self.run(), from: WallTime(1), to: WallTime(2), bytes: 3..u64::MAX, video_frames: 1 };
+        let hole = Hole { run: self.run(), from: WallTime(1), to: WallTime(2), bytes: 3..u64::MAX, video_frames: 1 };
         Ok(vec![hole])
     }
     fn lease(&self, _segments: &[Segment]) -> Box<dyn Lease> {
@@ -188,7 +187,12 @@ fn what_comes_is_understood_or_refused() {
         })
     };
     assert_eq!(ask("{\"find\":{\"namespace\":\"default\",\"name\":\"cam-2\"}}"), 200);
-    assert_eq!(ask("{\"bytes\":{\"segment\":{\"stream\":\"00000000-0000-0000-0000-000000000007\",\"volume\":\"00000000-0000-0000-0000-0000000000ca\",\"file_number\":4,\"nonce\":18446744073709551614,\"first\":100},\"offset\":0,\"length\":4294967295}}"), 503);
+    assert_eq!(
+        ask(
+            "{\"bytes\":{\"segment\":{\"stream\":\"00000000-0000-0000-0000-000000000007\",\"volume\":\"00000000-0000-0000-0000-0000000000ca\",\"file_number\":4,\"nonce\":18446744073709551614,\"first\":100},\"offset\":0,\"length\":4294967295}}"
+        ),
+        503
+    );
     assert_eq!(ask("{\"dance\":{}}"), 422);
     assert_eq!(ask("{"), 400);
 }
