@@ -269,7 +269,7 @@ fn a_killed_recorder_costs_no_frame() -> Result<()> {
 
 #[test]
 fn a_recorder_that_stands_still_costs_no_frame() -> Result<()> {
-    let stops = count(3, 20);
+    let stops = count(2, 20);
     let mut site = Site::start(3, count(6, 60), "toleratedFailures: 1")?;
     for number in 0..stops {
         site.pause(500..2_500);
@@ -290,7 +290,7 @@ fn a_recorder_that_stands_still_costs_no_frame() -> Result<()> {
 
 #[test]
 fn two_of_five_recorders_killed_in_the_same_second_cost_no_frame() -> Result<()> {
-    let times = count(2, 20);
+    let times = count(1, 20);
     let mut site = Site::start(5, count(5, 30), "toleratedFailures: 2")?;
     for number in 0..times {
         site.pause(500..2_500);
@@ -313,7 +313,7 @@ fn two_of_five_recorders_killed_in_the_same_second_cost_no_frame() -> Result<()>
 #[test]
 fn a_recorder_that_is_told_to_end_is_relieved_before() -> Result<()> {
     let mut site = Site::start(3, 6, "toleratedFailures: 1")?;
-    let times = count(2, 10);
+    let times = count(1, 10);
     for number in 0..times {
         let victim = site.some_recorder();
         let (supervisor, worker) = site.processes(victim)?;
