@@ -103,8 +103,12 @@ fn of_two_streams_on_two_volumes_one_keeps_its_newest_bytes_and_one_its_youngest
     system.stop()?;
 
     let all = shelved(&folders(&system))?;
-    let of =
-        |stream: &str| -> Vec<&Shelved> { all.iter().filter(|s| s.stream == format!("default/{stream}")).collect() };
+    let of = |stream: &str| -> Vec<&Shelved> {
+        let mut of: Vec<_> = all.iter().filter(|s| s.stream == format!("default/{stream}")).collect();
+        // Of two that overlap, because the stream went to another volume, the one that ends later is the newer.
+        of.sort_by_key(|s| s.end_us);
+        of
+    };
     // What was recorded last is not sealed: it is the third that is kept.
     let sealed: BTreeSet<_> = of("bytes").iter().map(|s| s.path.clone()).collect();
     let open: Vec<_> = left.difference(&sealed).collect();

@@ -19,6 +19,8 @@ mod cutter;
 mod gops;
 mod ring;
 mod sink;
+#[cfg(test)]
+mod sink_tests;
 mod stats;
 mod wall_clock;
 

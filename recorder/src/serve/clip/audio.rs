@@ -10,6 +10,9 @@ use super::select::{Part, part_after, part_before};
 use super::stretch::Stretch;
 use crate::serve::footage::{AudioEntry, Footage, FootageError};
 
+/// Sound ends that much before or behind the pictures of a recorder that failed, at most: 90 kHz.
+const RESUMES_WITHIN: i64 = 90_000;
+
 /// The audio that a stretch should have.
 pub(super) struct Wanted {
     /// Clip time − media time of the stretch, 90 kHz.
@@ -20,6 +23,9 @@ pub(super) struct Wanted {
     pub(super) begins_clip: bool,
     /// It is the last: its audio covers the end.
     pub(super) ends_clip: bool,
+    /// It goes on with the very next picture behind the stretch before, whose audio ends here: clip time, in the clip's audio timescale. A recorder that
+    /// fails has written less of the sound than of the pictures; the other one's copy has the rest.
+    pub(super) resumes: Option<i64>,
 }
 
 /// A part with the audio frames that go with it, as positions in its segment's frames.
@@ -28,19 +34,22 @@ pub(super) struct AudioSelection {
     pub(super) audio: Range<u32>,
 }
 
-/// The stretch's parts with their audio; parts that hold only audio are added at its ends where the clip's edges need them.
+/// The stretch's parts with their audio, and when the last of that ends, where it is known; parts that hold only audio are added at its ends where
+/// the clip's edges need them.
 pub(super) fn select(
     footage: &dyn Footage,
     stream: Uuid,
     stretch: &mut Stretch,
     wanted: &Wanted,
     descriptions: &mut Descriptions,
-) -> Result<Vec<AudioSelection>, PlanError> {
+) -> Result<(Vec<AudioSelection>, Option<i64>), PlanError> {
     let mut selected = Vec::with_capacity(stretch.parts.len());
+    let mut end = None;
     for (index, part) in stretch.parts.iter().enumerate() {
         let goes_on = stretch.parts.get(index + 1).is_some_and(|next| next.segment == part.segment);
         // What a segment holds of a run's audio goes with the last of its parts.
         let audio = if goes_on { 0..0 } else { of_part(part, wanted, descriptions)? };
+        end = end_of(part, &audio, wanted.zero, descriptions)?.or(end);
         selected.push(AudioSelection { part: part.clone(), audio });
     }
     let has_audio = |part: &Part| part.segment.counts.audio_frames > 0;
@@ -66,7 +75,18 @@ pub(super) fn select(
         let audio = of_part(&after, wanted, descriptions)?;
         selected.push(AudioSelection { part: after, audio });
     }
-    Ok(selected)
+    Ok((selected, end))
+}
+
+/// When the last of these audio frames ends, in the clip's audio timescale.
+fn end_of(
+    part: &Part,
+    audio: &Range<u32>,
+    zero: i64,
+    descriptions: &Descriptions,
+) -> Result<Option<i64>, FootageError> {
+    let timed = timed(part, zero, descriptions.audio_clock(part.segment.init_hash))?;
+    Ok(timed.iter().rev().find(|(at, ..)| audio.contains(at)).map(|(_, time, duration)| time + duration))
 }
 
 /// Clip times of a loaded part's audio frames with their positions and durations in the clip's timescale.
@@ -86,7 +106,9 @@ fn of_part(part: &Part, wanted: &Wanted, descriptions: &Descriptions) -> Result<
     }
     let Some(window) = &wanted.window else { return Ok(0..0) };
     let clock = descriptions.audio_clock(part.segment.init_hash);
-    let (from, to) = (clock.from_video(window.start), clock.from_video(window.end));
+    let (begin, to) = (clock.from_video(window.start), clock.from_video(window.end));
+    let from =
+        wanted.resumes.filter(|resumes| (begin - resumes).abs() < clock.from_video(RESUMES_WITHIN)).unwrap_or(begin);
     // Between stretches a frame goes to the side on which more than half of it lies.
     let belongs = |time: i64, duration: i64| {
         let not_too_early =

@@ -128,14 +128,16 @@ pub fn plan(footage: &dyn Footage, request: Request) -> Result<Plan, PlanError> 
     let timeline = place(&stretches, gaps).ok_or(PlanError::NoFrames)?;
     let mut builder = Builder::default();
     let count = stretches.len();
+    let mut audio_end = None;
     for (index, ((stretch, times), zero)) in stretches.iter_mut().zip(&timeline.zeros).enumerate() {
         let wanted = audio::Wanted {
             zero: *zero,
             window: times.visible.map(|visible| visible.from_pts + zero..visible.to_pts + zero),
             begins_clip: index == 0,
             ends_clip: index + 1 == count,
+            resumes: audio_end.filter(|_| stretch.resumes),
         };
-        builder.add(footage, stream, stretch, &wanted)?;
+        audio_end = builder.add(footage, stream, stretch, &wanted)?;
     }
     builder.finish(footage, timeline)
 }
@@ -205,11 +207,12 @@ impl Builder {
         stream: Uuid,
         stretch: &mut Stretch,
         wanted: &audio::Wanted,
-    ) -> Result<(), PlanError> {
+    ) -> Result<Option<i64>, PlanError> {
         for part in &stretch.parts {
             self.descriptions.add(footage, &part.segment)?;
         }
-        for AudioSelection { part, audio } in audio::select(footage, stream, stretch, wanted, &mut self.descriptions)? {
+        let (selected, end) = audio::select(footage, stream, stretch, wanted, &mut self.descriptions)?;
+        for AudioSelection { part, audio } in selected {
             if part.video.is_empty() && audio.is_empty() {
                 continue;
             }
@@ -235,7 +238,7 @@ impl Builder {
             });
             self.parts.push(part);
         }
-        Ok(())
+        Ok(end)
     }
 
     fn finish(mut self, footage: &dyn Footage, timeline: Timeline) -> Result<Plan, PlanError> {

@@ -12,6 +12,8 @@ const REACH_US: i64 = 250_000;
 /// Parts of one run that follow each other without a break.
 pub(super) struct Stretch {
     pub(super) parts: Vec<Part>,
+    /// Its first picture is the very next behind the last one of the stretch before: both have copies of the same.
+    pub(super) resumes: bool,
 }
 
 /// When a stretch is shown, on its run's media clock (90 kHz), and how that relates to wall time.
@@ -53,12 +55,12 @@ pub(super) fn arrange(footage: &dyn Footage, selections: Vec<RunSelection>) -> R
                 let merged = merge(&first, &second);
                 let kept: usize = merged.iter().map(|(_, range)| range.len()).sum();
                 if kept == first.len() + second.len() {
-                    stretches.push(Stretch { parts });
+                    stretches.push(Stretch { parts, resumes: false });
                 } else {
                     splice(&mut stretches, parts, &first, &second, &merged);
                 }
             }
-            _ => stretches.push(Stretch { parts }),
+            _ => stretches.push(Stretch { parts, resumes: false }),
         }
         end = end.max(run.to);
     }
@@ -133,13 +135,13 @@ fn splice(
         let pieces = slices(source, taken.unwrap_or_default());
         match stretches.last_mut() {
             Some(last) if of_last == *of => last.parts.extend(pieces),
-            _ => stretches.push(Stretch { parts: pieces }),
+            _ => stretches.push(Stretch { parts: pieces, resumes: true }),
         }
         of_last = *of;
     }
     match stretches.last_mut() {
         Some(last) if of_last == Of::Second => last.parts.extend(parts),
-        _ => stretches.push(Stretch { parts }),
+        _ => stretches.push(Stretch { parts, resumes: true }),
     }
     for stretch in stretches {
         stretch.parts.retain(|part| !part.video.is_empty());

@@ -1,0 +1,201 @@
+//! A channel that stands by, takes over and gives back, with a store on this machine's disk: what of a camera's frames is recorded.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use framekeeper_crds::ChannelState;
+use framekeeper_ingest::{Event, Sink, StreamParameters, TickTime};
+use framekeeper_media::h264::H264Parameters;
+use framekeeper_media::{AccessUnit, FrameFlags, FrameIdentity, MediaTime, WallTime};
+use framekeeper_store::env::Env;
+use framekeeper_store::{GapReason, Store, StoreConfig, StreamIdent, VolumeConfig};
+use uuid::Uuid;
+
+use super::core::Core;
+use super::{ChannelSink, ChannelStats, Condition, Control, Wish};
+use crate::assignment::{ChannelPlan, Class, Shared};
+use crate::view::View;
+
+const TICK_US: u64 = 100_000;
+/// CLOCK_REALTIME − CLOCK_MONOTONIC.
+const WALL_US: i64 = 1_790_000_000_000_000;
+const SPS: &[u8] = &[
+    0x67, 0x64, 0x00, 0x0b, 0xac, 0xd9, 0x42, 0x84, 0x7e, 0x5c, 0x04, 0x40, 0x00, 0x00, 0x03, 0x00, 0x40, 0x00, 0x00,
+    0x0c, 0x83, 0xc5, 0x0a, 0x65, 0x80,
+];
+const PPS: &[u8] = &[0x68, 0xeb, 0xe3, 0xcb, 0x22, 0xc0];
+
+/// A camera with 10 frames a second and a key frame each second; frame n is made at n · 100 ms.
+struct Bench {
+    sink: ChannelSink,
+    store: Arc<Store>,
+    control: Arc<Control>,
+    stats: Arc<ChannelStats>,
+    stream: Uuid,
+    next: u64,
+    _folder: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new(rank: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let volume = folder.path().join("footage");
+        std::fs::create_dir(&volume).unwrap();
+        let volume = VolumeConfig { dir: volume, uuid: None, segment_bytes: 1 << 20, budget_bytes: 16 << 20 };
+        let config = StoreConfig::new("default/main", "r", Uuid::from_u128(2), vec![volume]);
+        let store = Arc::new(Store::open(config, Env::real()).unwrap());
+        let stream = Uuid::from_u128(7);
+        let ident = StreamIdent { uid: stream, namespace: "default".into(), name: "cam".into() };
+        let holders = vec![Uuid::from_u128(2), Uuid::from_u128(9)];
+        let plan = ChannelPlan {
+            stream: ident.clone(),
+            epoch: 1,
+            rank,
+            plan_version: framekeeper_store::PlanVersion { term: 1, sequence: 1 },
+            url: "rtsp://camera/1".parse().unwrap(),
+            secret: None,
+            audio: false,
+            priority: 0,
+            shared: Some(Shared { class: Class::Playing, holders, retired: Vec::new() }),
+        };
+        let control = Control::new(&plan);
+        let stats = Arc::new(ChannelStats::new(Condition {
+            state: ChannelState::Connecting,
+            reason: "Connecting",
+            message: String::new(),
+            since: WallTime(0),
+        }));
+        let view = Arc::new(View::new("r".to_owned(), 0));
+        let core = Core::new(500_000, TICK_US, plan.epoch, None);
+        let writer = store.stream(ident).unwrap();
+        let (its_stats, its_control) = (Arc::clone(&stats), Arc::clone(&control));
+        let sink = ChannelSink::new("default/cam".to_owned(), core, writer, its_stats, view, its_control);
+        let mut bench = Self { sink, store, control, stats, stream, next: 0, _folder: folder };
+        let video = H264Parameters::from_sps_pps(SPS, &[PPS]).unwrap();
+        let parameters = StreamParameters { video, audio: None, audio_left_out: None };
+        bench.sink.event(bench.at(), Event::Playing(Box::new(parameters)));
+        bench
+    }
+
+    fn at(&self) -> TickTime {
+        let monotonic_us = 1_000_000 + self.next * TICK_US;
+        TickTime { monotonic_us, wall: WallTime(WALL_US + monotonic_us as i64) }
+    }
+
+    /// When frame `number` was, on this machine's clock.
+    fn wall(number: u64) -> WallTime {
+        WallTime(WALL_US + 1_000_000 + (number * TICK_US) as i64)
+    }
+
+    /// Up to this frame, without it, one each tick.
+    fn until(&mut self, number: u64) {
+        while self.next < number {
+            let key = self.next.is_multiple_of(10);
+            let flags = if key { FrameFlags::RANDOM_ACCESS.with(FrameFlags::SYNC) } else { FrameFlags::default() };
+            let pts = MediaTime(4_000_000_000 + self.next as i64 * 9_000);
+            let identity = FrameIdentity(self.next);
+            let unit = AccessUnit { data: Bytes::from_static(&[0; 1_000]), pts, flags, identity };
+            self.sink.event(self.at(), Event::Video(unit));
+            self.sink.tick(self.at());
+            self.next += 1;
+        }
+    }
+
+    fn wish(&self, wish: Wish) {
+        self.control.wish(wish);
+    }
+
+    fn state(&self) -> (ChannelState, &'static str) {
+        let condition = self.stats.condition();
+        (condition.state, condition.reason)
+    }
+
+    /// The runs that are recorded, by (epoch, gap, numbers of frames), when all is written.
+    fn recorded(self) -> Vec<(u64, GapReason, Vec<u64>)> {
+        let Self { sink, store, stream, .. } = self;
+        drop(sink);
+        store.flush_tick();
+        store.close();
+        let reader = store.reader();
+        let always = (WallTime(i64::MIN), WallTime(i64::MAX));
+        let runs = reader.coverage(stream, always.0, always.1).unwrap();
+        let mut found: Vec<_> = runs.iter().map(|run| (run.run, run.epoch, run.gap, Vec::new())).collect();
+        for segment in reader.segments(stream, always.0, always.1).unwrap() {
+            let (index, boxes) = (reader.index(&segment).unwrap(), reader.run_boxes(&segment).unwrap());
+            for (run, run_box) in index.runs.iter().zip(boxes.iter()) {
+                let of_run = found.iter_mut().find(|(known, ..)| *known == run_box.run).unwrap();
+                let first = run.first_entry as usize;
+                for entry in &index.entries[first..first + run.entries as usize] {
+                    if let framekeeper_media::boxes::index::EntryKind::Video { identity, .. } = entry.kind {
+                        of_run.3.push(identity.0);
+                    }
+                }
+            }
+        }
+        found.into_iter().map(|(_, epoch, gap, frames)| (epoch, gap, frames)).collect()
+    }
+}
+
+fn frames(range: std::ops::Range<u64>) -> Vec<u64> {
+    range.collect()
+}
+
+#[test]
+fn a_standby_records_from_the_gop_that_holds_what_is_missing() {
+    let mut bench = Bench::new(1);
+    bench.until(5);
+    assert_eq!(bench.state(), (ChannelState::Connecting, "FillingMemory"));
+    bench.until(100);
+    assert_eq!(bench.state(), (ChannelState::Standby, "StandingBy"));
+    // Durable elsewhere up to frame 87: with half a second for clocks that is in the GOP of frame 80.
+    bench.wish(Wish::Record { epoch: 4, from: Some(Bench::wall(87)) });
+    bench.until(125);
+    assert_eq!(bench.state(), (ChannelState::Recording, "TakenOver"));
+    assert_eq!(bench.recorded(), [(4, GapReason::Takeover, frames(80..125))]);
+}
+
+#[test]
+fn who_gives_back_records_up_to_the_key_frame_that_its_memory_begins_with() {
+    let mut bench = Bench::new(1);
+    bench.until(60);
+    bench.wish(Wish::Record { epoch: 4, from: Some(Bench::wall(56)) });
+    // In the middle of a fragment that does not begin with a key frame.
+    bench.until(77);
+    bench.wish(Wish::StandBy);
+    bench.until(95);
+    assert_eq!(bench.state(), (ChannelState::Connecting, "FillingMemory"));
+    // The other one fails again: nothing between the two may be missing.
+    bench.wish(Wish::Record { epoch: 6, from: Some(Bench::wall(75)) });
+    bench.until(110);
+    let expected = [(4, GapReason::Takeover, frames(50..80)), (6, GapReason::Takeover, frames(80..110))];
+    assert_eq!(bench.recorded(), expected);
+}
+
+#[test]
+fn who_is_asked_again_before_it_has_ended_goes_on_without_a_gap() {
+    let mut bench = Bench::new(1);
+    bench.until(60);
+    bench.wish(Wish::Record { epoch: 4, from: None });
+    bench.until(76);
+    bench.wish(Wish::StandBy);
+    bench.until(78);
+    bench.wish(Wish::Record { epoch: 6, from: Some(Bench::wall(70)) });
+    bench.until(100);
+    let recorded = bench.recorded();
+    let all: Vec<u64> = recorded.iter().flat_map(|(.., frames)| frames.clone()).collect();
+    assert_eq!(all, frames(0..100), "{recorded:?}");
+    assert_eq!(
+        recorded.iter().map(|(epoch, gap, _)| (*epoch, *gap)).collect::<Vec<_>>(),
+        [(4, GapReason::Takeover), (6, GapReason::NoGap)]
+    );
+}
+
+#[test]
+fn a_primary_that_starts_has_its_first_run() {
+    let mut bench = Bench::new(0);
+    bench.until(3);
+    bench.wish(Wish::Record { epoch: 2, from: None });
+    bench.until(30);
+    assert_eq!(bench.state(), (ChannelState::Recording, "Recording"));
+    assert_eq!(bench.recorded(), [(2, GapReason::FirstRun, frames(0..30))]);
+}
