@@ -139,16 +139,13 @@ mod tests {
     use framekeeper_media::{FrameFlags, FrameIdentity, MediaTime};
     use framekeeper_store::{AudioFrame, VideoFrame};
 
+    use super::super::core_tests::{PPS, SPS};
     use super::*;
 
     const SECOND: i64 = 1_000_000;
 
     fn head() -> Arc<RunHead> {
-        let sps = [
-            0x67, 0x64, 0x00, 0x0b, 0xac, 0xd9, 0x42, 0x84, 0x7e, 0x5c, 0x04, 0x40, 0x00, 0x00, 0x03, 0x00, 0x40, 0x00,
-            0x00, 0x0c, 0x83, 0xc5, 0x0a, 0x65, 0x80,
-        ];
-        let video = H264Parameters::from_sps_pps(&sps, &[&[0x68, 0xeb, 0xe3, 0xcb, 0x22, 0xc0]]).unwrap();
+        let video = H264Parameters::from_sps_pps(SPS, &[PPS]).unwrap();
         let format = Format { init: Arc::new(InitSegment::new(&video, None)), audio_timescale: 0 };
         Arc::new(RunHead { gap: None, format, sender_report: None, goes_on: false })
     }

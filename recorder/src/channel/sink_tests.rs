@@ -12,6 +12,7 @@ use framekeeper_store::{GapReason, Store, StoreConfig, StreamIdent, VolumeConfig
 use uuid::Uuid;
 
 use super::core::Core;
+use super::core_tests::{PPS, SPS};
 use super::{ChannelSink, ChannelStats, Condition, Control, Wish};
 use crate::assignment::{ChannelPlan, Class, Shared};
 use crate::view::View;
@@ -19,11 +20,6 @@ use crate::view::View;
 const TICK_US: u64 = 100_000;
 /// CLOCK_REALTIME − CLOCK_MONOTONIC.
 const WALL_US: i64 = 1_790_000_000_000_000;
-const SPS: &[u8] = &[
-    0x67, 0x64, 0x00, 0x0b, 0xac, 0xd9, 0x42, 0x84, 0x7e, 0x5c, 0x04, 0x40, 0x00, 0x00, 0x03, 0x00, 0x40, 0x00, 0x00,
-    0x0c, 0x83, 0xc5, 0x0a, 0x65, 0x80,
-];
-const PPS: &[u8] = &[0x68, 0xeb, 0xe3, 0xcb, 0x22, 0xc0];
 
 /// A camera with 10 frames a second and a key frame each second; frame n is made at n · 100 ms.
 struct Bench {
