@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::common::{PoolRef, RetentionSpec, SecretRef};
+use crate::human_duration::HumanDuration;
 
 /// What to record, from where, and into which pool.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -94,6 +95,9 @@ pub enum RedundancyClass {
     /// No standby: nothing is recorded until the recorder is back.
     #[default]
     None,
+    /// Each standby has a session with the camera that is set up and does not play: nothing is recorded until the failure is noticed, the camera asked to
+    /// play and its next key frame has come.
+    Ready,
     /// Each standby plays the stream and keeps the last seconds in memory: no frame is lost.
     Playing,
     /// Each standby records the stream as well, all the time: no frame is lost, and no footage with a recorder's disks either.
@@ -125,6 +129,10 @@ pub struct CameraStreamStatus {
     /// Who records the stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assignment: Option<StreamAssignment>,
+    /// The longest stretch that is not recorded when a recorder fails, for example `0ms` or `5s`: of class `Ready` until the failure is noticed, the
+    /// camera plays and its next key frame has come. Absent where no recorder stands by: until the recorder is back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worst_case_gap: Option<HumanDuration>,
     /// Codec of the video as in RFC 6381, for example `avc1.64001f`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub codec: Option<String>,

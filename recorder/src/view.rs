@@ -67,6 +67,8 @@ pub(crate) struct ChannelView {
     pub(crate) rank: u32,
     /// The epoch in which it is recorded, if it is.
     pub(crate) epoch: Option<u64>,
+    /// The longest group of pictures lately, microseconds.
+    pub(crate) gop_us: u64,
     pub(crate) snapshot: Snapshot,
     /// Wall time up to which the stream is safe from loss of power.
     pub(crate) durable: Option<WallTime>,

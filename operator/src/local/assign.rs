@@ -13,8 +13,8 @@ use uuid::Uuid;
 use super::holders::{self, Pool, Shared, Uids};
 use super::holds;
 use super::manifest::{Key, Manifests};
-use super::place::{self, PoolPlan};
-use super::state::{PoolState, RecorderState, State, StreamState};
+use super::place::{self, Known, PoolPlan};
+use super::state::{CameraLimits, PoolState, RecorderState, State, StreamState};
 
 /// More than a Recorder may hold are not told of; of these, what was said last holds.
 const KEPT_AT_MOST: usize = 1000;
@@ -77,12 +77,13 @@ pub fn assign(manifests: &Manifests, mut state: State, world: &mut dyn World) ->
     let mut pools = Vec::new();
     for (key, placed) in &manifests.pools {
         let (spec, streams) = (&placed.object, place::streams_of(manifests, key));
-        let last = |stream: &Key| {
-            let last = state.streams.get(&stream.to_string()).filter(|last| last.pool == key.to_string());
-            last.and_then(|last| last.recorder)
+        let known = |stream: &Key| {
+            let remembered = state.streams.get(&stream.to_string());
+            let last = remembered.filter(|last| last.pool == key.to_string()).and_then(|last| last.recorder);
+            Known { last, camera: remembered.map(|remembered| remembered.camera).unwrap_or_default() }
         };
         let held = holders::recorded(&state, key, world);
-        let plan = place::place(spec, place::max_channels(spec), &streams, last, &held);
+        let plan = place::place(spec, place::max_channels(spec), &streams, known, &held);
         let pool = Pool { key, spec, streams, plan };
         for (stream, assigned) in &pool.plan.plan.placed {
             decided |= holders::give(&mut state, stream, &pool, assigned, decision);
@@ -252,9 +253,13 @@ fn remember_stream(state: &mut State, key: &Key, spec: &CameraStreamSpec) {
         epoch: 0,
         epoch_seen: 0,
         plan_version: PlanVersion::default(),
+        camera: CameraLimits::default(),
         holds: Vec::new(),
         released_holds: Vec::new(),
     });
+    if stream.spec.source != spec.source {
+        stream.camera = CameraLimits::default();
+    }
     if stream.spec != *spec {
         stream.spec = spec.clone();
         stream.generation += 1;

@@ -8,7 +8,7 @@ use framekeeper_crds::{ByteQuantity, StoragePoolSpec};
 use super::check;
 use super::manifest::{Key, Manifests, Reading};
 use super::mistake::Mistake;
-use super::place;
+use super::place::{self, Known};
 
 /// A stream needs one segment to write to, one that is empty when all roll over at once, and one to keep. With fewer it would wait for a
 /// file now and then, and be durable later than is promised.
@@ -113,7 +113,7 @@ fn capacities(manifests: &Manifests) -> Vec<Mistake> {
         let message = if spec.tolerated_failures == 0 {
             shortage(wanted, spec.recorders, spec.max_channels)
         } else {
-            let plan = place::place(spec, spec.max_channels, &streams, |_| None, &BTreeMap::new());
+            let plan = place::place(spec, spec.max_channels, &streams, |_| Known::default(), &BTreeMap::new());
             plan.too_few_slots(spec, wanted)
         };
         if let Some(message) = message {

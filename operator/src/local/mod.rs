@@ -2,6 +2,7 @@
 
 pub mod assign;
 pub mod backoff;
+mod cameras;
 pub mod check;
 pub mod child;
 pub mod cross;

@@ -35,6 +35,8 @@ pub struct ChannelReport {
     pub fps: Option<f64>,
     /// Bits a second.
     pub bitrate: Option<f64>,
+    /// The longest group of pictures lately, seconds.
+    pub gop: Option<f64>,
     /// Wall-clock time of the last frame.
     pub last_frame: Option<Timestamp>,
     /// Bytes recorded since the recorder started.
@@ -76,6 +78,7 @@ fn read(json: &Json) -> Vec<(Key, ChannelReport)> {
             height: count("height").filter(|height| *height > 0),
             fps: number("fps"),
             bitrate: number("bitrate"),
+            gop: number("gop"),
             last_frame: text("lastFrame").and_then(|time| time.parse().ok()),
             bytes: count("bytes").unwrap_or(0),
             frames: count("frames").unwrap_or(0),

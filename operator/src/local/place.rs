@@ -9,6 +9,7 @@ use framekeeper_plan::{
 
 use super::cross;
 use super::manifest::{Key, Manifests};
+use super::state::CameraLimits;
 
 /// Who is to hold what in a pool.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +48,7 @@ fn pool_class(pool: &StoragePoolSpec) -> RedundancyClass {
 fn planned(class: RedundancyClass) -> Class {
     match class {
         RedundancyClass::None => Class::None,
+        RedundancyClass::Ready => Class::Ready,
         RedundancyClass::Playing => Class::Playing,
         RedundancyClass::Mirrored => Class::Mirrored,
     }
@@ -58,16 +60,32 @@ pub fn max_channels(pool: &StoragePoolSpec) -> u32 {
     pool.max_channels.min(cross::streams_by_budget(pool))
 }
 
-/// Plans a pool with so many slots a recorder. `last`: the recorder that had a stream last; `held`: who holds what now.
+/// What is remembered of a stream and counts when it is given to somebody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The recorder that had it last.
+    pub last: Option<u32>,
+    /// What its camera does not do.
+    pub camera: CameraLimits,
+}
+
+/// Plans a pool with so many slots a recorder. `known`: what is remembered of a stream; `held`: who holds what now.
 pub fn place(
     pool: &StoragePoolSpec,
     max_channels: u32,
     streams: &BTreeMap<Key, &CameraStreamSpec>,
-    last: impl Fn(&Key) -> Option<u32>,
+    known: impl Fn(&Key) -> Known,
     held: &BTreeMap<Key, Held>,
 ) -> PoolPlan {
-    let demands: BTreeMap<Key, Demand> =
-        streams.iter().map(|(key, spec)| (key.clone(), Demand { prefers: last(key), ..demand(spec, pool) })).collect();
+    let demands: BTreeMap<Key, Demand> = streams
+        .iter()
+        .map(|(key, spec)| {
+            let (Known { last, camera }, demand) = (known(key), demand(spec, pool));
+            let max_sessions = demand.max_sessions.into_iter().chain(camera.sessions).min();
+            let drops_idle_sessions = camera.drops_idle_sessions;
+            (key.clone(), Demand { prefers: last, max_sessions, drops_idle_sessions, ..demand })
+        })
+        .collect();
     let promise = promise(pool, max_channels);
     let recorders = recorders(pool);
     let division = plan::divide(promise, &recorders, mix(pool, promise, demands.values()));
@@ -188,7 +206,7 @@ mod tests {
 
     fn placed(pool: &StoragePoolSpec, streams: &[CameraStreamSpec]) -> PoolPlan {
         let streams = (0..).zip(streams).map(|(n, spec): (u32, _)| (Key::new("default", format!("s{n:03}")), spec));
-        place(pool, max_channels(pool), &streams.collect(), |_| None, &BTreeMap::new())
+        place(pool, max_channels(pool), &streams.collect(), |_| Known::default(), &BTreeMap::new())
     }
 
     #[test]

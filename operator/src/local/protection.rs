@@ -2,8 +2,8 @@
 
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
-use framekeeper_crds::{CameraStreamStatus, RedundancyClass};
-use framekeeper_plan::{Assigned, Lack, Shortage};
+use framekeeper_crds::{CameraStreamStatus, HumanDuration, RedundancyClass};
+use framekeeper_plan::{Assigned, Class, Lack, Shortage};
 
 use super::standing::Holder;
 use super::status::{self, Note};
@@ -67,6 +67,29 @@ pub fn may_fail(tolerated_failures: u32) -> String {
     }
 }
 
+/// Until a failure is noticed and the camera of a stream of class `Ready` plays, milliseconds: a recorder that is silent counts as failed after 1.25 s, each
+/// holder waits half a second for the one before it, and the camera is asked with the next tick.
+const NOTICED_MS: f64 = 3_000.0;
+
+/// The longest stretch that is not recorded when a recorder fails. `gop_s`: the longest group of pictures lately, seconds. Rounded up to a second, and
+/// not less than it was said to be while the same holders had it, so that it does not change with each group of pictures.
+#[must_use]
+pub fn worst_case_gap(
+    assigned: Option<&Assigned>,
+    gop_s: Option<f64>,
+    before: Option<HumanDuration>,
+) -> Option<HumanDuration> {
+    let assigned = assigned.filter(|assigned| !assigned.standbys.is_empty())?;
+    match assigned.class {
+        Class::None => None,
+        Class::Playing | Class::Mirrored => Some(HumanDuration::from_millis(0)),
+        Class::Ready => {
+            let gap = gop_s.map(|gop_s| HumanDuration::from_millis(((NOTICED_MS / 1e3 + gop_s).ceil() * 1e3) as u64));
+            gap.into_iter().chain(before).max_by_key(|gap| gap.as_millis())
+        }
+    }
+}
+
 fn lacking(lack: Lack, shortage: &Shortage) -> (&'static str, String) {
     let help = shortage.help.to_string();
     let with_help = |what: String| if help.is_empty() { what } else { format!("{what}; the pool {help}") };
@@ -125,7 +148,7 @@ pub fn condition(status: &CameraStreamStatus) -> Option<&Condition> {
 #[cfg(test)]
 mod tests {
     use framekeeper_crds::ChannelState;
-    use framekeeper_plan::{Class, NoReserve};
+    use framekeeper_plan::NoReserve;
 
     use super::super::observe::ChannelReport;
     use super::*;
@@ -159,6 +182,21 @@ mod tests {
         let two = seen(2, &given, &three);
         assert_eq!((two.holds, two.reason), (false, "StandbyNotReady"));
         assert!(two.message.contains("r2 does not run"), "{two:?}");
+    }
+
+    #[test]
+    fn the_longest_gap_follows_from_the_class_and_the_groups_of_pictures() {
+        let gap = |class, gop, before: Option<u64>| {
+            let assigned = Assigned { class, ..given(&[1], None) };
+            let gap = worst_case_gap(Some(&assigned), gop, before.map(HumanDuration::from_millis));
+            gap.map(HumanDuration::as_millis)
+        };
+        assert_eq!(gap(Class::Playing, Some(20.0), None), Some(0));
+        assert_eq!(gap(Class::Ready, None, None), None, "not known yet");
+        assert_eq!(gap(Class::Ready, Some(1.96), None), Some(5_000));
+        assert_eq!(gap(Class::Ready, Some(20.0), Some(5_000)), Some(23_000));
+        assert_eq!(gap(Class::Ready, Some(1.0), Some(5_000)), Some(5_000), "it does not follow each group of pictures");
+        assert_eq!(worst_case_gap(Some(&given(&[], None)), Some(1.0), None), None);
     }
 
     #[test]

@@ -178,6 +178,15 @@ impl Reporter {
                 });
                 protection::put(&mut new, protection.as_ref(), generation, wall);
             }
+            let gop = report.and_then(|report| report.gop);
+            let same = |old: &&CameraStreamStatus| {
+                let holders = |status: &CameraStreamStatus| {
+                    status.assignment.as_ref().map(|it| (it.primary.clone(), it.standbys.clone()))
+                };
+                holders(old) == holders(&new)
+            };
+            let before = Some(&old).filter(same).and_then(|old| old.worst_case_gap);
+            new.worst_case_gap = protection::worst_case_gap(assigned, gop, before);
             rows.push(row(key, &new, report));
             if new == old && !is_new && !self.unwritten.contains(&(Kind::Stream, key.clone())) {
                 continue;

@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::assign::{self, Assignment, World};
+use super::cameras::Cameras;
 use super::child::{DRAIN, Happening, Plan};
 use super::error::LocalError;
 use super::files;
@@ -30,6 +31,7 @@ use super::report::Reporter;
 use super::running::{Answer, Running};
 use super::screen::Screen;
 use super::sources::Sources;
+use super::standing;
 use super::state::State;
 
 /// How often files and logs are looked at.
@@ -84,6 +86,7 @@ pub async fn run(options: Options, screen: Screen) -> Result<(), LocalError> {
         state,
         manifests: Manifests::default(),
         plans: BTreeMap::new(),
+        cameras: Cameras::default(),
         running: BTreeMap::new(),
         leaving: BTreeMap::new(),
         stopping: false,
@@ -169,6 +172,8 @@ struct Plane {
     state: State,
     manifests: Manifests,
     plans: BTreeMap<Key, PoolPlan>,
+    /// What is about to be found out of cameras.
+    cameras: Cameras,
     running: BTreeMap<Key, Running>,
     /// Recorders that were told to stop and have not yet.
     leaving: BTreeMap<Key, Running>,
@@ -380,10 +385,21 @@ impl Plane {
 
     fn heard(&mut self, key: &Key, answer: Option<Vec<(Key, ChannelReport)>>) {
         let Some(running) = self.running.get_mut(key) else { return };
+        let now = Instant::now();
         let is_news = answer.as_ref().is_some_and(|reports| learn::from_channels(&mut self.state, reports));
-        running.heard(answer, Instant::now());
+        running.heard(answer.clone(), now);
         if is_news {
             self.remember();
+        }
+        let Some(reports) = answer else { return };
+        let others = |stream: &Key| {
+            let others = self.running.iter().filter(|(other, _)| *other != key);
+            standing::sessions(others.filter_map(|(_, running)| running.report(stream, now)))
+        };
+        if self.cameras.heard(&mut self.state, key, &reports, now, others)
+            && let Err(error) = self.apply(self.manifests.clone())
+        {
+            error!("what was found out of cameras cannot be made so: {error}");
         }
     }
 

@@ -75,12 +75,22 @@ pub fn spokesman<'h, 'r>(holders: &'h [Holder<'r>]) -> Option<&'h Holder<'r>> {
         .or_else(|| holders.iter().find(tries))
 }
 
+/// How many of these recorders have a session with the camera, if one of them records it.
+pub fn sessions<'r>(reports: impl Iterator<Item = &'r ChannelReport>) -> Option<u32> {
+    let (mut sessions, mut recording) = (0, false);
+    for report in reports {
+        recording |= report.state == Some(ChannelState::Recording);
+        sessions += u32::from(matches!(report.state, Some(ChannelState::Recording | ChannelState::Standby)));
+    }
+    recording.then_some(sessions)
+}
+
 /// What the stream is doing.
 #[must_use]
 pub fn doing(holders: &[Holder<'_>]) -> Doing {
     let report = spokesman(holders).and_then(|holder| holder.report);
     match (report, holders.first()) {
-        (Some(report), _) => Doing::Reported(report.clone()),
+        (Some(report), _) => Doing::Reported(Box::new(report.clone())),
         (None, Some(primary)) if primary.is_down => Doing::RecorderDown,
         (None, _) => Doing::NoAnswer,
     }
@@ -107,7 +117,7 @@ mod tests {
         let recording = says(ChannelState::Recording, None);
         let standby = says(ChannelState::Standby, Some("StandingBy"));
         let backoff = says(ChannelState::Backoff, Some("Unreachable"));
-        let recorded = Doing::Reported(recording.clone());
+        let recorded = Doing::Reported(Box::new(recording.clone()));
 
         let planned = [holder("a", Some(&recording)), holder("b", Some(&standby))];
         assert_eq!((doing(&planned), name_of_active(&planned)), (recorded.clone(), Some("a")));
@@ -125,10 +135,10 @@ mod tests {
         let backoff = says(ChannelState::Backoff, Some("Unreachable"));
         let connecting = says(ChannelState::Connecting, None);
         let failed = [holder("a", Some(&backoff)), holder("b", Some(&standby))];
-        assert_eq!(doing(&failed), Doing::Reported(backoff.clone()));
+        assert_eq!(doing(&failed), Doing::Reported(Box::new(backoff.clone())));
         assert_eq!(doing(&[holder("a", None), holder("b", Some(&standby))]), Doing::RecorderDown);
         let tries = [holder("a", None), holder("b", Some(&standby)), holder("c", Some(&connecting))];
-        assert_eq!(doing(&tries), Doing::Reported(connecting.clone()));
+        assert_eq!(doing(&tries), Doing::Reported(Box::new(connecting.clone())));
         let silent = Holder { is_down: false, ..holder("a", None) };
         assert_eq!(doing(&[silent, holder("b", Some(&standby))]), Doing::NoAnswer);
     }

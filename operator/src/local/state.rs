@@ -55,6 +55,9 @@ pub struct StreamState {
     pub epoch_seen: u64,
     /// The decision that gave it to these recorders.
     pub plan_version: PlanVersion,
+    /// What was found out of its camera by trying. Forgotten when its source changes.
+    #[serde(default, skip_serializing_if = "CameraLimits::is_none")]
+    pub camera: CameraLimits,
     /// What of its footage is held. Forgotten when the stream is gone: recorders go on holding it, until a person releases it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holds: Vec<HoldRange>,
@@ -62,6 +65,24 @@ pub struct StreamState {
     /// may come back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub released_holds: Vec<HoldRange>,
+}
+
+/// What a camera does not do, as was found out by trying.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CameraLimits {
+    /// It ends sessions that do not play.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub drops_idle_sessions: bool,
+    /// It refused one more than so many sessions at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<u32>,
+}
+
+impl CameraLimits {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What is remembered of a pool.

@@ -26,7 +26,7 @@ pub enum Doing {
     /// Nobody records it at the moment, but a standby is about to.
     TakingOver,
     /// What its recorder says.
-    Reported(ChannelReport),
+    Reported(Box<ChannelReport>),
 }
 
 /// Something that happened, for people.
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn steady_recording_changes_nothing() {
-        let recording = Doing::Reported(report(ChannelState::Recording));
+        let recording = Doing::Reported(Box::new(report(ChannelState::Recording)));
         let first = stream(&CameraStreamStatus::default(), 1, assigned(), &recording, at(1));
         assert_eq!(first.phase, Some(StreamPhase::Recording));
         assert_eq!(first.bitrate, Some(4_000_000));
@@ -320,7 +320,7 @@ mod tests {
             frames: 900,
             ..report(ChannelState::Recording)
         };
-        let second = stream(&first, 1, assigned(), &Doing::Reported(later), at(9));
+        let second = stream(&first, 1, assigned(), &Doing::Reported(Box::new(later)), at(9));
         assert_eq!(second, first);
         assert_eq!(stream_note(&first, &second), None);
     }
@@ -331,7 +331,7 @@ mod tests {
             &CameraStreamStatus::default(),
             1,
             assigned(),
-            &Doing::Reported(report(ChannelState::Recording)),
+            &Doing::Reported(Box::new(report(ChannelState::Recording))),
             at(1),
         );
         let failed = ChannelReport {
@@ -339,7 +339,7 @@ mod tests {
             message: Some("the camera refused user name and password, attempt 1".into()),
             ..report(ChannelState::Backoff)
         };
-        let status = stream(&recording, 1, assigned(), &Doing::Reported(failed.clone()), at(5));
+        let status = stream(&recording, 1, assigned(), &Doing::Reported(Box::new(failed.clone())), at(5));
         assert_eq!(status.phase, Some(StreamPhase::Failed));
         assert_eq!(status.last_frame_time, Some(MicroTime(at(0))));
         assert_eq!(condition(&status, "Recording").last_transition_time, Time(at(5)));
@@ -347,12 +347,12 @@ mod tests {
         let note = stream_note(&recording, &status).unwrap();
         assert!(note.warning && note.message.contains("refused"));
 
-        let retry = stream(&status, 1, assigned(), &Doing::Reported(report(ChannelState::Connecting)), at(6));
+        let retry = stream(&status, 1, assigned(), &Doing::Reported(Box::new(report(ChannelState::Connecting))), at(6));
         assert_eq!(retry, status);
         let again = ChannelReport { message: Some("attempt 2".into()), ..failed };
-        assert_eq!(stream(&status, 1, assigned(), &Doing::Reported(again), at(7)), status);
+        assert_eq!(stream(&status, 1, assigned(), &Doing::Reported(Box::new(again)), at(7)), status);
 
-        let back = stream(&status, 1, assigned(), &Doing::Reported(report(ChannelState::Recording)), at(8));
+        let back = stream(&status, 1, assigned(), &Doing::Reported(Box::new(report(ChannelState::Recording))), at(8));
         assert_eq!(condition(&back, "Recording").last_transition_time, Time(at(8)));
         assert_eq!(back.last_frame_time, None);
         assert!(!stream_note(&status, &back).unwrap().warning);
@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn takeovers_and_their_end_are_told() {
-        let recording = Doing::Reported(report(ChannelState::Recording));
+        let recording = Doing::Reported(Box::new(report(ChannelState::Recording)));
         let by = |old: &CameraStreamStatus, active: &str, epoch: u64| {
             let assignment = StreamAssignment {
                 epoch,
@@ -407,7 +407,7 @@ mod tests {
 
     #[test]
     fn while_a_standby_is_about_to_record_nothing_is_said() {
-        let recording = Doing::Reported(report(ChannelState::Recording));
+        let recording = Doing::Reported(Box::new(report(ChannelState::Recording)));
         let before = stream(&CameraStreamStatus::default(), 1, assigned(), &recording, at(1));
         assert_eq!(stream(&before, 1, assigned(), &Doing::TakingOver, at(2)), before);
     }

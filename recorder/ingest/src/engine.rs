@@ -14,8 +14,8 @@ use crate::spec::SourceSpec;
 
 /// Opens sessions.
 pub trait Engine {
-    /// Begins an attempt. Must not block; failing is told by the session.
-    fn open(&self, spec: &SourceSpec) -> Box<dyn Session>;
+    /// Begins an attempt; with `hold` it stops at [`Progress::Ready`] until it is played. Must not block; failing is told by the session.
+    fn open(&self, spec: &SourceSpec, hold: bool) -> Box<dyn Session>;
 
     /// All sessions have been read in the tick `at`: time for what the engine does for those that are closed.
     fn tick(&self, _at: TickTime) {}

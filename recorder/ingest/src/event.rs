@@ -40,6 +40,8 @@ pub enum SessionEndKind {
     Unreachable,
     /// 401 or 403 with the credentials given, or credentials missing.
     Unauthorized,
+    /// The camera has no room for another session (453 or 503).
+    TooManySessions,
     /// 404, or no such path.
     NotFound,
     /// What answers is not RTSP, or breaks the protocol.
@@ -103,4 +105,10 @@ pub trait Sink: Send {
     fn event(&mut self, at: TickTime, event: Event);
     /// All sockets have been read in this tick; called once a tick for every source, also when it had no event.
     fn tick(&mut self, at: TickTime);
+    /// Whether the source is to be set up and kept alive, but not played (the state `Ready` of RFC 2326 appendix A). Asked before each attempt and
+    /// behind each [`Sink::tick`]: where it no longer is so, the session that is there plays at once; where one plays that is to be held, another one
+    /// is set up in its place.
+    fn holds(&self) -> bool {
+        false
+    }
 }

@@ -39,6 +39,8 @@ pub(crate) struct Source {
     stats: SourceStats,
     published: Arc<Counters>,
     backoff: Backoff,
+    /// The session is set up, and not played: [`Sink::holds`] when that was asked last.
+    held: bool,
     state: State,
 }
 
@@ -79,6 +81,7 @@ impl Source {
             stats: SourceStats::default(),
             published,
             backoff: Backoff::default(),
+            held: false,
             state: State::Waiting { due_us: now.monotonic_us },
         }
     }
@@ -110,8 +113,9 @@ impl Source {
     pub(crate) fn start(&mut self, engine: &dyn Engine, at: TickTime, limits: &Limits, random: f64) {
         self.stats.attempts += 1;
         let opened = contain(|| {
+            self.held = self.sink.holds();
             self.sink.event(at, Event::Connecting);
-            engine.open(&self.spec)
+            engine.open(&self.spec, self.held)
         });
         match opened {
             Ok(session) => {
@@ -153,8 +157,14 @@ impl Source {
     /// All sockets were read: tells the sink, publishes the counters.
     pub(crate) fn tick(&mut self, at: TickTime, limits: &Limits, random: f64) {
         let sink = &mut self.sink;
-        if let Err(report) = contain(|| sink.tick(at)) {
-            self.panicked(at, limits, random, &report);
+        let told = contain(|| {
+            sink.tick(at);
+            sink.holds()
+        });
+        match told {
+            Ok(hold) if hold != self.held => self.set_held(hold, at),
+            Ok(_) => {}
+            Err(report) => self.panicked(at, limits, random, &report),
         }
         self.stats.playing = matches!(&self.state, State::Running(running) if running.playing.is_some());
         self.published.publish(&self.stats);
@@ -164,11 +174,7 @@ impl Source {
     pub(crate) fn update(&mut self, spec: SourceSpec, at: TickTime) {
         let same_session = self.spec.same_session(&spec);
         let same_credentials = self.spec.credentials == spec.credentials;
-        let play_now = self.spec.hold && !spec.hold;
         self.spec = spec;
-        if play_now && same_session && self.play(at) {
-            return;
-        }
         if same_session && same_credentials {
             return;
         }
@@ -176,10 +182,25 @@ impl Source {
         if same_session && plays {
             return;
         }
+        self.begin_anew("the source was changed; connecting anew", at);
+    }
+
+    /// It is to be held from now on, or to play.
+    fn set_held(&mut self, hold: bool, at: TickTime) {
+        self.held = hold;
+        let runs = matches!(self.state, State::Running(_));
+        if hold && runs {
+            self.begin_anew("setting up a session that does not play", at);
+        } else if !hold && !self.play(at) {
+            self.begin_anew("connecting to play", at);
+        }
+    }
+
+    fn begin_anew(&mut self, message: &str, at: TickTime) {
         self.backoff.reset();
         if matches!(self.state, State::Running(_)) {
             self.close();
-            let message = "the source was changed; connecting anew".to_owned();
+            let message = message.to_owned();
             self.tell_end(at, SessionEnd { kind: SessionEndKind::Stopped, message, retry_in_us: Some(0) });
         }
         self.state = State::Waiting { due_us: at.monotonic_us };

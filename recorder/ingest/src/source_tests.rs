@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 
 use bytes::Bytes;
@@ -45,7 +45,7 @@ struct Script {
 struct Fake(Rc<RefCell<Script>>);
 
 impl Engine for Fake {
-    fn open(&self, _spec: &SourceSpec) -> Box<dyn Session> {
+    fn open(&self, _spec: &SourceSpec, _hold: bool) -> Box<dyn Session> {
         self.0.borrow_mut().opened += 1;
         Box::new(self.clone())
     }
@@ -97,7 +97,7 @@ impl Drop for Fake {
 }
 
 /// Passes on what it is told, and when the last of it was.
-struct Notes(std::sync::mpsc::Sender<Event>, Arc<AtomicU64>);
+struct Notes(std::sync::mpsc::Sender<Event>, Arc<AtomicU64>, Arc<AtomicBool>);
 
 impl Sink for Notes {
     fn event(&mut self, at: TickTime, event: Event) {
@@ -105,6 +105,9 @@ impl Sink for Notes {
         let _ = self.0.send(event);
     }
     fn tick(&mut self, _at: TickTime) {}
+    fn holds(&self) -> bool {
+        self.2.load(Ordering::Relaxed)
+    }
 }
 
 struct World {
@@ -112,6 +115,7 @@ struct World {
     source: Source,
     heard: Receiver<Event>,
     heard_us: Arc<AtomicU64>,
+    holds: Arc<AtomicBool>,
     limits: Limits,
     now_us: u64,
 }
@@ -123,14 +127,15 @@ impl World {
         spec.credentials = Some(Credentials::new("bob", "s3cret"));
         let now_us = 1000 * S;
         let heard_us = Arc::new(AtomicU64::new(0));
-        let notes = Box::new(Notes(tx, Arc::clone(&heard_us)));
+        let holds = Arc::new(AtomicBool::new(false));
+        let notes = Box::new(Notes(tx, Arc::clone(&heard_us), Arc::clone(&holds)));
         let source = Source::new(spec, notes, Arc::new(Counters::default()), at(now_us));
         let limits = Limits {
             silence: SilenceLimits::default(),
             handshake: Duration::from_secs(10),
             backoff: BackoffLimits::default(),
         };
-        Self { engine: Fake::default(), source, heard, heard_us, limits, now_us }
+        Self { engine: Fake::default(), source, heard, heard_us, holds, limits, now_us }
     }
 
     /// One tick later, with `todo` done in it; `random` is 1, so that every delay is the longest.
@@ -325,22 +330,26 @@ fn the_end_is_told_once() {
 #[test]
 fn a_source_that_is_held_waits_without_limit_and_plays_in_the_same_session() {
     let mut w = World::new();
-    let held = SourceSpec { hold: true, ..w.source.spec.clone() };
-    w.source.update(held.clone(), at(w.now_us));
+    w.holds.store(true, Ordering::Relaxed);
     let heard = w.tick([Do::Ready]);
     assert!(matches!(heard[..], [Event::Connecting, Event::Ready]), "{heard:?}");
     assert_eq!(w.source.opening_since_us(), None, "no short ticks for one that waits");
     for _ in 0..1000 {
         assert!(w.tick([]).is_empty(), "neither silence nor a hand-shake that takes too long");
     }
-    w.source.update(SourceSpec { hold: false, ..held.clone() }, at(w.now_us));
+    // What else changes does not make it play.
+    w.source.update(SourceSpec { priority: 7, ..w.source.spec.clone() }, at(w.now_us));
+    assert!(w.tick([]).is_empty());
+    assert_eq!(w.engine.0.borrow().plays, 0);
+    w.holds.store(false, Ordering::Relaxed);
+    w.tick([]);
     assert!(w.source.opening_since_us().is_some());
-    assert_eq!(w.engine.0.borrow().plays, 1);
+    assert_eq!(w.engine.0.borrow().plays, 1, "asked in the tick in which it was wanted");
     assert!(matches!(w.tick([parameters()])[..], [Event::Playing(_)]));
     assert_eq!(w.opened(), 1);
     // To be held again is another session.
-    w.source.update(held, at(w.now_us));
-    assert_eq!(end_of(w.heard.try_iter().collect()).kind, SessionEndKind::Stopped);
+    w.holds.store(true, Ordering::Relaxed);
+    assert_eq!(end_of(w.tick([])).kind, SessionEndKind::Stopped);
     w.tick([]);
     assert_eq!(w.opened(), 2);
 }
@@ -348,14 +357,13 @@ fn a_source_that_is_held_waits_without_limit_and_plays_in_the_same_session() {
 #[test]
 fn play_that_is_not_answered_after_a_long_hold_is_a_hand_shake_that_takes_too_long() {
     let mut w = World::new();
-    let held = SourceSpec { hold: true, ..w.source.spec.clone() };
-    w.source.update(held.clone(), at(w.now_us));
+    w.holds.store(true, Ordering::Relaxed);
     w.tick([Do::Ready]);
     for _ in 0..1000 {
         w.tick([]);
     }
-    w.source.update(SourceSpec { hold: false, ..held }, at(w.now_us));
-    for _ in 0..99 {
+    w.holds.store(false, Ordering::Relaxed);
+    for _ in 0..100 {
         assert!(w.tick([]).is_empty());
     }
     assert_eq!(end_of(w.tick([])).kind, SessionEndKind::Unreachable);

@@ -68,15 +68,13 @@ pub struct SourceSpec {
     pub audio: bool,
     /// Who starts first when many want to: higher first.
     pub priority: i32,
-    /// Set up and kept alive, but not played: an update that takes this away plays at once, in the session that is there.
-    pub hold: bool,
 }
 
 impl SourceSpec {
     /// A source at `url`, played, with audio, priority 0 and no credentials.
     #[must_use]
     pub fn new(url: Url) -> Self {
-        Self { url, credentials: None, audio: true, priority: 0, hold: false }
+        Self { url, credentials: None, audio: true, priority: 0 }
     }
 
     /// Checks what can be known without asking the camera.
@@ -96,9 +94,9 @@ impl SourceSpec {
         Ok(())
     }
 
-    /// Whether a session made for `self` serves `other` as well: same place and same tracks, and what plays is not to be held.
+    /// Whether a session made for `self` serves `other` as well: same place and same tracks.
     pub(crate) fn same_session(&self, other: &Self) -> bool {
-        self.url == other.url && self.audio == other.audio && (self.hold || !other.hold)
+        self.url == other.url && self.audio == other.audio
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Assignment {
     pub placement: Placement,
     /// How long footage is kept; also of streams that are refused or not recorded now.
     pub retention: Retention,
+    /// Slots that no channel has for itself: takeovers of streams of class `Ready` share them.
+    pub shared_slots: u32,
     /// The channels to record.
     pub channels: Vec<ChannelPlan>,
     /// Streams that another recorder is to have.
@@ -169,7 +171,7 @@ impl Assignment {
             Some(text) => uid_of("metadata.uid", text)?,
             None => Uuid::new_v5(&UID_SPACE, format!("{namespace}/{name}").as_bytes()),
         };
-        let (channels, mut refusals) = channels(&recorder, uid);
+        let (channels, mut refusals, shared_slots) = channels(&recorder, uid);
         // Whatever is made from the object from here on may be seen: a password in an address is refused, and ends here.
         for channel in &mut recorder.spec.channels {
             channel.source.url = framekeeper_crds::validate::redact_url(&channel.source.url);
@@ -212,6 +214,7 @@ impl Assignment {
             volumes,
             placement: recorder.spec.placement,
             retention: retention(&recorder),
+            shared_slots,
             channels,
             retired,
             peers,
@@ -296,7 +299,7 @@ fn volumes(recorder: &Recorder) -> Result<Vec<VolumePlan>, PlanError> {
     Ok(volumes)
 }
 
-fn channels(recorder: &Recorder, me: Uuid) -> (Vec<ChannelPlan>, Vec<Refusal>) {
+fn channels(recorder: &Recorder, me: Uuid) -> (Vec<ChannelPlan>, Vec<Refusal>, u32) {
     let mut refusals = Vec::new();
     let mut good: Vec<ChannelPlan> = Vec::with_capacity(recorder.spec.channels.len());
     let mut by_uid: HashMap<Uuid, usize> = HashMap::new();
@@ -338,9 +341,10 @@ fn channels(recorder: &Recorder, me: Uuid) -> (Vec<ChannelPlan>, Vec<Refusal>) {
             }
         }
     }
-    let over = slots(&mut good, recorder.spec.slots.normal.saturating_add(recorder.spec.slots.reserved));
+    let all = recorder.spec.slots.normal.saturating_add(recorder.spec.slots.reserved);
+    let (over, left) = slots(&mut good, all);
     refusals.extend(over);
-    (good, refusals)
+    (good, refusals, left)
 }
 
 fn holds(given: &[framekeeper_crds::Hold]) -> (Vec<HoldPlan>, Vec<Refusal>) {
@@ -367,13 +371,16 @@ fn holds(given: &[framekeeper_crds::Hold]) -> (Vec<HoldPlan>, Vec<Refusal>) {
     (plans, refusals)
 }
 
-/// Keeps as many channels as there are slots, those of the highest priority, in the order given.
-fn slots(channels: &mut Vec<ChannelPlan>, slots: u32) -> Vec<Refusal> {
+/// Keeps as many channels as there are slots, those of the highest priority, in the order given. Those that need none are kept anyway. Also: how many
+/// slots are left.
+fn slots(channels: &mut Vec<ChannelPlan>, slots: u32) -> (Vec<Refusal>, u32) {
     let at_most = usize::try_from(slots).unwrap_or(usize::MAX);
-    if channels.len() <= at_most {
-        return Vec::new();
+    let needs_one = |plan: &ChannelPlan| plan.rank == 0 || plan.class() != Class::Ready;
+    let needing = channels.iter().enumerate().filter(|(_, plan)| needs_one(plan));
+    let mut order: Vec<(i32, usize)> = needing.map(|(at, plan)| (plan.priority, at)).collect();
+    if order.len() <= at_most {
+        return (Vec::new(), slots.saturating_sub(u32::try_from(order.len()).unwrap_or(u32::MAX)));
     }
-    let mut order: Vec<(i32, usize)> = channels.iter().enumerate().map(|(at, plan)| (plan.priority, at)).collect();
     // What it alone is to record goes before what it stands by for.
     let stands_by = |at: usize| channels.get(at).is_some_and(|plan| plan.rank > 0);
     order.sort_by_key(|&(priority, at)| (stands_by(at), std::cmp::Reverse(priority), at));
@@ -381,7 +388,7 @@ fn slots(channels: &mut Vec<ChannelPlan>, slots: u32) -> Vec<Refusal> {
     let mut at = 0;
     let mut refusals = Vec::new();
     channels.retain(|plan| {
-        let keep = kept.contains(&at);
+        let keep = kept.contains(&at) || !needs_one(plan);
         at += 1;
         if !keep {
             refusals.push(Refusal {
@@ -396,7 +403,7 @@ fn slots(channels: &mut Vec<ChannelPlan>, slots: u32) -> Vec<Refusal> {
         }
         keep
     });
-    refusals
+    (refusals, 0)
 }
 
 fn channel_plan(channel: &Channel, me: Uuid) -> Result<ChannelPlan, (&'static str, String)> {

@@ -39,6 +39,13 @@ pub(super) struct Standing {
     pub(super) wish: Wish,
 }
 
+impl Standing {
+    /// A standby whose session does not play has no slot until it records.
+    pub(super) fn shares_slots(&self) -> bool {
+        self.class == Class::Ready && self.rank > 0 && !self.is_retired
+    }
+}
+
 /// How it is, by the channel itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Facts {
@@ -56,6 +63,10 @@ pub(super) struct Facts {
     pub(super) recorded_from: Option<WallTime>,
     /// The store takes what it is given.
     pub(super) kept: bool,
+    /// A session stands, which is all that there is to see of the camera before frames are asked for.
+    pub(super) stands: bool,
+    /// It has one of the slots that takeovers share.
+    pub(super) has_slot: bool,
 }
 
 /// Between the thread that records a channel and those that decide.
@@ -66,6 +77,8 @@ pub(crate) struct Control {
     standing: Mutex<Standing>,
     plays: AtomicBool,
     kept: AtomicBool,
+    stands: AtomicBool,
+    has_slot: AtomicBool,
     last_frame_us: AtomicU64,
     frame_us: AtomicU64,
     gop_us: AtomicU64,
@@ -87,6 +100,8 @@ impl Control {
             standing: Mutex::new(standing),
             plays: AtomicBool::new(false),
             kept: AtomicBool::new(true),
+            stands: AtomicBool::new(false),
+            has_slot: AtomicBool::new(false),
             last_frame_us: AtomicU64::new(0),
             frame_us: AtomicU64::new(0),
             gop_us: AtomicU64::new(0),
@@ -163,6 +178,8 @@ impl Control {
         let wall = |time: Option<WallTime>| time.map_or(NEVER, |time| time.0);
         self.plays.store(facts.plays, Ordering::Relaxed);
         self.kept.store(facts.kept, Ordering::Relaxed);
+        self.stands.store(facts.stands, Ordering::Relaxed);
+        self.has_slot.store(facts.has_slot, Ordering::Relaxed);
         self.last_frame_us.store(facts.last_frame_us, Ordering::Relaxed);
         self.frame_us.store(facts.frame_us, Ordering::Relaxed);
         self.gop_us.store(facts.gop_us, Ordering::Relaxed);
@@ -170,11 +187,22 @@ impl Control {
         self.recorded_from.store(wall(facts.recorded_from), Ordering::Relaxed);
     }
 
-    /// Frames come, at `now_us` (monotonic).
+    /// Frames come, at `now_us` (monotonic), or would if they were asked for.
     pub(crate) fn sees_camera(&self, now_us: u64) -> bool {
         let patience_us = SILENCE_US.max(self.frame_us.load(Ordering::Relaxed).saturating_mul(FRAMES_MISSED));
         let silent_us = now_us.saturating_sub(self.last_frame_us.load(Ordering::Relaxed));
-        self.plays.load(Ordering::Relaxed) && silent_us < patience_us
+        self.stands.load(Ordering::Relaxed) || (self.plays.load(Ordering::Relaxed) && silent_us < patience_us)
+    }
+
+    /// It has a slot of its own, or one of those that takeovers share.
+    pub(crate) fn has_slot(&self) -> bool {
+        !self.lock().shares_slots() || self.has_slot.load(Ordering::Relaxed)
+    }
+
+    /// It stands by without frames, in no slot.
+    pub(crate) fn is_held(&self) -> bool {
+        let standing = *self.lock();
+        standing.shares_slots() && standing.wish == Wish::StandBy
     }
 
     /// The store takes what it is given.

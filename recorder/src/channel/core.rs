@@ -22,6 +22,7 @@ use framekeeper_store::{AudioFrame, Fragment, GapReason, ReportedTime, VideoFram
 
 use super::av_sync::AvSync;
 use super::cutter::Cutter;
+use super::held::Held;
 use super::wall_clock::WallClock;
 
 /// CLOCK_REALTIME against CLOCK_MONOTONIC, from one look to the next: more than this is a step of the host's clock.
@@ -33,6 +34,10 @@ const DEFAULT_DURATION: u32 = VIDEO_CLOCK_HZ / 25;
 /// Audio frames that wait for the first picture of a run: more than 10 s of AAC at 48 kHz.
 const EARLY_AUDIO: usize = 500;
 
+/// The reason of a channel that has all that it takes to record in another one's place.
+pub(crate) const STANDING_BY: &str = "StandingBy";
+/// The reason of a channel whose camera does not keep sessions that do not play.
+const DROPS_IDLE: &str = "DropsIdleSessions";
 /// The reason of a channel that does what it is to do.
 pub(crate) const RECORDING: &str = "Recording";
 /// The same as a sentence.
@@ -123,6 +128,7 @@ pub(crate) struct Core {
     epoch: u64,
     counts: Counts,
     last_frame: Option<WallTime>,
+    held: Held,
 }
 
 /// From PLAY to the end of the session.
@@ -203,7 +209,13 @@ impl Core {
             epoch,
             counts: Counts::default(),
             last_frame: None,
+            held: Held::default(),
         }
+    }
+
+    /// Whether a session is set up of which no frame is expected, or none has come yet. It ends by itself where the camera does not answer any more.
+    pub(crate) fn stands(&self) -> bool {
+        self.held.stands() || self.session.as_ref().is_some_and(|session| !session.started)
     }
 
     /// Whether frames come.
@@ -254,8 +266,12 @@ impl Core {
                     self.report(ChannelState::Connecting, "Connecting", || "connecting to the camera".to_owned(), out);
                 }
             }
-            // No channel holds a session yet.
-            Event::Ready => {}
+            Event::Ready => {
+                self.held.begin(at.monotonic_us);
+                if !self.held.is_dropped() {
+                    self.stand(out);
+                }
+            }
             Event::Playing(parameters) => self.playing(parameters, out),
             Event::Parameters(parameters) => self.changed(parameters, out),
             Event::Video(unit) => self.video(at, unit, out),
@@ -288,6 +304,9 @@ impl Core {
     /// All that arrived by `at` has been told.
     pub(crate) fn tick(&mut self, at: TickTime, out: &mut Vec<Action>) {
         self.look_at_clock(at);
+        if self.held.look(at.monotonic_us) {
+            self.stand(out);
+        }
         self.cut.extend(self.cutter.tick(at.monotonic_us));
         self.append_cut(out);
         self.last_tick_us = at.monotonic_us;
@@ -324,12 +343,19 @@ impl Core {
         }
     }
 
+    /// Its session is set up, and shall not play.
+    fn stand(&mut self, out: &mut Vec<Action>) {
+        let message = || "another recorder records; the session with the camera is set up here".to_owned();
+        self.report(ChannelState::Standby, STANDING_BY, message, out);
+    }
+
     fn playing(&mut self, parameters: Box<StreamParameters>, out: &mut Vec<Action>) {
         self.end_run(out);
+        self.held.play();
         self.counts.sessions = self.counts.sessions.saturating_add(1);
         let format = Format::of(&parameters);
         self.session = Some(Session { parameters, format, started: false, video_report: None, audio_report: None });
-        if self.state == ChannelState::Connecting {
+        if matches!(self.state, ChannelState::Connecting | ChannelState::Standby) {
             self.report(
                 ChannelState::Connecting,
                 "WaitingForKeyFrame",
@@ -454,6 +480,7 @@ impl Core {
         self.end_run(out);
         self.session = None;
         self.early_audio.clear();
+        self.held.end(end.kind);
         if end.kind == SessionEndKind::Stopped {
             self.gap = self.gap.or(Some(GapReason::SourceChanged));
             if end.retry_in_us.is_some() {
@@ -462,6 +489,10 @@ impl Core {
             return;
         }
         self.gap = Some(gap_reason(end.kind));
+        if self.held.is_dropped() {
+            let message = || "the camera ends sessions that do not play; use redundancy: Playing".to_owned();
+            return self.report(ChannelState::Backoff, DROPS_IDLE, message, out);
+        }
         let state = if end.retry_in_us.is_some() { ChannelState::Backoff } else { ChannelState::Failed };
         self.report(state, reason(end.kind), || end.message, out);
     }
@@ -552,6 +583,7 @@ pub(crate) fn reason(kind: SessionEndKind) -> &'static str {
         SessionEndKind::Unreachable => "CameraUnreachable",
         SessionEndKind::Unauthorized => "Unauthorized",
         SessionEndKind::NotFound => "NotFound",
+        SessionEndKind::TooManySessions => "TooManySessions",
         SessionEndKind::Protocol => "ProtocolError",
         SessionEndKind::Unsupported => "Unsupported",
         SessionEndKind::ClosedByCamera => "SessionEnded",
@@ -566,7 +598,9 @@ fn gap_reason(kind: SessionEndKind) -> GapReason {
     match kind {
         SessionEndKind::Stopped => GapReason::SourceChanged,
         SessionEndKind::Internal => GapReason::Unknown,
-        SessionEndKind::Unreachable | SessionEndKind::NotFound => GapReason::CameraUnreachable,
+        SessionEndKind::Unreachable | SessionEndKind::NotFound | SessionEndKind::TooManySessions => {
+            GapReason::CameraUnreachable
+        }
         SessionEndKind::Unauthorized => GapReason::Unauthorized,
         SessionEndKind::ClosedByCamera => GapReason::SessionEnded,
         SessionEndKind::Silence => GapReason::Silence,

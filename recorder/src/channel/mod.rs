@@ -4,7 +4,8 @@
 //!  ingest ─ Event, TickTime ─► sink ─► core ─ Action ─► sink ─► store
 //!                                       ├ wall_clock   when each frame was
 //!                                       ├ av_sync      where audio belongs beside the video
-//!                                       └ cutter       where fragments end
+//!                                       ├ cutter       where fragments end
+//!                                       └ held         whether the camera keeps a session that does not play
 //!                              sink ─► stats ─► HTTP, metrics, status
 //!           standby ─ Wish ─► control ─► sink ─► ring    the last seconds, while another recorder records
 //! ```
@@ -17,14 +18,17 @@ mod core;
 mod core_tests;
 mod cutter;
 mod gops;
+mod held;
 mod ring;
 mod sink;
 #[cfg(test)]
 mod sink_tests;
+mod slots;
 mod stats;
 mod wall_clock;
 
 pub(crate) use self::core::{Core, RECORDING, Report};
 pub(crate) use control::{Control, Wish};
 pub(crate) use sink::ChannelSink;
+pub(crate) use slots::SharedSlots;
 pub(crate) use stats::{ChannelStats, Condition, Snapshot};

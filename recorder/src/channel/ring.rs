@@ -110,6 +110,11 @@ impl Ring {
         std::mem::take(&mut self.kept).into_iter().map(|(_, _, kept)| kept)
     }
 
+    /// Lets go of everything.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
     /// Whether all is here that should be.
     pub(super) fn is_whole(&self) -> bool {
         self.reaches_us() >= KEEP_US

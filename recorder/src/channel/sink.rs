@@ -10,15 +10,13 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::control::{Control, Facts, Standing, Wish};
-use super::core::{Action, Core, RECORDING, RECORDING_MESSAGE, Report, reason};
+use super::core::{Action, Core, RECORDING, RECORDING_MESSAGE, Report, STANDING_BY, reason};
 use super::gops::Gops;
 use super::ring::{Ring, RunHead};
+use super::slots::{SharedSlots, Slot};
 use super::stats::{ChannelStats, RateMeter};
 use crate::assignment::Class;
 use crate::view::View;
-
-/// The reason of a channel whose frames are kept in memory, because another recorder records.
-const STANDING_BY: &str = "StandingBy";
 
 /// One channel on the tick thread.
 pub(crate) struct ChannelSink {
@@ -31,6 +29,9 @@ pub(crate) struct ChannelSink {
     control: Arc<Control>,
     control_seen: u64,
     standing: Standing,
+    shared_slots: Arc<SharedSlots>,
+    /// Of those, while it records in one.
+    slot: Option<Slot>,
     /// The run that goes on in the core.
     head: Option<Arc<RunHead>>,
     /// Its frames, while nobody wants them recorded here.
@@ -72,6 +73,7 @@ impl ChannelSink {
         stats: Arc<ChannelStats>,
         view: Arc<View>,
         control: Arc<Control>,
+        shared_slots: Arc<SharedSlots>,
     ) -> Self {
         let standing = control.standing();
         Self {
@@ -83,6 +85,8 @@ impl ChannelSink {
             control,
             control_seen: 0,
             standing,
+            shared_slots,
+            slot: None,
             head: None,
             ring: Ring::default(),
             beside: 0,
@@ -128,7 +132,7 @@ impl ChannelSink {
                     self.gops.note(&fragment);
                     self.is_ending &= !fragment.begins_random_access && self.run.is_some();
                     if self.standing.wish == Wish::StandBy && !self.is_ending {
-                        self.ring.push(&head, fragment);
+                        self.stand_by(&head, fragment);
                     } else {
                         self.record(&head, fragment, at);
                     }
@@ -149,8 +153,29 @@ impl ChannelSink {
         tracing::trace!(target: "framekeeper::timing", began_us = at_us, ended_us = at_us, stream, newest_us, "handed over");
     }
 
+    fn stand_by(&mut self, head: &Arc<RunHead>, fragment: Fragment) {
+        self.slot = None;
+        // What still comes of a session that is about to be held is of no use.
+        if self.standing.class != Class::Ready {
+            self.ring.push(head, fragment);
+        }
+    }
+
+    /// Whether there is a slot to record in. One of those that are shared is taken with the first frame, not with the decision.
+    fn has_slot(&mut self) -> bool {
+        if self.standing.shares_slots() && self.slot.is_none() {
+            self.slot = self.shared_slots.take();
+            return self.slot.is_some();
+        }
+        true
+    }
+
     /// Gives a fragment to the store; the first of a run tells the store of it.
     fn record(&mut self, head: &Arc<RunHead>, fragment: Fragment, at: TickTime) {
+        if !self.has_slot() {
+            self.run = None;
+            return;
+        }
         if self.run.is_none() {
             let run = Uuid::new_v4();
             self.run = Some(run);
@@ -192,6 +217,12 @@ impl ChannelSink {
     /// What is wanted changed.
     fn change(&mut self, standing: Standing, at: TickTime) {
         let before = std::mem::replace(&mut self.standing, standing);
+        if !standing.shares_slots() {
+            self.slot = None;
+        }
+        if standing.class == Class::Ready {
+            self.ring.clear();
+        }
         match (before.wish, standing.wish) {
             (Wish::StandBy, Wish::Record { epoch, .. }) if std::mem::take(&mut self.is_ending) => {
                 self.core.set_epoch(epoch, &mut self.actions);
@@ -281,6 +312,10 @@ impl ChannelSink {
 
     /// What a channel says whose frames come, while another recorder records.
     fn standing_by(&self) -> Report {
+        if self.standing.class == Class::Ready {
+            let message = "another recorder records; a session that does not play is to be set up here".to_owned();
+            return Report { state: ChannelState::Connecting, reason: "Connecting", message };
+        }
         let (state, reason, message) = match (self.ring.suffices(), self.is_short) {
             (true, _) => {
                 (ChannelState::Standby, STANDING_BY, "another recorder records; the last seconds are in memory here")
@@ -349,6 +384,11 @@ impl ChannelSink {
         let shown = match (report.state, self.standing.wish) {
             (ChannelState::Recording, Wish::StandBy) => self.standing_by(),
             (ChannelState::Recording, Wish::Record { .. }) => self.recording(),
+            (ChannelState::Standby, Wish::Record { .. }) => {
+                let message =
+                    "the camera is asked to play, in the place of the recorder that has the stream".to_owned();
+                Report { state: ChannelState::Connecting, reason: "Connecting", message }
+            }
             _ => report.clone(),
         };
         self.stats.set_condition(&shown, at.wall);
@@ -432,6 +472,11 @@ impl Sink for ChannelSink {
         }
         self.core.tick(at, &mut self.actions);
         self.act(at);
+        if self.standing.wish == Wish::StandBy && !self.core.plays() {
+            // No more comes of what was to be recorded to its end.
+            self.is_ending = false;
+            self.slot = None;
+        }
         self.bound_memory();
         let (suffices, is_short) = (self.ring.suffices(), self.is_short);
         if std::mem::replace(&mut self.memory_was, (suffices, is_short)) != (suffices, is_short) {
@@ -449,6 +494,14 @@ impl Sink for ChannelSink {
         self.facts.plays = self.core.plays();
         self.facts.gop_us = self.gops.longest_us();
         self.facts.memory = self.ring.oldest();
+        self.facts.stands = self.standing.shares_slots() && self.core.stands();
+        self.facts.has_slot = self.slot.is_some();
         self.control.publish(&self.facts);
+    }
+
+    fn holds(&self) -> bool {
+        let Standing { class, wish, .. } = self.standing;
+        // What it records to its end needs frames.
+        class == Class::Ready && wish == Wish::StandBy && !self.is_ending
     }
 }

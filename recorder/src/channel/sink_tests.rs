@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use framekeeper_crds::ChannelState;
-use framekeeper_ingest::{Event, Sink, StreamParameters, TickTime};
+use framekeeper_ingest::{Event, SessionEnd, SessionEndKind, Sink, StreamParameters, TickTime};
 use framekeeper_media::h264::H264Parameters;
 use framekeeper_media::{AccessUnit, FrameFlags, FrameIdentity, MediaTime, WallTime};
 use framekeeper_store::env::Env;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::core::Core;
 use super::core_tests::{PPS, SPS};
-use super::{ChannelSink, ChannelStats, Condition, Control, Wish};
+use super::{ChannelSink, ChannelStats, Condition, Control, SharedSlots, Wish};
 use crate::assignment::{ChannelPlan, Class, Shared};
 use crate::view::View;
 
@@ -26,6 +26,7 @@ struct Bench {
     sink: ChannelSink,
     store: Arc<Store>,
     control: Arc<Control>,
+    slots: Arc<SharedSlots>,
     stats: Arc<ChannelStats>,
     stream: Uuid,
     next: u64,
@@ -34,6 +35,12 @@ struct Bench {
 
 impl Bench {
     fn new(rank: u32) -> Self {
+        let mut bench = Self::of(rank, Class::Playing);
+        bench.plays();
+        bench
+    }
+
+    fn of(rank: u32, class: Class) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let volume = folder.path().join("footage");
         std::fs::create_dir(&volume).unwrap();
@@ -52,7 +59,7 @@ impl Bench {
             secret: None,
             audio: false,
             priority: 0,
-            shared: Some(Shared { class: Class::Playing, holders, retired: Vec::new() }),
+            shared: Some(Shared { class, holders, retired: Vec::new() }),
         };
         let control = Control::new(&plan);
         let stats = Arc::new(ChannelStats::new(Condition {
@@ -65,12 +72,26 @@ impl Bench {
         let core = Core::new(500_000, TICK_US, plan.epoch, None);
         let writer = store.stream(ident).unwrap();
         let (its_stats, its_control) = (Arc::clone(&stats), Arc::clone(&control));
-        let sink = ChannelSink::new("default/cam".to_owned(), core, writer, its_stats, view, its_control);
-        let mut bench = Self { sink, store, control, stats, stream, next: 0, _folder: folder };
+        let slots = Arc::new(SharedSlots::default());
+        let its_slots = Arc::clone(&slots);
+        let sink = ChannelSink::new("default/cam".to_owned(), core, writer, its_stats, view, its_control, its_slots);
+        Self { sink, store, control, slots, stats, stream, next: 0, _folder: folder }
+    }
+
+    fn plays(&mut self) {
         let video = H264Parameters::from_sps_pps(SPS, &[PPS]).unwrap();
         let parameters = StreamParameters { video, audio: None, audio_left_out: None };
-        bench.sink.event(bench.at(), Event::Playing(Box::new(parameters)));
-        bench
+        self.sink.event(self.at(), Event::Playing(Box::new(parameters)));
+    }
+
+    /// One tick in which nothing comes.
+    fn idle(&mut self) {
+        self.sink.tick(self.at());
+        self.next += 1;
+    }
+
+    fn sees_camera(&self) -> bool {
+        self.control.sees_camera(self.at().monotonic_us)
     }
 
     fn at(&self) -> TickTime {
@@ -194,4 +215,68 @@ fn a_primary_that_starts_has_its_first_run() {
     bench.until(30);
     assert_eq!(bench.state(), (ChannelState::Recording, "Recording"));
     assert_eq!(bench.recorded(), [(2, GapReason::FirstRun, frames(0..30))]);
+}
+
+#[test]
+fn a_standby_that_is_held_asks_for_frames_when_it_has_to_record_and_gives_its_slot_back() {
+    let mut bench = Bench::of(1, Class::Ready);
+    bench.slots.set_room(1);
+    bench.idle();
+    assert!(bench.sink.holds() && !bench.sees_camera());
+    bench.sink.event(bench.at(), Event::Ready);
+    bench.idle();
+    assert_eq!(bench.state(), (ChannelState::Standby, "StandingBy"));
+    assert!(bench.sees_camera() && bench.control.is_held());
+    bench.wish(Wish::Record { epoch: 4, from: Some(Bench::wall(1)) });
+    bench.idle();
+    assert!(!bench.sink.holds());
+    assert_eq!(bench.state(), (ChannelState::Connecting, "Connecting"));
+    bench.plays();
+    bench.idle();
+    // Waiting for a key frame, for as long as its GOPs are, is not being blind.
+    assert!(bench.sees_camera() && bench.slots.taken() == 0, "taken with the first frame, not with the decision");
+    bench.next = 50;
+    bench.until(76);
+    assert_eq!((bench.state(), bench.slots.taken()), ((ChannelState::Recording, "TakenOver"), 1));
+    bench.wish(Wish::StandBy);
+    bench.until(79);
+    assert!(!bench.sink.holds(), "up to the next key frame");
+    bench.until(90);
+    assert!(bench.sink.holds() && bench.slots.taken() == 0);
+    assert_eq!(bench.control.memory(), None);
+    assert_eq!(bench.recorded(), [(4, GapReason::Takeover, frames(50..80))]);
+}
+
+#[test]
+fn without_a_slot_nothing_is_recorded() {
+    let mut bench = Bench::of(1, Class::Ready);
+    bench.sink.event(bench.at(), Event::Ready);
+    bench.wish(Wish::Record { epoch: 4, from: None });
+    bench.plays();
+    bench.until(15);
+    assert!(!bench.control.has_slot());
+    assert_eq!(bench.control.recorded_from(), None);
+    // One became free.
+    bench.slots.set_room(1);
+    bench.until(40);
+    assert!(bench.control.has_slot());
+    assert_eq!(bench.recorded(), [(4, GapReason::Takeover, frames(20..40))]);
+}
+
+#[test]
+fn a_camera_that_does_not_keep_idle_sessions_is_found_out() {
+    let mut bench = Bench::of(1, Class::Ready);
+    for _ in 0..3 {
+        bench.sink.event(bench.at(), Event::Ready);
+        bench.idle();
+        let message = "the connection broke at waiting".to_owned();
+        let end = SessionEnd { kind: SessionEndKind::ClosedByCamera, message, retry_in_us: Some(500_000) };
+        bench.sink.event(bench.at(), Event::Ended(end));
+        assert!(!bench.sees_camera() || bench.next < 3);
+        bench.idle();
+    }
+    assert_eq!(bench.state(), (ChannelState::Backoff, "DropsIdleSessions"));
+    bench.sink.event(bench.at(), Event::Ready);
+    bench.idle();
+    assert_eq!(bench.state(), (ChannelState::Backoff, "DropsIdleSessions"), "until one lasts");
 }

@@ -47,6 +47,9 @@ struct Channel {
     height: Option<u32>,
     fps: f64,
     bitrate: u64,
+    /// The longest group of pictures lately, seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gop: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_frame: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,6 +72,7 @@ pub(super) fn views(sources: &Sources) -> Vec<ChannelView> {
             stream: entry.stream.clone(),
             rank: entry.control.rank(),
             epoch: entry.control.epoch(),
+            gop_us: entry.control.gop_us(),
             snapshot: entry.stats.snapshot(),
             durable: stored.and_then(|stream| stream.durable),
             dropped_frames: stored.map(|stream| stream.dropped_frames.clone()).unwrap_or_default(),
@@ -99,6 +103,7 @@ pub(super) async fn channels(State(sources): State<Sources>) -> Json<Channels> {
         height: None,
         fps: 0.0,
         bitrate: 0,
+        gop: None,
         last_frame: None,
         durable: None,
         bytes: 0,
@@ -113,7 +118,7 @@ pub(super) async fn channels(State(sources): State<Sources>) -> Json<Channels> {
 }
 
 fn channel(view: ChannelView) -> Channel {
-    let ChannelView { stream, rank, epoch, snapshot, durable, dropped_frames, .. } = view;
+    let ChannelView { stream, rank, epoch, gop_us, snapshot, durable, dropped_frames, .. } = view;
     let video = snapshot.video;
     let (codec, audio_codec, audio_left_out, width, height) = match video {
         Some(video) => {
@@ -136,6 +141,7 @@ fn channel(view: ChannelView) -> Channel {
         height,
         fps: snapshot.frames_per_second,
         bitrate: snapshot.bits_per_second,
+        gop: (gop_us > 0).then(|| gop_us as f64 / 1e6),
         last_frame: snapshot.last_frame.and_then(rfc3339),
         durable: durable.and_then(rfc3339),
         bytes: snapshot.counts.bytes,

@@ -12,8 +12,11 @@ const CHANNEL_BYTES: u64 = 512 << 10;
 const AT_RISK_MS: u64 = 1_100;
 /// The last seconds of a stream that another recorder records.
 const RING_MS: u64 = 7_000;
+/// What a session takes that does not play.
+const HELD_BYTES: u64 = 128 << 10;
 /// A channel of which nothing is known yet counts as one of 4 Mbit/s with a key frame every two seconds.
-const ASSUMED: ChannelLoad = ChannelLoad { gop_bytes: Some(1_000_000), bits_per_second: 4_000_000, stands_by: false };
+const ASSUMED: ChannelLoad =
+    ChannelLoad { gop_bytes: Some(1_000_000), bits_per_second: 4_000_000, stands_by: false, is_held: false };
 /// The memory that a load is rated for is so many halves of what it takes: twice the load then takes at most four sevenths, and the GOPs of the
 /// load itself fit into three quarters of what frames get, beyond which the store lets go of them.
 const RATED_HALVES: u64 = 7;
@@ -75,18 +78,24 @@ pub(crate) struct ChannelLoad {
     pub(crate) bits_per_second: u64,
     /// Another recorder records it, and its last seconds are kept in memory here.
     pub(crate) stands_by: bool,
+    /// Another recorder records it, and its session here does not play.
+    pub(crate) is_held: bool,
 }
 
-/// Bytes of memory that a recorder with these channels should have.
-pub(crate) fn needed_bytes(channels: impl IntoIterator<Item = ChannelLoad>) -> u64 {
-    let channel = |load: ChannelLoad| {
+/// Bytes of memory that a recorder with these channels should have, where so many of those that are held may come to record.
+pub(crate) fn needed_bytes(channels: impl IntoIterator<Item = ChannelLoad>, mut takeovers: u32) -> u64 {
+    let mut channel = |load: ChannelLoad| {
+        if load.is_held && takeovers == 0 {
+            return HELD_BYTES;
+        }
+        takeovers -= u32::from(load.is_held);
         let stands_by = load.stands_by;
         let load = if load.gop_bytes.is_some() { load } else { ASSUMED };
         let kept_ms = if stands_by { RING_MS } else { AT_RISK_MS };
         let at_risk = load.bits_per_second / 8 * kept_ms / 1_000;
         CHANNEL_BYTES + load.gop_bytes.unwrap_or(0) + at_risk
     };
-    PROCESS_BYTES + channels.into_iter().map(channel).sum::<u64>() * RATED_HALVES / 2
+    PROCESS_BYTES + channels.into_iter().map(&mut channel).sum::<u64>() * RATED_HALVES / 2
 }
 
 /// Whether the memory is rated for what the channels ask for; with some distance between yes and no.
@@ -124,15 +133,19 @@ mod tests {
     /// The sum that `docs/limits.md` gives: 64 MiB and seven halves of each channel's frames and half a MiB.
     #[test]
     fn what_channels_need() {
-        assert_eq!(needed_bytes([]), 64 << 20);
-        let known = ChannelLoad { gop_bytes: Some(1_000_000), bits_per_second: 4_000_000, stands_by: false };
-        assert_eq!(needed_bytes([known]), (64 << 20) + (524_288 + 1_000_000 + 550_000) * 7 / 2);
-        assert_eq!(needed_bytes([ChannelLoad::default(); 100]), needed_bytes([known; 100]), "nothing known yet");
-        assert!((750..800).contains(&(needed_bytes([known; 100]) >> 20)));
+        assert_eq!(needed_bytes([], 0), 64 << 20);
+        let known = ChannelLoad { gop_bytes: Some(1_000_000), bits_per_second: 4_000_000, ..ChannelLoad::default() };
+        assert_eq!(needed_bytes([known], 0), (64 << 20) + (524_288 + 1_000_000 + 550_000) * 7 / 2);
+        assert_eq!(needed_bytes([ChannelLoad::default(); 100], 0), needed_bytes([known; 100], 0), "nothing known yet");
+        assert!((750..800).contains(&(needed_bytes([known; 100], 0) >> 20)));
         let standby = ChannelLoad { stands_by: true, ..known };
-        assert_eq!(needed_bytes([standby]), (64 << 20) + (524_288 + 1_000_000 + 3_500_000) * 7 / 2);
+        assert_eq!(needed_bytes([standby], 0), (64 << 20) + (524_288 + 1_000_000 + 3_500_000) * 7 / 2);
         // Half of what frames get is for those that nobody records yet.
-        let limit = needed_bytes([standby; 100]);
+        // Of those that are held, as many count as may come to record here.
+        let held = ChannelLoad { is_held: true, ..ChannelLoad::default() };
+        assert_eq!(needed_bytes([held; 4], 0), (64 << 20) + 4 * 131_072 * 7 / 2);
+        assert_eq!(needed_bytes([held; 4], 1), needed_bytes([held, held, held, known], 0));
+        let limit = needed_bytes([standby; 100], 0);
         assert!(100 * (1_000_000 + 3_500_000) <= Shares::of(limit).frames_bytes / 2 * 3 / 2, "{limit}");
     }
 
@@ -142,7 +155,10 @@ mod tests {
             [(4_000_000, 2, 100), (50_000_000, 1, 30), (500_000, 10, 400), (8_000_000, 4, 1)]
         {
             let gop_bytes = Some(bits_per_second / 8 * gop_s);
-            let limit = needed_bytes(vec![ChannelLoad { gop_bytes, bits_per_second, stands_by: false }; channels]);
+            let limit = needed_bytes(
+                vec![ChannelLoad { gop_bytes, bits_per_second, stands_by: false, is_held: false }; channels],
+                0,
+            );
             let frames = channels as u64 * (bits_per_second / 8 * gop_s + bits_per_second * 11 / 80);
             assert!(frames <= Shares::of(limit).frames_bytes as u64 / 4 * 3, "{bits_per_second} {gop_s} {channels}");
         }

@@ -87,6 +87,7 @@ impl Channels {
             self.view.set_refusals(assignment.refusals.clone());
         }
         self.standby.set_peers(&assignment.peers, &assignment.peer_mistakes);
+        self.standby.shared_slots().set_room(assignment.shared_slots);
         for change in diff(&self.plans, &assignment.channels) {
             match change {
                 // It came back before it was let go of.
@@ -248,6 +249,7 @@ impl Channels {
             Arc::clone(&channel.stats),
             Arc::clone(&self.view),
             Arc::clone(&channel.control),
+            Arc::clone(self.standby.shared_slots()),
         );
         match ingest.add(spec(plan, credentials.clone()), Box::new(sink)) {
             Ok(source) => {

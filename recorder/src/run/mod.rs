@@ -238,7 +238,7 @@ impl Worker {
         let mut secrets = Secrets::new(options.secrets.as_deref());
         channels.apply(&assignment, &mut secrets);
 
-        rate_memory(&guard, &view, &store);
+        rate_memory(&guard, &view, &store, standby.shared_slots().left());
         let limits = ServeLimits { clips: guard.shares.clips, cache_bytes: guard.shares.serve_cache_bytes };
         let remotes = Arc::new(Remotes::default());
         remotes.set(&assignment.remotes, runtime.handle());
@@ -331,7 +331,7 @@ impl Worker {
         self.view.set_ticks(self.channels.ticks());
         self.view.set_peers(self.standby.numbers());
         self.volumes.publish(&self.store, &self.view);
-        rate_memory(&self.guard, &self.view, &self.store);
+        rate_memory(&self.guard, &self.view, &self.store, self.standby.shared_slots().left());
         let long_gops = self.store.streams().into_iter().filter(|stream| stream.gop_too_long);
         self.view.set_long_gops(long_gops.map(|stream| stream.name).collect());
         let usable = self.volumes.any_ready();
@@ -435,20 +435,22 @@ fn guard(assignment: &Assignment) -> Guard {
 }
 
 /// Compares what the channels ask for with the memory that there is.
-fn rate_memory(guard: &Guard, view: &View, store: &Store) {
+fn rate_memory(guard: &Guard, view: &View, store: &Store, takeovers: u32) {
     let channels = view.channels();
     let load = |entry: &Arc<ChannelEntry>| {
         let bits_per_second = entry.stats.bits_per_second();
-        let stands_by = entry.control.epoch().is_none();
+        let is_held = entry.control.is_held();
+        let stands_by = entry.control.epoch().is_none() && !is_held;
         // What nobody stores the store knows nothing of.
         let measured = || Some(entry.control.gop_us()).filter(|us| *us > 0 && bits_per_second > 0);
         let gop_bytes = match stands_by {
+            _ if is_held => None,
             true => measured().map(|us| bits_per_second / 8 * us / 1_000_000),
             false => store.stream_stats(entry.stream.uid).and_then(|stream| stream.gop_bytes),
         };
-        ChannelLoad { gop_bytes, bits_per_second, stands_by }
+        ChannelLoad { gop_bytes, bits_per_second, stands_by, is_held }
     };
-    let short = guard.rate(limits::needed_bytes(channels.iter().map(load)), channels.len());
+    let short = guard.rate(limits::needed_bytes(channels.iter().map(load), takeovers), channels.len());
     if view.set_memory_short(short) {
         match short {
             Some(short) => warn!("memory: {short}"),

@@ -25,7 +25,7 @@ pub(crate) use brain::Counts;
 use brain::{Brain, Seat};
 
 use crate::assignment::{self, ChannelPlan, RetiredPlan};
-use crate::channel::{Control, Wish};
+use crate::channel::{Control, SharedSlots, Wish};
 use crate::clock;
 use crate::metrics::PeerNumbers;
 
@@ -61,6 +61,7 @@ pub(crate) struct Standby {
     brain: Arc<Mutex<Brain>>,
     links: Links,
     store: Arc<Store>,
+    shared_slots: Arc<SharedSlots>,
     public_key: String,
     address: Option<SocketAddr>,
 }
@@ -86,7 +87,7 @@ impl Standby {
         let links = Links::start(&identity, me, listener, clock, Arc::clone(&brain)).map_err(LinksError::Links)?;
         let public_key = identity.public().to_string();
         info!(public_key, address = address.map(tracing::field::display), "known to other recorders");
-        Ok(Self { brain, links, store, public_key, address })
+        Ok(Self { brain, links, store, shared_slots: Arc::default(), public_key, address })
     }
 
     fn brain(&self) -> MutexGuard<'_, Brain> {
@@ -113,18 +114,28 @@ impl Standby {
             epoch: plan.epoch,
             class: match shared.class {
                 assignment::Class::Mirrored => Class::Mirrored,
-                assignment::Class::None | assignment::Class::Playing => Class::Standby,
+                assignment::Class::None | assignment::Class::Ready | assignment::Class::Playing => Class::Standby,
             },
             holders: shared.holders.clone(),
             retired: shared.retired.clone(),
         };
         let seat = || {
-            let seat = ChannelSeat { stream: uid, control: Arc::clone(control), store: Arc::clone(&self.store) };
+            let seat = ChannelSeat {
+                stream: uid,
+                control: Arc::clone(control),
+                shared_slots: Arc::clone(&self.shared_slots),
+                store: Arc::clone(&self.store),
+            };
             Box::new(seat) as Box<dyn Seat>
         };
         // Not under the lock: footage is read for it.
         let epoch = if self.brain().holds(uid) { 0 } else { self.last_epoch(uid) };
         self.brain().hold(clock::monotonic_us(), uid, assignment, epoch, seat);
+    }
+
+    /// The slots that takeovers share.
+    pub(crate) fn shared_slots(&self) -> &Arc<SharedSlots> {
+        &self.shared_slots
     }
 
     /// Another recorder is to have a stream. Whether this one records it until then.
@@ -196,6 +207,7 @@ fn identity(path: Option<&Path>) -> Result<Identity, KeyError> {
 struct ChannelSeat {
     stream: Uuid,
     control: Arc<Control>,
+    shared_slots: Arc<SharedSlots>,
     store: Arc<Store>,
 }
 
@@ -209,8 +221,7 @@ impl Seat for ChannelSeat {
             camera: self.control.sees_camera(now_us),
             memory: self.control.memory(),
             storage: storage.takes && self.control.is_kept(),
-            // Standbys that keep frames have a slot of their own.
-            slot: true,
+            slot: self.control.has_slot() || self.shared_slots.left() > 0,
             leaving: false,
             unsynced: storage.unsynced_us,
             footage: footage.map(|(first, durable)| Footage { first, durable }),

@@ -63,7 +63,7 @@ pub struct Own {
     pub memory: Option<WallTime>,
     /// A volume takes its footage.
     pub storage: bool,
-    /// A slot is free for it. Not asked where it records: it has one.
+    /// It has a slot, or one is free for it. One that was free when it began may be gone when its first frame comes.
     pub slot: bool,
     /// This recorder is to end, or to give the stream away.
     pub leaving: bool,

@@ -131,7 +131,7 @@ impl Stream {
             epoch: self.epoch,
             you: if plan.rank(to).is_some() { Standing::Holder } else { Standing::Superseded },
             recording: recording.is_some(),
-            able: scene.is_able(recording.is_some()),
+            able: scene.is_able(),
             leaving: own.leaving,
             unsynced: own.unsynced,
             footage: own.footage.filter(|_| recording.is_some()),
@@ -197,7 +197,7 @@ impl Stream {
         if rank == 0 || scene.plan.class == Class::Mirrored {
             return Some(self.begin(scene, None));
         }
-        if !scene.is_able(false) || (scene.somebody_records() && !self.is_missed(scene)) {
+        if !scene.is_able() || (scene.somebody_records() && !self.is_missed(scene)) {
             self.wanted = None;
             return None;
         }
@@ -235,7 +235,7 @@ impl Stream {
         }
         let mut others = scene.peers.iter().filter(|peer| scene.delivers(peer) && !scene.is_leaving(peer));
         // Without pictures of one's own there is nothing to hand over.
-        let idle = !scene.own.camera || !scene.own.storage;
+        let idle = !scene.own.camera || !scene.own.storage || !scene.own.slot;
         let done = others.any(|peer| {
             let proven = scene.proves(peer);
             if going {
@@ -317,9 +317,9 @@ impl<'a> Scene<'a> {
         self.peers.iter().find(|peer| peer.recorder == recorder)
     }
 
-    fn is_able(&self, recording: bool) -> bool {
+    fn is_able(&self) -> bool {
         let own = self.own;
-        own.camera && own.storage && !own.leaving && (own.slot || recording)
+        own.camera && own.storage && own.slot && !own.leaving
     }
 
     /// Its disk is slower than it may be, and this one's is better.

@@ -104,13 +104,13 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// For `spec`; it stops at Ready if that is to be held.
-    pub(super) fn new(spec: &SourceSpec, user_agent: &str) -> Self {
+    /// For `spec`; with `hold` it stops at Ready.
+    pub(super) fn new(spec: &SourceSpec, hold: bool, user_agent: &str) -> Self {
         Self {
             configured: spec.url.clone(),
             credentials: spec.credentials.clone(),
             audio_wanted: spec.audio,
-            hold: spec.hold,
+            hold,
             user_agent: user_agent.chars().filter(|c| !c.is_control()).collect(),
             url: spec.url.clone(),
             hops: 0,

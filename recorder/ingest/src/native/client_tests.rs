@@ -31,8 +31,8 @@ impl Talk {
 
     fn with(credentials: Option<Credentials>, play_at_once: bool) -> Self {
         let url = Url::parse("rtsp://camera/live").unwrap();
-        let spec = SourceSpec { credentials, hold: !play_at_once, ..SourceSpec::new(url) };
-        let mut client = Client::new(&spec, "test/1");
+        let spec = SourceSpec { credentials, ..SourceSpec::new(url) };
+        let mut client = Client::new(&spec, !play_at_once, "test/1");
         client.connected(0);
         Self { client, now_us: 0 }
     }

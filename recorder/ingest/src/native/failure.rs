@@ -50,6 +50,12 @@ pub(super) fn from_status(stage: Stage, status: u16, reason: &str, with_credenti
             "the camera forbids this stream to the user (403); check the user's rights",
         ),
         404 => Failure::new(Kind::NotFound, "the camera has no such stream (404); check the path of the URL"),
+        453 | 503 => {
+            let (during, reason) = (stage.name(), shown(reason, 80));
+            let message =
+                format!("the camera has no room for one more session: it answered {during} with {status} {reason}");
+            Failure::new(Kind::TooManySessions, message)
+        }
         461 => Failure::new(
             Kind::Protocol,
             "the camera does not send this stream interleaved in TCP (461); check its transport settings",
@@ -92,6 +98,8 @@ mod tests {
         assert_eq!(status(Stage::Describe, 401).kind, Kind::Unauthorized);
         assert_eq!(status(Stage::SetupVideo, 403).kind, Kind::Unauthorized);
         assert_eq!(status(Stage::Describe, 404).kind, Kind::NotFound);
+        assert_eq!(status(Stage::SetupVideo, 453).kind, Kind::TooManySessions);
+        assert_eq!(status(Stage::Play, 503).kind, Kind::TooManySessions);
         let other = status(Stage::SetupVideo, 454);
         assert_eq!(other.kind, Kind::Protocol);
         assert_eq!(other.message, "the camera answered SETUP with an error: 454 Reason");

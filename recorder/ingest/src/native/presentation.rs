@@ -26,6 +26,8 @@ pub(super) struct Presentation {
     pub(super) video: Url,
     /// From SDP; may be empty.
     pub(super) sets: ParameterSets,
+    /// The video track may be asked for a key frame.
+    pub(super) takes_pli: bool,
     pub(super) audio: AudioTrack,
 }
 
@@ -68,7 +70,7 @@ impl Presentation {
             broken(format!("the video's a=control is {control:?}, which makes no rtsp:// URL"))
         })?;
         let audio = if audio_wanted { choose_audio(&base, &sdp.media) } else { AudioTrack::default() };
-        Ok(Self { aggregate, video, sets: sdp_sets(media), audio })
+        Ok(Self { aggregate, video, sets: sdp_sets(media), takes_pli: media.takes_pli, audio })
     }
 }
 

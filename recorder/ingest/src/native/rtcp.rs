@@ -1,7 +1,8 @@
 //! RTCP (RFC 3550 §6): sender reports read, receiver reports written. No I/O.
 
 use rtcp_types::{
-    Compound, ReceiverReport, ReportBlock, RtcpPacketParser as _, RtcpPacketWriterExt as _, Sdes, SdesChunk, SdesItem,
+    Compound, PayloadFeedback, Pli, ReceiverReport, ReportBlock, RtcpPacketParser as _, RtcpPacketWriterExt as _, Sdes,
+    SdesChunk, SdesItem,
 };
 
 /// A sender report's beginning.
@@ -61,8 +62,16 @@ pub(super) struct Block {
     pub(super) since_last_report: u32,
 }
 
-/// Appends a compound packet (receiver report, source description) to `out`, framed for `channel` (RFC 2326 §10.12).
-pub(super) fn write_receiver_report(out: &mut Vec<u8>, channel: u8, own_ssrc: u32, cname: &str, block: Block) {
+/// Appends a compound packet (receiver report, source description, and with `pli` a Picture Loss Indication, RFC 4585 §6.3.1) to `out`, framed for
+/// `channel` (RFC 2326 §10.12).
+pub(super) fn write_receiver_report(
+    out: &mut Vec<u8>,
+    channel: u8,
+    own_ssrc: u32,
+    cname: &str,
+    block: Block,
+    pli: bool,
+) {
     let report = ReceiverReport::builder(own_ssrc).add_report_block(
         ReportBlock::builder(block.ssrc)
             .fraction_lost(block.fraction_lost)
@@ -75,7 +84,13 @@ pub(super) fn write_receiver_report(out: &mut Vec<u8>, channel: u8, own_ssrc: u3
     let name =
         Sdes::builder().add_chunk(SdesChunk::builder(own_ssrc).add_item(SdesItem::builder(SdesItem::CNAME, cname)));
     let mut packet = [0; 256];
-    let Ok(length) = Compound::builder().add_packet(report).add_packet(name).write_into(&mut packet) else { return };
+    let indication = Pli::builder();
+    let mut compound = Compound::builder().add_packet(report).add_packet(name);
+    if pli {
+        let feedback = PayloadFeedback::builder(&indication).sender_ssrc(own_ssrc).media_ssrc(block.ssrc);
+        compound = compound.add_packet(feedback);
+    }
+    let Ok(length) = compound.write_into(&mut packet) else { return };
     let (Some(packet), Ok(length)) = (packet.get(..length), u16::try_from(length)) else { return };
     let [high, low] = length.to_be_bytes();
     out.extend_from_slice(&[b'$', channel, high, low]);
@@ -132,7 +147,7 @@ mod tests {
             since_last_report: 65536,
         };
         let mut out = Vec::new();
-        write_receiver_report(&mut out, 1, 0xabcd, "fk-x", block);
+        write_receiver_report(&mut out, 1, 0xabcd, "fk-x", block, false);
         assert_eq!((out[0], out[1], usize::from(out[3])), (b'$', 1, out.len() - 4));
         assert_eq!(sender_info(&out[4..]), Ok(None));
         let report = ReceiverReport::parse(&out[4..4 + 32]).unwrap();
@@ -145,6 +160,11 @@ mod tests {
             (0x2f99_cccc, 65536)
         );
         assert!(out.windows(4).any(|w| w == b"fk-x"));
+        let mut asks = Vec::new();
+        write_receiver_report(&mut asks, 1, 0xabcd, "fk-x", block, true);
+        // Version 2, format 1, payload-specific feedback, two words more: who asks, and whom (RFC 4585 §6.1).
+        assert_eq!(asks[out.len()..], [0x81, 206, 0, 2, 0, 0, 0xab, 0xcd, 0, 0, 0, 7]);
+        assert_eq!(usize::from(asks[3]), asks.len() - 4);
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub(super) struct Media {
     /// Format parameters, names in small letters.
     pub(super) fmtp: BTreeMap<String, String>,
     pub(super) control: Option<String>,
+    /// It may be asked for a key frame by a Picture Loss Indication (RFC 4585 §6.3.1).
+    pub(super) takes_pli: bool,
     payload_type: String,
 }
 
@@ -73,6 +75,7 @@ impl Sdp {
             (Some(media), "control") => media.control = Some(value.to_owned()),
             (Some(media), "rtpmap") => media.rtpmap(value),
             (Some(media), "fmtp") => media.fmtp(value),
+            (Some(media), "rtcp-fb") => media.rtcp_fb(value),
             _ => {}
         }
     }
@@ -106,6 +109,14 @@ impl Media {
             self.clock_hz = clock;
         }
         self.channels = parts.next().and_then(|channels| channels.trim().parse().ok());
+    }
+
+    /// `* nack pli`, `96 nack pli`.
+    fn rtcp_fb(&mut self, value: &str) {
+        let words: Vec<&str> = value.split_ascii_whitespace().collect();
+        if let [payload_type, "nack", "pli"] = words[..] {
+            self.takes_pli |= payload_type == "*" || payload_type == self.payload_type;
+        }
     }
 
     /// `96 packetization-mode=1;sprop-parameter-sets=…`.
@@ -146,6 +157,16 @@ fn static_encoding(payload_type: &str) -> (&'static str, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_may_be_asked_for_a_key_frame() {
+        let takes = |line: &str| {
+            let sdp = format!("v=0\r\nm=video 0 RTP/AVPF 96\r\na=rtpmap:96 H264/90000\r\n{line}\r\n");
+            Sdp::parse(sdp.as_bytes()).unwrap().media[0].takes_pli
+        };
+        assert!(takes("a=rtcp-fb:* nack pli") && takes("a=rtcp-fb:96 nack pli"));
+        assert!(!takes("a=rtcp-fb:97 nack pli") && !takes("a=rtcp-fb:96 nack") && !takes("a=rtcp-fb:96 ccm fir"));
+    }
 
     #[test]
     fn what_a_camera_sends() {

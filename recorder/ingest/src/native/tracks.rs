@@ -5,6 +5,7 @@ use framekeeper_media::unit::VIDEO_CLOCK_HZ;
 use framekeeper_media::{AudioFrame, MediaTime};
 
 use super::client::ChannelPair;
+use super::key_frames::{KeyFrames, is_key};
 use super::parameters::ParameterSets;
 use super::presentation::{AudioTrack, Presentation};
 use super::receiver::Receiver;
@@ -35,6 +36,8 @@ struct VideoTrack {
     /// What frames that come now are to be decoded with; `None` until SPS and PPS have come.
     parameters: Option<Box<StreamParameters>>,
     with_audio: AudioTrack,
+    /// Where the camera may be asked for them.
+    key_frames: Option<KeyFrames>,
     /// Kept for its memory.
     units: Vec<rtp_h264::Unit>,
 }
@@ -62,6 +65,7 @@ impl Tracks {
             sets: presentation.sets.clone(),
             parameters: None,
             with_audio: presentation.audio.clone(),
+            key_frames: presentation.takes_pli.then(KeyFrames::default),
             units: Vec::new(),
         };
         // What SDP says may be wrong or incomplete; then what comes in-band counts.
@@ -112,23 +116,25 @@ impl Tracks {
         }
     }
 
-    /// Appends receiver reports to `out` when they are due.
+    /// Appends receiver reports to `out` when they are due, and what asks for a key frame.
     pub(super) fn reports(&mut self, now_us: u64, out: &mut Vec<u8>) {
-        match self.next_report_us {
-            None => self.next_report_us = Some(now_us + REPORT_INTERVAL_US),
-            Some(due_us) if now_us >= due_us => {
-                self.next_report_us = Some(now_us + REPORT_INTERVAL_US);
-                // Says nothing of who we are (RFC 7022 §4.2).
-                let cname = format!("{:08x}", self.own_ssrc.rotate_left(16) ^ 0x5bd1_e995);
-                let video = (&mut self.video.receiver, self.video.channels);
-                let audio = self.audio.as_mut().map(|audio| (&mut audio.receiver, audio.channels));
-                for (receiver, (_, rtcp_channel)) in std::iter::once(video).chain(audio) {
-                    if let Some(block) = receiver.block(now_us) {
-                        rtcp::write_receiver_report(out, rtcp_channel, self.own_ssrc, &cname, block);
-                    }
-                }
+        let due_us = *self.next_report_us.get_or_insert(now_us + REPORT_INTERVAL_US);
+        let is_due = now_us >= due_us;
+        let asks = self.video.key_frames.as_mut().is_some_and(|key_frames| key_frames.ask(now_us));
+        if !is_due && !asks {
+            return;
+        }
+        // Says nothing of who we are (RFC 7022 §4.2).
+        let cname = format!("{:08x}", self.own_ssrc.rotate_left(16) ^ 0x5bd1_e995);
+        let video = (&mut self.video.receiver, self.video.channels, asks);
+        let audio = self.audio.as_mut().filter(|_| is_due).map(|audio| (&mut audio.receiver, audio.channels, false));
+        for (receiver, (_, rtcp_channel), pli) in std::iter::once(video).chain(audio) {
+            if let Some(block) = receiver.block(now_us) {
+                rtcp::write_receiver_report(out, rtcp_channel, self.own_ssrc, &cname, block, pli);
             }
-            Some(_) => {}
+        }
+        if is_due {
+            self.next_report_us = Some(now_us + REPORT_INTERVAL_US);
         }
     }
 }
@@ -185,14 +191,17 @@ impl VideoTrack {
         // Most packets end no picture.
         if !self.units.is_empty() {
             let mut units = std::mem::take(&mut self.units);
-            units.drain(..).for_each(|unit| self.unit(unit, out));
+            units.drain(..).for_each(|unit| self.unit(unit, now_us, out));
             self.units = units;
         }
         good
     }
 
-    fn unit(&mut self, unit: rtp_h264::Unit, out: &mut Vec<Item>) {
+    fn unit(&mut self, unit: rtp_h264::Unit, now_us: u64, out: &mut Vec<Item>) {
         let rtp_h264::Unit { data, pts, lost, sps, pps } = unit;
+        if let Some(key_frames) = &mut self.key_frames {
+            key_frames.picture(now_us, is_key(&data), lost > 0);
+        }
         if !(sps.is_empty() && pps.is_empty())
             && self.sets.take(sps, pps)
             && self.parse_sets()

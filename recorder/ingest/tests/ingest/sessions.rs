@@ -353,13 +353,12 @@ fn a_held_session_is_kept_alive_and_plays_at_once() {
         }
     });
     let ingest = start();
-    let (sink, heard) = sink();
-    let held = framekeeper_ingest::SourceSpec { hold: true, ..camera.spec() };
-    let id = ingest.add(held.clone(), sink).unwrap();
+    let (sink, heard, holds) = sink_that_holds(true);
+    ingest.add(camera.spec(), sink).unwrap();
     heard.until("a session that is held", |e| matches!(e, Event::Ready).then_some(()));
     let said: Vec<String> = (0..5).map(|_| rx.recv_timeout(PATIENCE).expect("a keep-alive")).collect();
     assert_eq!(said, ["DESCRIBE", "SETUP", "OPTIONS", "GET_PARAMETER", "GET_PARAMETER"]);
-    ingest.update(id, framekeeper_ingest::SourceSpec { hold: false, ..held }).unwrap();
+    holds.store(false, std::sync::atomic::Ordering::SeqCst);
     assert_eq!(heard.video().pts, MediaTime(0));
     assert_eq!(rx.try_iter().last().as_deref(), Some("PLAY"));
     assert_eq!(camera.connections(), 1);
@@ -424,4 +423,28 @@ fn a_request_of_the_camera_in_mid_session_stops_nothing() {
     });
     heard.video();
     assert!(matches!(heard.next().1, Event::Video(_)));
+}
+
+#[test]
+fn a_camera_that_offers_it_is_asked_for_a_key_frame() {
+    let (tx, rx) = std::sync::mpsc::channel();
+    let camera = Camera::new(move |mut conn| {
+        if !conn.play(&video_sdp().replace("a=fmtp:96", "a=rtcp-fb:* nack pli\r\na=fmtp:96"), "s") {
+            return;
+        }
+        // In the middle of a group of pictures that would go on for ever.
+        (0..3).for_each(|n| drop(conn.p(u32::from(n) * 1800, n)));
+        let asked = conn.packet();
+        conn.idr(5400, 9);
+        let _ = tx.send(asked);
+        conn.hold();
+    });
+    let ingest = start();
+    let (sink, heard) = sink();
+    ingest.add(camera.spec(), sink).unwrap();
+    assert_eq!(heard.video().pts, MediaTime(5400));
+    let (channel, packet) = rx.recv_timeout(PATIENCE).unwrap().expect("a packet");
+    // The last of the compound: a Picture Loss Indication.
+    let indication = &packet[packet.len() - 12..];
+    assert_eq!((channel, indication[0] & 0x1f, indication[1]), (1, 1, 206));
 }

@@ -209,7 +209,7 @@ impl Node {
             camera: held.session.is_some_and(|since| since <= now),
             memory: held.memory.front().map(|frame| wall(*frame)),
             storage: !self.disk_fails,
-            slot: self.held.iter().flatten().filter(recording).count() < self.slots,
+            slot: held.machine.is_recording() || self.held.iter().flatten().filter(recording).count() < self.slots,
             leaving: self.leaving,
             unsynced: oldest.map_or(0, |since| now - since),
             footage: held.footage.filter(|_| held.next_written.is_some()),

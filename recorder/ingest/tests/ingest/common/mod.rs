@@ -4,7 +4,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -265,21 +265,31 @@ impl Camera {
     }
 }
 
-struct Notes(Sender<(TickTime, Event)>);
+struct Notes(Sender<(TickTime, Event)>, Arc<AtomicBool>);
 
 impl Sink for Notes {
     fn event(&mut self, at: TickTime, event: Event) {
         let _ = self.0.send((at, event));
     }
     fn tick(&mut self, _at: TickTime) {}
+    fn holds(&self) -> bool {
+        self.1.load(Ordering::SeqCst)
+    }
 }
 
 /// What a sink heard.
 pub struct Heard(Receiver<(TickTime, Event)>);
 
 pub fn sink() -> (Box<dyn Sink>, Heard) {
+    let (sink, heard, _) = sink_that_holds(false);
+    (sink, heard)
+}
+
+/// A sink whose session is to be held, for as long as that says so.
+pub fn sink_that_holds(hold: bool) -> (Box<dyn Sink>, Heard, Arc<AtomicBool>) {
     let (tx, rx) = channel();
-    (Box::new(Notes(tx)), Heard(rx))
+    let holds = Arc::new(AtomicBool::new(hold));
+    (Box::new(Notes(tx, Arc::clone(&holds))), Heard(rx), holds)
 }
 
 impl Heard {
