@@ -170,7 +170,10 @@ fn failures_have_their_class_and_say_what_failed() {
     let failure = describe("RTSP/1.0 503 Service Unavailable", "");
     assert_eq!(
         (failure.kind, failure.message.as_str()),
-        (Kind::Protocol, "the camera answered DESCRIBE with an error: 503 Service Unavailable")
+        (
+            Kind::TooManySessions,
+            "the camera has no room for one more session: it answered DESCRIBE with 503 Service Unavailable"
+        )
     );
     assert!(describe("RTSP/1.0 200 OK", "").message.contains("SDP"));
     assert!(describe("RTSP/1.0 302 Moved", "").message.contains("Location"));

@@ -433,7 +433,8 @@ fn a_camera_that_offers_it_is_asked_for_a_key_frame() {
             return;
         }
         // In the middle of a group of pictures that would go on for ever.
-        (0..3).for_each(|n| drop(conn.p(u32::from(n) * 1800, n)));
+        let sent = (0..3).all(|n| conn.p(u32::from(n) * 1800, n));
+        assert!(sent);
         let asked = conn.packet();
         conn.idr(5400, 9);
         let _ = tx.send(asked);

@@ -111,8 +111,8 @@ fn statuses() {
     let cases = [
         ("403 Forbidden", SessionEndKind::Unauthorized, "403"),
         ("404 Not Found", SessionEndKind::NotFound, "path"),
-        ("453 Not Enough Bandwidth", SessionEndKind::Protocol, "453"),
-        ("503 Service Unavailable", SessionEndKind::Protocol, "503"),
+        ("453 Not Enough Bandwidth", SessionEndKind::TooManySessions, "453"),
+        ("503 Service Unavailable", SessionEndKind::TooManySessions, "503"),
         ("305 Use Proxy", SessionEndKind::Protocol, "305"),
         ("302 Moved", SessionEndKind::Protocol, "Location"),
     ];
