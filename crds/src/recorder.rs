@@ -238,7 +238,8 @@ pub struct RecorderStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<RecorderPhase>,
     /// `Ready`: it can record. `VolumesHealthy`: all its volumes work. `RecordingSpace`: neither held footage nor foreign data will end recording soon. `GopsInMemory`: what a failing volume has not made safe can go on elsewhere.
-    /// `PeersReachable`: all recorders that it shares streams with are alive. `ChannelsAsPlanned`: all its channels do what they are to.
+    /// `PeersReachable`: all recorders that it shares streams with are alive. `ClocksInStep`: their clocks are not more
+    /// than a second from its own. `ChannelsAsPlanned`: all its channels do what they are to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// Where it can be reached.

@@ -185,13 +185,15 @@ impl View {
 
     /// What is counted of other recorders.
     pub(crate) fn peers(&self) -> PeerNumbers {
-        *self.peers.read().unwrap_or_else(PoisonError::into_inner)
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Numbers are no news; that a recorder comes or goes is.
+    /// Numbers are no news; that a recorder comes or goes is, and that its clock is not in step.
     pub(crate) fn set_peers(&self, numbers: PeerNumbers) {
         let mut current = self.peers.write().unwrap_or_else(PoisonError::into_inner);
-        let told = |numbers: &PeerNumbers| (numbers.counts.peers, numbers.counts.alive);
+        fn told(numbers: &PeerNumbers) -> (u64, u64, &[(String, i64)]) {
+            (numbers.counts.peers, numbers.counts.alive, &numbers.clocks_apart)
+        }
         let changed = told(&current) != told(&numbers);
         *current = numbers;
         drop(current);

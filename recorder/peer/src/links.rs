@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use framekeeper_media::WallTime;
-use framekeeper_takeover::Report;
 use framekeeper_takeover::heartbeat::{Heartbeat, Newest};
+use framekeeper_takeover::{Moment, Offset, PeerClock, Report};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -23,6 +23,8 @@ use crate::tls::{Ends, Known};
 
 /// From one heartbeat to the next.
 const BEAT_US: u64 = 250_000;
+/// How often is looked how far the clocks of peers are from ours.
+const LOOK_US: u64 = 1_000_000;
 /// How often is decided.
 const STEP: Duration = Duration::from_millis(50);
 /// A peer that cannot be reached is dialled again after so long, and after twice as long each time, up to the second one.
@@ -40,16 +42,19 @@ const EVENTS: usize = 256;
 pub struct Peer {
     /// UID of its `Recorder` object.
     pub recorder: Uuid,
+    /// Its name, for people.
+    pub name: String,
     /// Where it may be reached, as `host:port`, tried in this order.
     pub addresses: Vec<String>,
     /// What it is known by: one key, or two while one takes the other's place.
     pub keys: Vec<PublicKey>,
 }
 
-/// What decides. It is asked on the thread of the links, and must not block.
+/// What decides. It is asked on the thread of the links, and must not block. All times are monotonic microseconds of this recorder, also those that
+/// others said.
 pub trait Brain: Send + 'static {
-    /// A heartbeat came. All times are monotonic microseconds.
-    fn hear(&mut self, now: u64, heartbeat: Heartbeat);
+    /// A heartbeat of `peer` came: whether one of ours reached it lately, and what it says of each stream.
+    fn hear(&mut self, now: u64, peer: Uuid, hears_us: bool, reports: Vec<(Uuid, Report)>);
     /// The last connection with a peer ended.
     fn close(&mut self, now: u64, peer: Uuid);
     /// Asked twenty times a second. Whether the peers are to be told of it at once.
@@ -65,6 +70,12 @@ pub struct Clock {
     pub monotonic_us: fn() -> u64,
     /// The time of day.
     pub wall: fn() -> WallTime,
+}
+
+impl Clock {
+    fn now(&self) -> Moment {
+        Moment { monotonic: (self.monotonic_us)(), wall: (self.wall)() }
+    }
 }
 
 /// What was counted since the start; `connections` is how many stand now.
@@ -102,6 +113,7 @@ pub struct Links {
     commands: mpsc::UnboundedSender<Command>,
     thread: Option<JoinHandle<()>>,
     counts: Arc<Counts>,
+    offsets: Arc<Mutex<HashMap<Uuid, Offset>>>,
 }
 
 impl Links {
@@ -120,6 +132,7 @@ impl Links {
         let ends = Arc::new(Ends::new(identity, Arc::clone(&known)).map_err(io::Error::other)?);
         let (commands, orders) = mpsc::unbounded_channel();
         let counts = Arc::new(Counts::default());
+        let offsets = Arc::default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = match listener {
             None => None,
@@ -141,19 +154,27 @@ impl Links {
             ends,
             known,
             counts: Arc::clone(&counts),
+            offsets: Arc::clone(&offsets),
+            next_look: 0,
             peers: HashMap::new(),
             events_to,
             connections: Arc::default(),
         };
         let run = move || runtime.block_on(keeper.run(listener, events, orders));
         let thread = std::thread::Builder::new().name("peers".to_owned()).spawn(run)?;
-        Ok(Self { commands, thread: Some(thread), counts })
+        Ok(Self { commands, thread: Some(thread), counts, offsets })
     }
 
     /// Whom to talk to from now on. Links with those that stay are not touched.
     pub fn set_peers(&self, peers: Vec<Peer>) {
         // A thread that ended has nobody to talk to.
         let _ = self.commands.send(Command::Peers(peers));
+    }
+
+    /// By how much the time of day of each peer is ahead of the one here, as far as that was measured lately.
+    #[must_use]
+    pub fn offsets(&self) -> HashMap<Uuid, Offset> {
+        self.offsets.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What was counted.
@@ -186,6 +207,7 @@ struct Linked {
     peer: Peer,
     connections: Vec<Connection>,
     newest: Newest,
+    of_it: PeerClock,
     next_beat: u64,
     is_linked: watch::Sender<bool>,
     dialler: AbortHandle,
@@ -206,6 +228,8 @@ struct Keeper<B> {
     ends: Arc<Ends>,
     known: Arc<Known>,
     counts: Arc<Counts>,
+    offsets: Arc<Mutex<HashMap<Uuid, Offset>>>,
+    next_look: u64,
     peers: HashMap<Uuid, Linked>,
     events_to: mpsc::Sender<Event>,
     /// How many there were, to number them.
@@ -291,6 +315,7 @@ impl<B: Brain> Keeper<B> {
                         peer,
                         connections: Vec::new(),
                         newest: Newest::default(),
+                        of_it: PeerClock::default(),
                         next_beat: 0,
                         is_linked,
                         dialler,
@@ -331,15 +356,19 @@ impl<B: Brain> Keeper<B> {
     }
 
     fn happened(&mut self, event: Event) {
-        let now = (self.clock.monotonic_us)();
+        let now = self.clock.now();
         match event {
             Event::Up(connection) => self.up(connection),
             Event::Heard { peer, heartbeat } => {
                 self.counts.heard.fetch_add(1, Ordering::Relaxed);
+                let Some(linked) = self.peers.get_mut(&peer) else { return };
                 // On each connection the same comes again.
-                if self.peers.get_mut(&peer).is_some_and(|linked| linked.newest.is_news(&heartbeat)) {
-                    self.brain().hear(now, heartbeat);
+                if !linked.newest.is_news(&heartbeat) {
+                    return;
                 }
+                let hears_us = heartbeat.hears_you;
+                let reports = linked.of_it.hear(now, heartbeat);
+                self.brain().hear(now.monotonic, peer, hears_us, reports);
             }
             Event::Down { peer, connection, why } => {
                 if matches!(why, Ended::Malformed(_) | Ended::Impostor(_)) {
@@ -352,7 +381,7 @@ impl<B: Brain> Keeper<B> {
                     info!(%peer, "the link to a recorder is down: {why}");
                     // Of a process that begins anew.
                     linked.newest = Newest::default();
-                    self.brain().close(now, peer);
+                    self.brain().close(now.monotonic, peer);
                 }
             }
             Event::Refused(error) => {
@@ -383,32 +412,40 @@ impl<B: Brain> Keeper<B> {
         if !linked.is_linked.send_replace(true) {
             info!(%peer, "the link to a recorder stands");
         }
-        self.beat((self.clock.monotonic_us)(), false);
+        self.beat(self.clock.now(), false);
     }
 
     fn step(&mut self) {
-        let now = (self.clock.monotonic_us)();
-        let urgent = self.brain().step(now);
+        let now = self.clock.now();
+        let urgent = self.brain().step(now.monotonic);
         self.beat(now, urgent);
+        if now.monotonic >= self.next_look {
+            self.next_look = now.monotonic.saturating_add(LOOK_US);
+            let offsets = self.peers.iter().filter_map(|(peer, linked)| Some((*peer, linked.of_it.offset(now)?)));
+            *self.offsets.lock().unwrap_or_else(PoisonError::into_inner) = offsets.collect();
+        }
     }
 
     /// Tells those whose time has come, or all.
-    fn beat(&mut self, now: u64, urgent: bool) {
+    fn beat(&mut self, now: Moment, urgent: bool) {
         let mut brain = self.brain.lock().unwrap_or_else(PoisonError::into_inner);
         for (peer, linked) in &mut self.peers {
-            if linked.connections.is_empty() || (now < linked.next_beat && !urgent) {
+            if linked.connections.is_empty() || (now.monotonic < linked.next_beat && !urgent) {
                 continue;
             }
-            linked.next_beat = now.saturating_add(BEAT_US);
-            let (hears_you, reports) = brain.tell(now, *peer);
+            linked.next_beat = now.monotonic.saturating_add(BEAT_US);
+            let (hears_you, reports) = brain.tell(now.monotonic, *peer);
             self.number += 1;
+            linked.of_it.send(now.monotonic, self.number);
             let heartbeat = Heartbeat {
                 sender: self.me,
                 life: self.life,
                 number: self.number,
-                sent: (self.clock.wall)(),
+                sent: now.wall,
                 hears_you,
-                reports,
+                echo: linked.of_it.echo(now.monotonic),
+                // By the same look at the clock: it may be set before the next.
+                reports: reports.into_iter().map(|(stream, report)| (stream, report.told(now))).collect(),
             };
             let bytes: Arc<[u8]> = heartbeat.encode().into();
             for connection in &linked.connections {

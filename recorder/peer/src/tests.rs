@@ -1,6 +1,7 @@
 //! Links between recorders of one process, over loopback.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -20,11 +21,26 @@ use crate::{Brain, Clock, Identity, Links, Peer};
 /// Far more than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 const STREAM: Uuid = Uuid::from_u128(7);
+static EPOCHS: AtomicU64 = AtomicU64::new(1_000);
 
 #[derive(Debug)]
 enum Told {
-    Heard(Heartbeat),
+    Heard(Heard),
     Closed(Uuid),
+}
+
+#[derive(Clone, Debug)]
+struct Heard {
+    at: u64,
+    from: Uuid,
+    hears_us: bool,
+    reports: Vec<(Uuid, Report)>,
+}
+
+impl Heard {
+    fn epoch(&self) -> u64 {
+        self.reports[0].1.epoch
+    }
 }
 
 /// Passes on what it is told, and reports one stream in an epoch of its own.
@@ -34,8 +50,8 @@ struct Recorder {
 }
 
 impl Brain for Recorder {
-    fn hear(&mut self, _now: u64, heartbeat: Heartbeat) {
-        let _ = self.told.send(Told::Heard(heartbeat));
+    fn hear(&mut self, at: u64, from: Uuid, hears_us: bool, reports: Vec<(Uuid, Report)>) {
+        let _ = self.told.send(Told::Heard(Heard { at, from, hears_us, reports }));
     }
     fn close(&mut self, _now: u64, peer: Uuid) {
         let _ = self.told.send(Told::Closed(peer));
@@ -48,7 +64,7 @@ impl Brain for Recorder {
     }
 }
 
-fn report(epoch: u64) -> Report {
+fn report<T>(epoch: u64) -> Report<T> {
     Report {
         version: PlanVersion { term: 1, sequence: 1 },
         epoch,
@@ -76,6 +92,8 @@ fn clock() -> Clock {
 
 struct Node {
     me: Uuid,
+    /// Of this life: no other has it.
+    epoch: u64,
     identity: Identity,
     address: SocketAddr,
     links: Links,
@@ -91,13 +109,19 @@ impl Node {
         let (me, listener) = (Uuid::from_u128(number), TcpListener::bind("127.0.0.1:0").unwrap());
         let address = listener.local_addr().unwrap();
         let (to, told) = channel();
-        let brain = Arc::new(Mutex::new(Recorder { epoch: number as u64, told: to }));
+        let epoch = EPOCHS.fetch_add(1, Ordering::Relaxed);
+        let brain = Arc::new(Mutex::new(Recorder { epoch, told: to }));
         let links = Links::start(&identity, me, Some(listener), clock(), brain).unwrap();
-        Self { me, identity, address, links, told }
+        Self { me, epoch, identity, address, links, told }
     }
 
     fn peer(&self) -> Peer {
-        Peer { recorder: self.me, addresses: vec![self.address.to_string()], keys: vec![self.identity.public()] }
+        Peer {
+            recorder: self.me,
+            name: format!("recorder-{}", self.me.as_u128()),
+            addresses: vec![self.address.to_string()],
+            keys: vec![self.identity.public()],
+        }
     }
 
     /// Known by its key, and not where it is.
@@ -105,12 +129,12 @@ impl Node {
         Peer { addresses: Vec::new(), ..self.peer() }
     }
 
-    fn heard(&self, from: &Node) -> Heartbeat {
+    fn heard(&self, from: &Node) -> Heard {
         let until = Instant::now() + PATIENCE;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             match self.told.recv_timeout(left).expect("it was not heard") {
-                Told::Heard(heartbeat) if heartbeat.sender == from.me => return heartbeat,
+                Told::Heard(heard) if heard.from == from.me => return heard,
                 _ => {}
             }
         }
@@ -142,14 +166,13 @@ fn two_recorders_hear_each_other_whoever_dials() {
         let (first, second) = (Node::start(1), Node::start(2));
         first.links.set_peers(vec![if first_knows { second.peer() } else { second.unplaced() }]);
         second.links.set_peers(vec![if second_knows { first.peer() } else { first.unplaced() }]);
-        let heartbeat = first.heard(&second);
-        assert!(heartbeat.hears_you);
-        assert_eq!(heartbeat.reports, [(STREAM, report(2))]);
+        let heard = first.heard(&second);
+        assert!(heard.hears_us);
+        assert_eq!(heard.reports, [(STREAM, report(second.epoch))]);
         // Four times a second, once it stands.
         let before = second.heard(&first);
         let later = (0..8).fold(before.clone(), |_, _| second.heard(&first));
-        assert!((later.life, later.number) > (before.life, before.number));
-        let took = later.sent.0 - before.sent.0;
+        let took = later.at - before.at;
         assert!((1_200_000..10_000_000).contains(&took), "{took} µs for eight heartbeats");
         // Where both dialled, one of the two connections is given up.
         first.count("one connection", |stats| stats.connections == 1);
@@ -162,14 +185,14 @@ fn a_process_that_ends_is_noticed_and_one_that_begins_anew_is_heard_elsewhere() 
     let (first, second) = (Node::start(1), Node::start(2));
     first.links.set_peers(vec![second.peer()]);
     second.links.set_peers(vec![first.peer()]);
-    let life = first.heard(&second).life;
+    first.heard(&second);
     let (me, identity) = (second.me, second.identity);
     drop(second.links);
     first.closed(me);
     // Its address is another one, and the first is not told.
     let again = Node::with(me.as_u128(), identity);
     again.links.set_peers(vec![first.peer()]);
-    assert!(first.heard(&again).life > life);
+    assert_eq!(first.heard(&again).epoch(), again.epoch);
     again.heard(&first);
 }
 
@@ -217,7 +240,8 @@ fn by_hand(node: &Node, identity: &Identity, runtime: &tokio::runtime::Runtime) 
 }
 
 fn told_of(identity: &Identity, recorder: u128) -> Peer {
-    Peer { recorder: Uuid::from_u128(recorder), addresses: Vec::new(), keys: vec![identity.public()] }
+    let name = format!("recorder-{recorder}");
+    Peer { recorder: Uuid::from_u128(recorder), name, addresses: Vec::new(), keys: vec![identity.public()] }
 }
 
 #[test]
@@ -234,7 +258,8 @@ fn what_is_no_heartbeat_of_that_peer_ends_its_connection_and_no_other() {
         number,
         sent: WallTime(0),
         hears_you: true,
-        reports: Vec::new(),
+        echo: None,
+        reports: vec![(STREAM, report(number))],
     };
     let mut too_long = heartbeat(3, 1).encode();
     too_long[8..12].copy_from_slice(&u32::MAX.to_be_bytes());
@@ -264,7 +289,7 @@ fn what_is_no_heartbeat_of_that_peer_ends_its_connection_and_no_other() {
     let mut numbers = Vec::new();
     while numbers.last() != Some(&6) {
         match first.told.recv_timeout(PATIENCE).unwrap() {
-            Told::Heard(heartbeat) if heartbeat.sender == Uuid::from_u128(3) => numbers.push(heartbeat.number),
+            Told::Heard(heard) if heard.from == Uuid::from_u128(3) => numbers.push(heard.epoch()),
             Told::Closed(peer) => assert_ne!(peer, good.me, "another link was closed"),
             Told::Heard(_) => {}
         }

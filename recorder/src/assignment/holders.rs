@@ -98,7 +98,7 @@ pub(super) fn peers(recorder: &Recorder, me: Uuid) -> (Vec<Peer>, Vec<String>) {
             }
         }
         if uid != me {
-            peers.push(Peer { recorder: uid, addresses: addresses.clone(), keys });
+            peers.push(Peer { recorder: uid, name: name.clone(), addresses: addresses.clone(), keys });
         }
     }
     (peers, wrong)

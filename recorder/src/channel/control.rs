@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use framekeeper_media::WallTime;
 use framekeeper_store::PlanVersion;
+use framekeeper_takeover::{Footage, SteadyTime};
 
 use crate::assignment::{ChannelPlan, Class};
 
@@ -24,7 +24,7 @@ pub(crate) enum Wish {
         /// In this epoch.
         epoch: u64,
         /// What is durable elsewhere.
-        from: Option<WallTime>,
+        from: Option<SteadyTime>,
     },
 }
 
@@ -58,9 +58,9 @@ pub(super) struct Facts {
     /// The longest group of pictures lately, microseconds.
     pub(super) gop_us: u64,
     /// The oldest picture in memory, while it stands by.
-    pub(super) memory: Option<WallTime>,
-    /// The first picture of what is recorded without a hole.
-    pub(super) recorded_from: Option<WallTime>,
+    pub(super) memory: Option<SteadyTime>,
+    /// What is durable of what is recorded without a hole.
+    pub(super) footage: Option<Footage>,
     /// The store takes what it is given.
     pub(super) kept: bool,
     /// A session stands, which is all that there is to see of the camera before frames are asked for.
@@ -83,7 +83,7 @@ pub(crate) struct Control {
     frame_us: AtomicU64,
     gop_us: AtomicU64,
     memory: AtomicI64,
-    recorded_from: AtomicI64,
+    footage: Mutex<Option<Footage>>,
 }
 
 impl Control {
@@ -106,7 +106,7 @@ impl Control {
             frame_us: AtomicU64::new(0),
             gop_us: AtomicU64::new(0),
             memory: AtomicI64::new(NEVER),
-            recorded_from: AtomicI64::new(NEVER),
+            footage: Mutex::new(None),
         })
     }
 
@@ -175,7 +175,6 @@ impl Control {
     }
 
     pub(super) fn publish(&self, facts: &Facts) {
-        let wall = |time: Option<WallTime>| time.map_or(NEVER, |time| time.0);
         self.plays.store(facts.plays, Ordering::Relaxed);
         self.kept.store(facts.kept, Ordering::Relaxed);
         self.stands.store(facts.stands, Ordering::Relaxed);
@@ -183,8 +182,8 @@ impl Control {
         self.last_frame_us.store(facts.last_frame_us, Ordering::Relaxed);
         self.frame_us.store(facts.frame_us, Ordering::Relaxed);
         self.gop_us.store(facts.gop_us, Ordering::Relaxed);
-        self.memory.store(wall(facts.memory), Ordering::Relaxed);
-        self.recorded_from.store(wall(facts.recorded_from), Ordering::Relaxed);
+        self.memory.store(facts.memory.map_or(NEVER, |time| time.0), Ordering::Relaxed);
+        *self.footage.lock().unwrap_or_else(PoisonError::into_inner) = facts.footage;
     }
 
     /// Frames come, at `now_us` (monotonic), or would if they were asked for.
@@ -211,21 +210,17 @@ impl Control {
     }
 
     /// The oldest picture in memory, while it stands by.
-    pub(crate) fn memory(&self) -> Option<WallTime> {
-        time(&self.memory)
+    pub(crate) fn memory(&self) -> Option<SteadyTime> {
+        Some(self.memory.load(Ordering::Relaxed)).filter(|time| *time != NEVER).map(SteadyTime)
     }
 
-    /// The first picture of what is recorded without a hole, since it was last asked to record.
-    pub(crate) fn recorded_from(&self) -> Option<WallTime> {
-        time(&self.recorded_from)
+    /// What is durable of what is recorded without a hole, since it was last asked to record.
+    pub(crate) fn footage(&self) -> Option<Footage> {
+        *self.footage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The longest group of pictures lately, microseconds.
     pub(crate) fn gop_us(&self) -> u64 {
         self.gop_us.load(Ordering::Relaxed)
     }
-}
-
-fn time(at: &AtomicI64) -> Option<WallTime> {
-    Some(at.load(Ordering::Relaxed)).filter(|time| *time != NEVER).map(WallTime)
 }

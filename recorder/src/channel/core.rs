@@ -22,6 +22,7 @@ use framekeeper_store::{AudioFrame, Fragment, GapReason, ReportedTime, VideoFram
 
 use super::av_sync::AvSync;
 use super::cutter::Cutter;
+use super::ends::{gap_reason, reason};
 use super::held::Held;
 use super::wall_clock::WallClock;
 
@@ -57,8 +58,8 @@ pub(crate) enum Action {
     },
     /// The run goes on with other codec parameters.
     Parameters(Format),
-    /// To be written.
-    Append(Fragment),
+    /// To be written. By how much its times are ahead of the monotonic clock, microseconds.
+    Append(Fragment, i64),
     /// To be reported.
     Report(Report),
 }
@@ -558,7 +559,7 @@ impl Core {
         } else if std::mem::take(&mut run.report_is_new) {
             fragment.sender_report = session.reported_time();
         }
-        out.push(Action::Append(fragment));
+        out.push(Action::Append(fragment, run.clock.ahead_us()));
     }
 
     fn report(
@@ -573,37 +574,5 @@ impl Core {
             self.reason = reason;
             out.push(Action::Report(Report { state, reason, message: message() }));
         }
-    }
-}
-
-/// The word for a status.
-pub(crate) fn reason(kind: SessionEndKind) -> &'static str {
-    match kind {
-        SessionEndKind::Stopped => "Stopped",
-        SessionEndKind::Unreachable => "CameraUnreachable",
-        SessionEndKind::Unauthorized => "Unauthorized",
-        SessionEndKind::NotFound => "NotFound",
-        SessionEndKind::TooManySessions => "TooManySessions",
-        SessionEndKind::Protocol => "ProtocolError",
-        SessionEndKind::Unsupported => "Unsupported",
-        SessionEndKind::ClosedByCamera => "SessionEnded",
-        SessionEndKind::Silence => "Silence",
-        SessionEndKind::Malformed => "MalformedMedia",
-        SessionEndKind::Internal => "InternalError",
-    }
-}
-
-/// Why there is a gap behind such an end.
-fn gap_reason(kind: SessionEndKind) -> GapReason {
-    match kind {
-        SessionEndKind::Stopped => GapReason::SourceChanged,
-        SessionEndKind::Internal => GapReason::Unknown,
-        SessionEndKind::Unreachable | SessionEndKind::NotFound | SessionEndKind::TooManySessions => {
-            GapReason::CameraUnreachable
-        }
-        SessionEndKind::Unauthorized => GapReason::Unauthorized,
-        SessionEndKind::ClosedByCamera => GapReason::SessionEnded,
-        SessionEndKind::Silence => GapReason::Silence,
-        SessionEndKind::Protocol | SessionEndKind::Unsupported | SessionEndKind::Malformed => GapReason::MalformedMedia,
     }
 }

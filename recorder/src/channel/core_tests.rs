@@ -74,7 +74,7 @@ impl Bench {
             self.got.push(match action {
                 Action::BeginRun { gap, .. } => Got::Run(gap),
                 Action::Parameters(_) => Got::Parameters,
-                Action::Append(fragment) => Got::Fragment(fragment),
+                Action::Append(fragment, _) => Got::Fragment(fragment),
                 Action::Report(report) => Got::Report(report),
             });
         }

@@ -17,6 +17,7 @@ mod core;
 #[cfg(test)]
 mod core_tests;
 mod cutter;
+mod ends;
 mod gops;
 mod held;
 mod ring;

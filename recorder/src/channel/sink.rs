@@ -4,19 +4,31 @@ use std::sync::Arc;
 
 use framekeeper_crds::ChannelState;
 use framekeeper_ingest::{Event, Sink, TickTime};
-use framekeeper_media::WallTime;
 use framekeeper_store::{Appended, DropReason, Fragment, GapReason, RunStart, StreamWriter};
+use framekeeper_takeover::{Footage, Moment, SteadyTime};
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::control::{Control, Facts, Standing, Wish};
-use super::core::{Action, Core, RECORDING, RECORDING_MESSAGE, Report, STANDING_BY, reason};
+use super::core::{Action, Core, RECORDING, RECORDING_MESSAGE, Report, STANDING_BY};
+use super::ends::reason;
 use super::gops::Gops;
-use super::ring::{Ring, RunHead};
+use super::ring::{Kept, Ring, RunHead, begins};
 use super::slots::{SharedSlots, Slot};
 use super::stats::{ChannelStats, RateMeter};
 use crate::assignment::Class;
 use crate::view::View;
+
+/// What is recorded without a hole since it was last asked for.
+#[derive(Clone, Copy, Debug)]
+struct Recorded {
+    /// Its first picture.
+    first: SteadyTime,
+    /// By how much its newest times are ahead of the monotonic clock, microseconds.
+    ahead_us: i64,
+    /// Pictures that the store had been given before it: what is durable of those is not of it, whatever their times say.
+    behind: u64,
+}
 
 /// One channel on the tick thread.
 pub(crate) struct ChannelSink {
@@ -44,6 +56,9 @@ pub(crate) struct ChannelSink {
     memory_was: (bool, bool),
     /// Its number, where it is recorded.
     run: Option<Uuid>,
+    recorded: Option<Recorded>,
+    /// Pictures that the store was given since it was opened.
+    given: u64,
     /// Nobody wants it recorded any more; it is up to the next key frame, with which what is in memory begins: so that it all is somewhere.
     is_ending: bool,
     /// It has recorded since the process began.
@@ -76,6 +91,7 @@ impl ChannelSink {
         shared_slots: Arc<SharedSlots>,
     ) -> Self {
         let standing = control.standing();
+        let given = writer.durable().map_or(0, |durable| durable.frames);
         Self {
             name,
             core,
@@ -93,6 +109,8 @@ impl ChannelSink {
             is_short: false,
             memory_was: (false, false),
             run: None,
+            recorded: None,
+            given,
             is_ending: false,
             has_recorded: false,
             behind: None,
@@ -127,14 +145,14 @@ impl ChannelSink {
                         self.start_run(run, head.gap, &head);
                     }
                 }
-                Action::Append(fragment) => {
+                Action::Append(fragment, ahead_us) => {
                     let Some(head) = self.head.clone() else { continue };
                     self.gops.note(&fragment);
                     self.is_ending &= !fragment.begins_random_access && self.run.is_some();
                     if self.standing.wish == Wish::StandBy && !self.is_ending {
-                        self.stand_by(&head, fragment);
+                        self.stand_by(&head, fragment, ahead_us);
                     } else {
-                        self.record(&head, fragment, at);
+                        self.record(Kept { head, fragment, ahead_us }, at);
                     }
                 }
                 Action::Report(report) => self.report(&report, at),
@@ -153,11 +171,11 @@ impl ChannelSink {
         tracing::trace!(target: "framekeeper::timing", began_us = at_us, ended_us = at_us, stream, newest_us, "handed over");
     }
 
-    fn stand_by(&mut self, head: &Arc<RunHead>, fragment: Fragment) {
+    fn stand_by(&mut self, head: &Arc<RunHead>, fragment: Fragment, ahead_us: i64) {
         self.slot = None;
         // What still comes of a session that is about to be held is of no use.
         if self.standing.class != Class::Ready {
-            self.ring.push(head, fragment);
+            self.ring.push(head, fragment, ahead_us);
         }
     }
 
@@ -171,23 +189,29 @@ impl ChannelSink {
     }
 
     /// Gives a fragment to the store; the first of a run tells the store of it.
-    fn record(&mut self, head: &Arc<RunHead>, fragment: Fragment, at: TickTime) {
+    fn record(&mut self, kept: Kept, at: TickTime) {
         if !self.has_slot() {
             self.run = None;
             return;
         }
+        let Kept { head, fragment, ahead_us } = kept;
         if self.run.is_none() {
             let run = Uuid::new_v4();
             self.run = Some(run);
             let gap = self.behind.take().or(head.gap);
-            self.begin(run, gap, head);
+            self.begin(run, gap, &head);
         }
         self.has_recorded = true;
         self.told_handed_over(&fragment, at);
-        let first = fragment.video.first().map(|frame| frame.wall);
+        let (first, pictures) = (begins(&fragment, ahead_us), fragment.video.len() as u64);
         let appended = self.writer.append(fragment);
         self.facts.kept = appended == Appended::Queued;
-        self.facts.recorded_from = if self.facts.kept { self.facts.recorded_from.or(first) } else { None };
+        let new = || first.map(|first| Recorded { first, ahead_us, behind: self.given });
+        let recorded = self.recorded.filter(|_| self.facts.kept).or_else(new);
+        self.recorded = recorded.filter(|_| self.facts.kept).map(|recorded| Recorded { ahead_us, ..recorded });
+        if !matches!(appended, Appended::Dropped(_)) {
+            self.given = self.given.saturating_add(pictures);
+        }
         self.kept(appended, at);
     }
 
@@ -196,7 +220,7 @@ impl ChannelSink {
         self.start_run(run, gap, head);
         if gap != Some(GapReason::NoGap) {
             // What comes now does not follow on what was before.
-            self.facts.recorded_from = None;
+            self.recorded = None;
         }
         if let Some(gap) = gap {
             self.stats.run(gap);
@@ -234,7 +258,7 @@ impl ChannelSink {
             (Wish::Record { epoch, .. }, Wish::StandBy) => {
                 info!(stream = self.name, epoch, "another recorder records; this one stands by");
                 self.is_ending = self.run.is_some();
-                self.facts.recorded_from = None;
+                self.recorded = None;
                 self.facts.kept = true;
                 self.dropping = None;
             }
@@ -252,12 +276,12 @@ impl ChannelSink {
     }
 
     /// Records what is in memory, as far as it is not known to be durable elsewhere, and from now on what comes.
-    fn take_over(&mut self, epoch: u64, from: Option<WallTime>, at: TickTime) {
+    fn take_over(&mut self, epoch: u64, from: Option<SteadyTime>, at: TickTime) {
         let oldest = self.ring.oldest();
         let mut head: Option<Arc<RunHead>> = None;
         let (mut first, mut frames) = (None, 0_usize);
         self.run = None;
-        self.facts.recorded_from = None;
+        self.recorded = None;
         let is_first = !self.has_recorded && (self.standing.rank == 0 || self.standing.class == Class::Mirrored);
         self.behind = (!is_first).then_some(GapReason::Takeover);
         self.writer.keep_beside(0);
@@ -271,10 +295,10 @@ impl ChannelSink {
             } else if !goes_on {
                 self.run = None;
             }
-            first = first.or(kept.fragment.video.first().map(|frame| frame.wall));
+            first = first.or(begins(&kept.fragment, kept.ahead_us));
             frames = frames.saturating_add(kept.fragment.video.len());
-            self.record(&kept.head, kept.fragment, at);
-            head = Some(kept.head);
+            head = Some(Arc::clone(&kept.head));
+            self.record(kept, at);
         }
         // Where the run that goes on is another one than what was in memory, it begins with its next fragment.
         if let (Some(head), Some(current)) = (head, &self.head)
@@ -282,12 +306,21 @@ impl ChannelSink {
         {
             self.run = None;
         }
-        let ms = |time: WallTime| time.0 / 1_000;
+        let now = Moment { monotonic: at.monotonic_us, wall: at.wall };
+        let ms = |time: SteadyTime| now.wall(time).0 / 1_000;
         let (oldest_ms, first_ms, from_ms) = (oldest.map(ms), first.map(ms), from.map(ms));
         info!(
             stream = self.name,
             epoch, oldest_ms, from_ms, first_ms, frames, "records from now on, what was in memory first"
         );
+    }
+
+    /// What is durable of what is recorded without a hole.
+    fn footage(&self) -> Option<Footage> {
+        let Recorded { first, ahead_us, behind } = self.recorded?;
+        let durable = self.writer.durable().filter(|durable| durable.frames > behind)?;
+        let durable = SteadyTime(durable.wall.0.saturating_sub(ahead_us));
+        (durable >= first).then_some(Footage { first, durable })
     }
 
     /// Frames that stand by give way to those that are recorded.
@@ -496,6 +529,7 @@ impl Sink for ChannelSink {
         self.facts.memory = self.ring.oldest();
         self.facts.stands = self.standing.shares_slots() && self.core.stands();
         self.facts.has_slot = self.slot.is_some();
+        self.facts.footage = self.footage();
         self.control.publish(&self.facts);
     }
 

@@ -9,6 +9,7 @@ use framekeeper_media::h264::H264Parameters;
 use framekeeper_media::{AccessUnit, FrameFlags, FrameIdentity, MediaTime, WallTime};
 use framekeeper_store::env::Env;
 use framekeeper_store::{GapReason, Store, StoreConfig, StreamIdent, VolumeConfig};
+use framekeeper_takeover::{Footage, SteadyTime};
 use uuid::Uuid;
 
 use super::core::Core;
@@ -18,7 +19,7 @@ use crate::assignment::{ChannelPlan, Class, Shared};
 use crate::view::View;
 
 const TICK_US: u64 = 100_000;
-/// CLOCK_REALTIME − CLOCK_MONOTONIC.
+/// The clock as it is at first.
 const WALL_US: i64 = 1_790_000_000_000_000;
 
 /// A camera with 10 frames a second and a key frame each second; frame n is made at n · 100 ms.
@@ -29,6 +30,8 @@ struct Bench {
     slots: Arc<SharedSlots>,
     stats: Arc<ChannelStats>,
     stream: Uuid,
+    /// CLOCK_REALTIME − CLOCK_MONOTONIC.
+    wall_us: i64,
     next: u64,
     _folder: tempfile::TempDir,
 }
@@ -75,7 +78,7 @@ impl Bench {
         let slots = Arc::new(SharedSlots::default());
         let its_slots = Arc::clone(&slots);
         let sink = ChannelSink::new("default/cam".to_owned(), core, writer, its_stats, view, its_control, its_slots);
-        Self { sink, store, control, slots, stats, stream, next: 0, _folder: folder }
+        Self { sink, store, control, slots, stats, stream, wall_us: WALL_US, next: 0, _folder: folder }
     }
 
     fn plays(&mut self) {
@@ -96,12 +99,12 @@ impl Bench {
 
     fn at(&self) -> TickTime {
         let monotonic_us = 1_000_000 + self.next * TICK_US;
-        TickTime { monotonic_us, wall: WallTime(WALL_US + monotonic_us as i64) }
+        TickTime { monotonic_us, wall: WallTime(self.wall_us + monotonic_us as i64) }
     }
 
-    /// When frame `number` was, on this machine's clock.
-    fn wall(number: u64) -> WallTime {
-        WallTime(WALL_US + 1_000_000 + (number * TICK_US) as i64)
+    /// When frame `number` was, on this machine's monotonic clock.
+    fn steady(number: u64) -> SteadyTime {
+        SteadyTime(1_000_000 + (number * TICK_US) as i64)
     }
 
     /// Up to this frame, without it, one each tick.
@@ -116,6 +119,17 @@ impl Bench {
             self.sink.tick(self.at());
             self.next += 1;
         }
+    }
+
+    /// Until so many frames are durable, and decisions are told so.
+    fn flush(&mut self, given: u64) {
+        self.store.flush_tick();
+        let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while self.store.durable(self.stream).is_none_or(|durable| durable.frames < given) {
+            assert!(std::time::Instant::now() < patience, "not durable: {:?}", self.store.durable(self.stream));
+            std::thread::park_timeout(std::time::Duration::from_millis(2));
+        }
+        self.sink.tick(self.at());
     }
 
     fn wish(&self, wish: Wish) {
@@ -165,24 +179,65 @@ fn a_standby_records_from_the_gop_that_holds_what_is_missing() {
     bench.until(100);
     assert_eq!(bench.state(), (ChannelState::Standby, "StandingBy"));
     // Durable elsewhere up to frame 87: with half a second for clocks that is in the GOP of frame 80.
-    bench.wish(Wish::Record { epoch: 4, from: Some(Bench::wall(87)) });
+    bench.wish(Wish::Record { epoch: 4, from: Some(Bench::steady(87)) });
     bench.until(125);
     assert_eq!(bench.state(), (ChannelState::Recording, "TakenOver"));
     assert_eq!(bench.recorded(), [(4, GapReason::Takeover, frames(80..125))]);
 }
 
 #[test]
+fn a_clock_that_is_set_takes_nothing_from_what_a_standby_records() {
+    for (step_us, at) in
+        [(3_600_000_000, 75), (-3_600_000_000, 75), (800_000, 115), (-800_000, 115), (-86_400_000_000, 124)]
+    {
+        let mut bench = Bench::new(1);
+        bench.until(at);
+        bench.wall_us += step_us;
+        bench.until(125);
+        bench.wish(Wish::Record { epoch: 4, from: Some(Bench::steady(87)) });
+        bench.until(145);
+        let frames: Vec<u64> = bench.recorded().into_iter().flat_map(|(.., frames)| frames).collect();
+        let mut sorted = frames.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, self::frames(80..145), "{step_us} at {at}");
+    }
+}
+
+#[test]
+fn what_was_durable_before_a_clock_was_set_is_not_taken_for_what_comes_behind() {
+    for step_us in [-3_600_000_000, -800_000, 800_000, 3_600_000_000] {
+        let mut bench = Bench::new(0);
+        bench.wish(Wish::Record { epoch: 2, from: None });
+        bench.until(29);
+        assert_eq!(bench.control.footage(), None);
+        bench.flush(25);
+        let (first, durable) = (Bench::steady(0), Bench::steady(24));
+        assert_eq!(bench.control.footage(), Some(Footage { first, durable }));
+        // By its run's clock, up to the next key frame.
+        bench.wall_us += step_us;
+        bench.until(30);
+        assert_eq!(bench.control.footage(), Some(Footage { first, durable }), "{step_us}");
+        bench.until(35);
+        let told = bench.control.footage();
+        assert!(told.is_none_or(|told| told == Footage { first, durable }), "{told:?}");
+        bench.until(39);
+        bench.flush(35);
+        assert_eq!(bench.control.footage(), Some(Footage { first: Bench::steady(30), durable: Bench::steady(34) }));
+    }
+}
+
+#[test]
 fn who_gives_back_records_up_to_the_key_frame_that_its_memory_begins_with() {
     let mut bench = Bench::new(1);
     bench.until(60);
-    bench.wish(Wish::Record { epoch: 4, from: Some(Bench::wall(56)) });
+    bench.wish(Wish::Record { epoch: 4, from: Some(Bench::steady(56)) });
     // In the middle of a fragment that does not begin with a key frame.
     bench.until(77);
     bench.wish(Wish::StandBy);
     bench.until(95);
     assert_eq!(bench.state(), (ChannelState::Connecting, "FillingMemory"));
     // The other one fails again: nothing between the two may be missing.
-    bench.wish(Wish::Record { epoch: 6, from: Some(Bench::wall(75)) });
+    bench.wish(Wish::Record { epoch: 6, from: Some(Bench::steady(75)) });
     bench.until(110);
     let expected = [(4, GapReason::Takeover, frames(50..80)), (6, GapReason::Takeover, frames(80..110))];
     assert_eq!(bench.recorded(), expected);
@@ -196,7 +251,7 @@ fn who_is_asked_again_before_it_has_ended_goes_on_without_a_gap() {
     bench.until(76);
     bench.wish(Wish::StandBy);
     bench.until(78);
-    bench.wish(Wish::Record { epoch: 6, from: Some(Bench::wall(70)) });
+    bench.wish(Wish::Record { epoch: 6, from: Some(Bench::steady(70)) });
     bench.until(100);
     let recorded = bench.recorded();
     let all: Vec<u64> = recorded.iter().flat_map(|(.., frames)| frames.clone()).collect();
@@ -227,7 +282,7 @@ fn a_standby_that_is_held_asks_for_frames_when_it_has_to_record_and_gives_its_sl
     bench.idle();
     assert_eq!(bench.state(), (ChannelState::Standby, "StandingBy"));
     assert!(bench.sees_camera() && bench.control.is_held());
-    bench.wish(Wish::Record { epoch: 4, from: Some(Bench::wall(1)) });
+    bench.wish(Wish::Record { epoch: 4, from: Some(Bench::steady(1)) });
     bench.idle();
     assert!(!bench.sink.holds());
     assert_eq!(bench.state(), (ChannelState::Connecting, "Connecting"));
@@ -255,7 +310,7 @@ fn without_a_slot_nothing_is_recorded() {
     bench.plays();
     bench.until(15);
     assert!(!bench.control.has_slot());
-    assert_eq!(bench.control.recorded_from(), None);
+    assert_eq!(bench.control.footage(), None);
     // One became free.
     bench.slots.set_room(1);
     bench.until(40);

@@ -5,6 +5,9 @@
 //! offset follows that estimate freely; afterwards it is slewed by at most 500 ppm towards the least of each 10 s window,
 //! which follows the drift of the camera's clock and ignores late packets. Whatever the estimate does, the times of frames
 //! stay strictly increasing in presentation order.
+//!
+//! The same is known of the monotonic clock, which is never set: what other recorders' footage is compared by
+//! ([`framekeeper_takeover::SteadyTime`]).
 
 use std::collections::VecDeque;
 
@@ -28,6 +31,30 @@ struct Knot {
     wall_us: i64,
 }
 
+/// The least of what was seen, in a window and lately.
+#[derive(Debug, Default)]
+struct Least {
+    window_us: Option<i64>,
+    lately_us: Option<i64>,
+}
+
+impl Least {
+    fn see(&mut self, us: i64) {
+        let least_us = self.window_us.map_or(us, |least| least.min(us));
+        self.window_us = Some(least_us);
+        // Lower is proof at once; higher has to last a window.
+        self.lately_us = Some(self.lately_us.map_or(least_us, |lately| lately.min(least_us)));
+    }
+
+    /// The first window goes on in the second one.
+    fn next_window(&mut self, is_first: bool) {
+        if !is_first {
+            self.lately_us = self.window_us.or(self.lately_us);
+        }
+        self.window_us = None;
+    }
+}
+
 /// The clock of one run. A step of the host's clock, or a jump of media time, needs a new one.
 #[derive(Debug)]
 pub(crate) struct WallClock {
@@ -35,10 +62,10 @@ pub(crate) struct WallClock {
     began_us: Option<u64>,
     /// When the window that is being measured began, monotonic.
     window_began_us: u64,
-    /// Least (receive − media) in that window.
-    window_least_us: Option<i64>,
-    /// What the offset is to become.
-    target_us: Option<i64>,
+    /// Receive − media by the wall clock: what the offset is to become.
+    target: Least,
+    /// Receive − media by the monotonic clock.
+    steady: Least,
     /// Whether the first window is over.
     settled: bool,
     /// Whether the offset is on its way to the target, having left the dead band.
@@ -55,8 +82,8 @@ impl WallClock {
         Self {
             began_us: None,
             window_began_us: 0,
-            window_least_us: None,
-            target_us: None,
+            target: Least::default(),
+            steady: Least::default(),
             settled: false,
             slewing: false,
             knots: VecDeque::with_capacity(REMEMBERED + 1),
@@ -66,23 +93,25 @@ impl WallClock {
 
     /// A frame with presentation time `media` was read in the tick `at`.
     pub(crate) fn observe(&mut self, at: TickTime, media: MediaTime) {
-        let offset_us = at.wall.0.saturating_sub(video_us(media));
+        let media_us = video_us(media);
         let began_us = *self.began_us.get_or_insert(at.monotonic_us);
-        if self.window_least_us.is_none() && self.target_us.is_none() {
+        if self.target.lately_us.is_none() {
             self.window_began_us = began_us;
         }
         if at.monotonic_us.saturating_sub(self.window_began_us) > WINDOW_US {
-            if self.settled {
-                self.target_us = self.window_least_us.or(self.target_us);
-            }
-            self.settled = true;
+            let is_first = !std::mem::replace(&mut self.settled, true);
+            self.target.next_window(is_first);
+            self.steady.next_window(is_first);
             self.window_began_us = at.monotonic_us;
-            self.window_least_us = None;
         }
-        let least_us = self.window_least_us.map_or(offset_us, |least| least.min(offset_us));
-        self.window_least_us = Some(least_us);
-        // Lower than the target is proof at once; higher has to last a window.
-        self.target_us = Some(self.target_us.map_or(least_us, |target| target.min(least_us)));
+        self.target.see(at.wall.0.saturating_sub(media_us));
+        self.steady.see(media_us.saturating_neg().saturating_add_unsigned(at.monotonic_us));
+    }
+
+    /// By how much the newest times that were given are ahead of the monotonic clock, microseconds.
+    pub(crate) fn ahead_us(&self) -> i64 {
+        let given_us = self.knots.back().map_or(0, |last| last.wall_us.saturating_sub(last.media_us));
+        given_us.saturating_sub(self.steady.lately_us.unwrap_or(0))
     }
 
     /// The wall time of a frame. Called once for each frame, in decoding order, after it was observed; the later, the better
@@ -91,7 +120,7 @@ impl WallClock {
         let media_us = video_us(media);
         let wall_us = match self.knots.back().copied() {
             None => {
-                let wall_us = media_us.saturating_add(self.target_us.unwrap_or(0));
+                let wall_us = media_us.saturating_add(self.target.lately_us.unwrap_or(0));
                 self.after.map_or(wall_us, |after| wall_us.max(after.0.saturating_add(1)))
             }
             Some(last) if media_us > last.media_us => self.next_after(last, media_us),
@@ -115,7 +144,7 @@ impl WallClock {
     pub(crate) fn convert_us(&self, media_us: i64) -> WallTime {
         let offset_us = match self.knots.back() {
             Some(last) => last.wall_us.saturating_sub(last.media_us),
-            None => self.target_us.unwrap_or(0),
+            None => self.target.lately_us.unwrap_or(0),
         };
         WallTime(media_us.saturating_add(offset_us))
     }
@@ -123,7 +152,7 @@ impl WallClock {
     fn next_after(&mut self, last: Knot, media_us: i64) -> i64 {
         let step_us = media_us.saturating_sub(last.media_us);
         let offset_us = last.wall_us.saturating_sub(last.media_us);
-        let error_us = self.target_us.unwrap_or(offset_us).saturating_sub(offset_us);
+        let error_us = self.target.lately_us.unwrap_or(offset_us).saturating_sub(offset_us);
         let correction_us = if self.settled {
             if error_us.abs() > DEAD_BAND_US {
                 self.slewing = true;
@@ -266,6 +295,23 @@ mod tests {
             last = see(&mut clock, 100_000 + n * FRAME_US, n * FRAME);
         }
         assert_eq!(last, 100_000 + 199 * FRAME_US);
+    }
+
+    #[test]
+    fn times_are_known_by_the_monotonic_clock_too_whatever_the_other_does() {
+        let (mut clock, mut wall_us) = (WallClock::new(None), T0_US);
+        for n in 0..3_000 {
+            // Late at first, and every now and then. The wall clock is set by less than what begins a new run, and a little each second.
+            let late_us = if n < 20 || n % 300 > 200 { 400_000 } else { 0 };
+            wall_us += if n == 500 { -450_000 } else { i64::from(n % 25 == 0) * 300 };
+            let arrival_us = n * FRAME_US + late_us;
+            let at = TickTime { monotonic_us: 5_000_000 + arrival_us as u64, wall: WallTime(wall_us + arrival_us) };
+            clock.observe(at, MediaTime(n * FRAME));
+            let given = clock.time_of(MediaTime(n * FRAME));
+            let steady_us = given.0 - clock.ahead_us() - 5_000_000;
+            let truly_us = n * FRAME_US + if n < 20 { 400_000 } else { 0 };
+            assert!((steady_us - truly_us).abs() <= 1_000, "{} µs off at frame {n}", steady_us - truly_us);
+        }
     }
 
     proptest! {

@@ -43,11 +43,15 @@ pub(crate) struct Scrape {
     pub(crate) peers: PeerNumbers,
 }
 
-/// What is counted of other recorders.
-#[derive(Clone, Copy, Debug, Default)]
+/// What is counted of other recorders, and measured.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct PeerNumbers {
     pub(crate) counts: Counts,
     pub(crate) links: LinkStats,
+    /// By how much the clock that is furthest from the one here is ahead of it.
+    pub(crate) clock_ahead_us: Option<i64>,
+    /// Names of recorders whose clocks are not in step, and by how much they are ahead.
+    pub(crate) clocks_apart: Vec<(String, i64)>,
 }
 
 /// Every metric, in the order of the exposition.

@@ -62,6 +62,17 @@ pub(super) const METRICS: &[Metric] = &[
         samples: |scrape| one(Value::Count(scrape.peers.links.malformed)),
     },
     Metric {
+        name: "framekeeper_peer_clock_offset",
+        unit: Some("seconds"),
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "By how much the clock of another recorder is ahead of this one's: of the one that is furthest from it. Missing while none is heard.",
+        samples: |scrape| {
+            let ahead_us = scrape.peers.clock_ahead_us;
+            ahead_us.map_or_else(Vec::new, |ahead_us| one(Value::Number(ahead_us as f64 / 1e6)))
+        },
+    },
+    Metric {
         name: "framekeeper_shared_streams",
         unit: None,
         kind: Kind::Gauge,

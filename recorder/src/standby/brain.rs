@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use framekeeper_takeover::heartbeat::Heartbeat;
 use framekeeper_takeover::{Action, Assignment, Class, Link, Liveness, Own, Peer, Report, Rules, Stream};
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -218,10 +217,10 @@ fn peers<'a>(
 }
 
 impl framekeeper_peer::Brain for Brain {
-    fn hear(&mut self, now: u64, heartbeat: Heartbeat) {
-        let Some(tie) = self.ties.get_mut(&heartbeat.sender) else { return };
-        tie.link.hear(now, heartbeat.hears_you);
-        tie.reports = heartbeat.reports.into_iter().collect();
+    fn hear(&mut self, now: u64, peer: Uuid, hears_us: bool, reports: Vec<(Uuid, Report)>) {
+        let Some(tie) = self.ties.get_mut(&peer) else { return };
+        tie.link.hear(now, hears_us);
+        tie.reports = reports.into_iter().collect();
     }
 
     fn close(&mut self, now: u64, peer: Uuid) {

@@ -7,9 +7,11 @@
 //! ```
 
 mod brain;
+mod clocks;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,12 +19,13 @@ use std::time::Duration;
 
 use framekeeper_peer::{Clock, Identity, KeyError, Links, Peer};
 use framekeeper_store::Store;
-use framekeeper_takeover::{Assignment, Class, Footage, Own, Rules};
+use framekeeper_takeover::{Assignment, Class, Offset, Own, Rules};
 use tracing::{info, warn};
 use uuid::Uuid;
 
 pub(crate) use brain::Counts;
 use brain::{Brain, Seat};
+use clocks::{Clocks, News};
 
 use crate::assignment::{self, ChannelPlan, RetiredPlan};
 use crate::channel::{Control, SharedSlots, Wish};
@@ -60,6 +63,8 @@ pub(crate) enum LinksError {
 pub(crate) struct Standby {
     brain: Arc<Mutex<Brain>>,
     links: Links,
+    clocks: Mutex<Clocks>,
+    names: Mutex<HashMap<Uuid, String>>,
     store: Arc<Store>,
     shared_slots: Arc<SharedSlots>,
     public_key: String,
@@ -87,12 +92,21 @@ impl Standby {
         let links = Links::start(&identity, me, listener, clock, Arc::clone(&brain)).map_err(LinksError::Links)?;
         let public_key = identity.public().to_string();
         info!(public_key, address = address.map(tracing::field::display), "known to other recorders");
-        Ok(Self { brain, links, store, shared_slots: Arc::default(), public_key, address })
+        let shared_slots = Arc::default();
+        Ok(Self {
+            brain,
+            links,
+            clocks: Mutex::default(),
+            names: Mutex::default(),
+            store,
+            shared_slots,
+            public_key,
+            address,
+        })
     }
 
     fn brain(&self) -> MutexGuard<'_, Brain> {
-        // What is done under it is done whole.
-        self.brain.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.brain)
     }
 
     /// Whom streams are shared with from now on.
@@ -102,6 +116,7 @@ impl Standby {
         }
         let known: Vec<(Uuid, bool)> = peers.iter().map(|peer| (peer.recorder, !peer.keys.is_empty())).collect();
         self.brain().set_peers(clock::monotonic_us(), &known);
+        *lock(&self.names) = peers.iter().map(|peer| (peer.recorder, peer.name.clone())).collect();
         self.links.set_peers(peers.to_vec());
     }
 
@@ -180,9 +195,29 @@ impl Standby {
         self.address
     }
 
-    /// What was counted.
+    /// What was counted and measured.
     pub(crate) fn numbers(&self) -> PeerNumbers {
-        PeerNumbers { counts: self.brain().counts(clock::monotonic_us()), links: self.links.stats() }
+        let offsets = self.links.offsets();
+        let names = lock(&self.names);
+        let name = |peer: Uuid| names.get(&peer).cloned().unwrap_or_else(|| peer.to_string());
+        let mut clocks = lock(&self.clocks);
+        for (peer, news) in clocks.look(&offsets) {
+            let peer = name(peer);
+            match news {
+                News::Apart(ahead_us) => warn!(
+                    peer,
+                    ahead_ms = ahead_us / 1_000,
+                    "a recorder's clock is not in step with the one here; keep the clocks of all recorders by NTP"
+                ),
+                News::InStep => info!(peer, "a recorder's clock is in step with the one here"),
+            }
+        }
+        PeerNumbers {
+            counts: self.brain().counts(clock::monotonic_us()),
+            links: self.links.stats(),
+            clock_ahead_us: offsets.values().map(Offset::middle).max_by_key(|ahead| ahead.unsigned_abs()),
+            clocks_apart: clocks.apart().map(|(peer, ahead_us)| (name(peer), ahead_us)).collect(),
+        }
     }
 
     /// The epoch that this recorder recorded a stream in last, in this life or a former one. The last run has the highest.
@@ -193,6 +228,11 @@ impl Standby {
         let runs = self.store.reader().coverage(stream, from, to).unwrap_or_default();
         runs.iter().map(|run| run.epoch).max().unwrap_or(0)
     }
+}
+
+/// What is done under these locks is done whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The key in a file, or one for this life.
@@ -214,8 +254,6 @@ struct ChannelSeat {
 impl Seat for ChannelSeat {
     fn own(&self, now_us: u64) -> Own {
         let storage = self.store.storage(self.stream);
-        let durable = self.store.durable(self.stream).map(|durable| durable.wall);
-        let footage = self.control.recorded_from().zip(durable).filter(|(first, durable)| durable >= first);
         let gop_us = self.control.gop_us();
         Own {
             camera: self.control.sees_camera(now_us),
@@ -224,7 +262,7 @@ impl Seat for ChannelSeat {
             slot: self.control.has_slot() || self.shared_slots.left() > 0,
             leaving: false,
             unsynced: storage.unsynced_us,
-            footage: footage.map(|(first, durable)| Footage { first, durable }),
+            footage: self.control.footage(),
             gop: if gop_us == 0 { ASSUMED_GOP_US } else { gop_us },
         }
     }

@@ -2,11 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use framekeeper_media::WallTime;
 use framekeeper_media::boxes::run::PlanVersion;
 use framekeeper_peer::Brain as _;
-use framekeeper_takeover::heartbeat::Heartbeat;
-use framekeeper_takeover::{Assignment, Class, Footage, Own, Rules};
+use framekeeper_takeover::{Assignment, Class, Footage, Own, Rules, SteadyTime};
 use uuid::Uuid;
 
 use super::brain::{Brain, Seat};
@@ -42,7 +40,7 @@ struct DeskSeat(Arc<Desk>);
 impl Seat for DeskSeat {
     fn own(&self, now_us: u64) -> Own {
         let mut own = *self.0.own.lock().unwrap();
-        let durable = WallTime(now_us as i64);
+        let durable = SteadyTime(now_us as i64);
         own.footage = own.footage.map(|footage| Footage { durable, ..footage });
         own
     }
@@ -59,7 +57,6 @@ impl Desk {
 
 struct World {
     now: u64,
-    number: u64,
     up: Vec<bool>,
     brains: Vec<Brain>,
     desks: Vec<Arc<Desk>>,
@@ -68,8 +65,7 @@ struct World {
 impl World {
     /// Recorders that have keys and hold the stream by this plan.
     fn new(recorders: usize, plan: &Assignment) -> Self {
-        let mut world =
-            Self { now: SECOND, number: 0, up: vec![true; recorders], brains: Vec::new(), desks: Vec::new() };
+        let mut world = Self { now: SECOND, up: vec![true; recorders], brains: Vec::new(), desks: Vec::new() };
         for me in 0..recorders {
             let mut brain = Brain::new(name(me), Rules { hold: 3 * SECOND, ..Rules::default() });
             let others: Vec<_> = (0..recorders).filter(|other| *other != me).map(|other| (name(other), true)).collect();
@@ -97,7 +93,7 @@ impl World {
 
     /// It records from now on, or does not.
     fn footage(&self, number: usize, records: bool) {
-        let first = WallTime(self.now as i64);
+        let first = SteadyTime(self.now as i64);
         self.desks[number].own.lock().unwrap().footage = records.then_some(Footage { first, durable: first });
     }
 
@@ -113,17 +109,8 @@ impl World {
             if self.now.is_multiple_of(250 * MS) {
                 for from in &live {
                     for to in live.iter().filter(|to| *to != from) {
-                        let (hears_you, reports) = self.brains[*from].tell(self.now, name(*to));
-                        self.number += 1;
-                        let beat = Heartbeat {
-                            sender: name(*from),
-                            life: 1,
-                            number: self.number,
-                            sent: WallTime(self.now as i64),
-                            hears_you,
-                            reports,
-                        };
-                        self.brains[*to].hear(self.now, beat);
+                        let (hears, reports) = self.brains[*from].tell(self.now, name(*to));
+                        self.brains[*to].hear(self.now, name(*from), hears, reports);
                     }
                 }
             }

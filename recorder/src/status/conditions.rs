@@ -27,6 +27,7 @@ pub(super) fn make(
     now: WallTime,
     before: Option<&RecorderStatus>,
 ) -> Vec<Condition> {
+    let peers = view.peers();
     let verdicts = [
         ready(view.phase()),
         assignment(view),
@@ -35,7 +36,8 @@ pub(super) fn make(
         intact(volumes),
         space::recording_space(volumes),
         gops_fit(&view.long_gops()),
-        peers_reachable(view.peers().counts),
+        peers_reachable(peers.counts),
+        clocks_in_step(peers.counts, &peers.clocks_apart),
         as_planned(channels),
     ];
     // Conditions have whole seconds, as `Time` of Kubernetes has.
@@ -96,6 +98,31 @@ fn peers_reachable(counts: Counts) -> Verdict {
         }
     };
     Verdict { kind: "PeersReachable", good, reason, message }
+}
+
+fn clocks_in_step(counts: Counts, apart: &[(String, i64)]) -> Verdict {
+    const KIND: &str = "ClocksInStep";
+    if apart.is_empty() {
+        let (reason, message) = match counts.peers {
+            0 => ("NoPeers", "no stream is shared with another recorder"),
+            _ => (
+                "InStep",
+                "the clocks of recorders that streams are shared with, and that are heard, are not more than a second from this one's",
+            ),
+        };
+        return Verdict { kind: KIND, good: true, reason, message: message.to_owned() };
+    }
+    let told = apart.iter().map(|(name, ahead_us)| {
+        let (seconds, where_to) =
+            (ahead_us.unsigned_abs() as f64 / 1e6, if *ahead_us < 0 { "behind" } else { "ahead of" });
+        format!("{name} is {seconds:.1} s {where_to} this one")
+    });
+    let message = format!(
+        "by their clocks, {}: times of the same footage differ by as much between these recorders; no frame is lost by it. Run NTP (chrony, \
+         systemd-timesyncd) on the machine whose clock is wrong",
+        told.collect::<Vec<_>>().join(", ")
+    );
+    Verdict { kind: KIND, good: false, reason: "ClocksApart", message }
 }
 
 fn healthy(volumes: &[VolumeView]) -> Verdict {

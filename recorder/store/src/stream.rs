@@ -387,6 +387,12 @@ impl StreamWriter {
         self.stream.previous()
     }
 
+    /// How far the stream is durable on this recorder.
+    #[must_use]
+    pub fn durable(&self) -> Option<Durable> {
+        self.stream.durable()
+    }
+
     /// A run begins with the next fragment; where nothing was being stored, with the next one that begins with a random access
     /// point. The run that goes on already may be given again, with other codec parameters.
     pub fn begin_run(&mut self, start: RunStart) {

@@ -7,6 +7,7 @@
 //!  heartbeat   "FKHB"  u16 version  u16 oldest version that can read it  u32 bytes that follow
 //!              uuid sender  u64 life of the sender's process  u64 number  i64 sender's wall clock, µs  u8 flags (1 hears you)
 //!              u32 streams, each: uuid stream  u16 bytes of its report  report
+//!              from version 2 on: u8 1 where it echoes one of the receiver's  u64 its number  u64 for how long it has been there, µs
 //!  report      u64 term  u64 sequence  u64 epoch  u8 flags (1 recording, 2 able, 4 leaving, 8 you are superseded, 16 footage, 32 last takeover)
 //!              u64 unsynced  u64 recording for  u64 holding for  i64 first, i64 durable  u64 hold, u64 ended ago
 //!              u8 heard, each: uuid recorder  i64 durable
@@ -22,7 +23,9 @@ use uuid::Uuid;
 use crate::report::{Footage, Report, Standing};
 
 const MAGIC: [u8; 4] = *b"FKHB";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// The oldest that can read what is written here.
+const NEEDS: u16 = 1;
 /// Magic, versions and length.
 pub const HEAD_BYTES: usize = 12;
 /// More than two recorders ever share: a recorder has 500 channels at most.
@@ -45,8 +48,19 @@ pub struct Heartbeat {
     pub sent: WallTime,
     /// The sender heard the receiver lately ([`crate::Link::hears`]).
     pub hears_you: bool,
-    /// Of each stream that both have to do with, what the sender says.
-    pub reports: Vec<(Uuid, Report)>,
+    /// The receiver's newest one that came to the sender, if any did.
+    pub echo: Option<Echo>,
+    /// Of each stream that both have to do with, what the sender says, with times by [`Heartbeat::sent`]'s clock.
+    pub reports: Vec<(Uuid, Report<WallTime>)>,
+}
+
+/// That a heartbeat came, told to whoever sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Echo {
+    /// [`Heartbeat::number`] of the one that came.
+    pub number: u64,
+    /// For how long it has been there, microseconds.
+    pub held: u64,
 }
 
 /// Why bytes are no heartbeat.
@@ -123,7 +137,7 @@ impl Heartbeat {
         let mut w = BoxWriter::with_capacity(HEAD_BYTES + 64 + self.reports.len() * 160);
         w.bytes(&MAGIC);
         w.u16(VERSION);
-        w.u16(1);
+        w.u16(NEEDS);
         w.u32(0);
         w.bytes(self.sender.as_bytes());
         w.u64(self.life);
@@ -137,6 +151,11 @@ impl Heartbeat {
             let bytes = encode_report(report);
             w.u16(u16::try_from(bytes.len()).unwrap_or(0));
             w.bytes(&bytes);
+        }
+        w.u8(u8::from(self.echo.is_some()));
+        if let Some(Echo { number, held }) = self.echo {
+            w.u64(number);
+            w.u64(held);
         }
         let body = w.len() - HEAD_BYTES;
         w.patch_u32(HEAD_BYTES - 4, u32::try_from(body).unwrap_or(0));
@@ -158,11 +177,14 @@ impl Heartbeat {
             let bytes = usize::from(r.u16()?);
             reports.push((stream, decode_report(r.take(bytes)?)?));
         }
-        Ok(Self { sender, life, number, sent, hears_you: flags & 1 != 0, reports })
+        // The first version ends here.
+        let has_echo = !r.rest().is_empty() && r.u8()? & 1 != 0;
+        let echo = if has_echo { Some(Echo { number: r.u64()?, held: r.u64()? }) } else { None };
+        Ok(Self { sender, life, number, sent, hears_you: flags & 1 != 0, echo, reports })
     }
 }
 
-fn encode_report(report: &Report) -> Vec<u8> {
+fn encode_report(report: &Report<WallTime>) -> Vec<u8> {
     let mut w = BoxWriter::with_capacity(160);
     w.u64(report.version.term);
     w.u64(report.version.sequence);
@@ -194,7 +216,7 @@ fn encode_report(report: &Report) -> Vec<u8> {
     w.into_vec()
 }
 
-fn decode_report(bytes: &[u8]) -> Result<Report, HeartbeatError> {
+fn decode_report(bytes: &[u8]) -> Result<Report<WallTime>, HeartbeatError> {
     let mut r = Reader::new(bytes);
     let version = PlanVersion { term: r.u64()?, sequence: r.u64()? };
     let (epoch, flags) = (r.u64()?, r.u8()?);
@@ -253,6 +275,7 @@ mod tests {
             number: random.random(),
             sent: wall(random),
             hears_you: random.random(),
+            echo: random.random_bool(0.5).then(|| Echo { number: random.random(), held: random.random() }),
             reports: (0..random.random_range(0..6)).map(|_| (id(random), report(random))).collect(),
         }
     }
@@ -298,20 +321,30 @@ mod tests {
     }
 
     #[test]
-    fn later_versions_are_understood_or_refused() {
+    fn earlier_and_later_versions_are_understood_or_refused() {
         let mut random = StdRng::seed_from_u64(3);
-        let sent = any(&mut random);
+        let sent = Heartbeat { echo: Some(Echo { number: 7, held: 9 }), ..any(&mut random) };
+        let sized = |mut bytes: Vec<u8>| {
+            let body = u32::try_from(bytes.len() - HEAD_BYTES).unwrap();
+            bytes[8..12].copy_from_slice(&body.to_be_bytes());
+            bytes
+        };
+        // The first one, which echoes nothing.
+        let mut bytes = sent.encode();
+        bytes[5] = 1;
+        bytes.truncate(bytes.len() - 17);
+        assert_eq!(read(&sized(bytes)), Ok(Heartbeat { echo: None, ..sent.clone() }));
         // A later one with more behind what is known.
         let mut bytes = sent.encode();
-        bytes[5] = 2;
+        bytes[5] = 3;
         bytes.extend_from_slice(b"more");
-        let body = u32::try_from(bytes.len() - HEAD_BYTES).unwrap();
-        bytes[8..12].copy_from_slice(&body.to_be_bytes());
-        assert_eq!(read(&bytes), Ok(sent.clone()));
+        let mut bytes = sized(bytes);
+        assert_eq!(read(&bytes), Ok(sent));
         // One that must not be misunderstood.
-        bytes[7] = 2;
-        assert_eq!(read(&bytes), Err(HeartbeatError::TooNew { needs: 2 }));
-        assert!(HeartbeatError::TooNew { needs: 2 }.to_string().contains("upgrade"));
+        bytes[7] = 3;
+        assert_eq!(read(&bytes), Err(HeartbeatError::TooNew { needs: 3 }));
+        let said = HeartbeatError::TooNew { needs: 3 }.to_string();
+        assert!(said.contains("version 3") && said.contains("upgrade"), "{said}");
     }
 
     #[test]

@@ -7,20 +7,24 @@
 //!
 //! ```text
 //!  heartbeats ──► Link     one for each peer: alive, failed, or not yet known; as bytes: heartbeat
-//!                  │
-//!  reports ────► Stream ──► Action      one for each stream that is held
-//!                  ▲                    Begin, End, Release
-//!  own condition ──┘
+//!     │            │
+//!     └─► PeerClock│       its times on the clock that decisions go by, and how far its time of day is from ours
+//!            │     │
+//!         reports ─► Stream ──► Action      one for each stream that is held
+//!                      ▲                    Begin, End, Release
+//!     own condition ───┘
 //! ```
 //! Nothing here has a clock, a socket or a thread: times are values, so a simulator can play any course of events again.
 #![deny(clippy::indexing_slicing)]
 
+mod clock;
 pub mod heartbeat;
 mod link;
 mod report;
 mod rules;
 mod stream;
 
+pub use clock::{Moment, Offset, PeerClock, SteadyTime};
 pub use link::{Link, Liveness};
 pub use report::{Assignment, Class, Footage, Own, Peer, Report, Standing};
 pub use rules::Rules;

@@ -1,8 +1,9 @@
 //! What a decision is made of: the assignment, this recorder's own condition, and what peers say.
 
-use framekeeper_media::WallTime;
 use framekeeper_media::boxes::run::PlanVersion;
 use uuid::Uuid;
+
+use crate::clock::SteadyTime;
 
 /// What standbys of a stream do before anything happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,13 +46,14 @@ pub enum Standing {
     Superseded,
 }
 
-/// Durable footage of one stretch of recording without a hole, by the times of its pictures on the receiver's clock.
+/// Durable footage of one stretch of recording without a hole, by the times of its pictures. `T`: on which clock; on its way between recorders it is
+/// the sender's time of day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Footage {
+pub struct Footage<T = SteadyTime> {
     /// Time of its first picture.
-    pub first: WallTime,
-    /// At which the newest one ends that a loss of power would not take.
-    pub durable: WallTime,
+    pub first: T,
+    /// Time of the newest one that a loss of power would not take.
+    pub durable: T,
 }
 
 /// How it stands with this recorder and the stream.
@@ -60,7 +62,7 @@ pub struct Own {
     /// The camera delivers, or its session stands where nothing plays.
     pub camera: bool,
     /// Time of the oldest picture in memory, where pictures are kept there.
-    pub memory: Option<WallTime>,
+    pub memory: Option<SteadyTime>,
     /// A volume takes its footage.
     pub storage: bool,
     /// It has a slot, or one is free for it. One that was free when it began may be gone when its first frame comes.
@@ -76,9 +78,9 @@ pub struct Own {
     pub gop: u64,
 }
 
-/// What a heartbeat says of one stream.
+/// What a heartbeat says of one stream. `T`: see [`Footage`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct Report<T = SteadyTime> {
     /// The plan that the sender goes by.
     pub version: PlanVersion,
     /// The highest epoch that the sender knows of.
@@ -94,15 +96,38 @@ pub struct Report {
     /// See [`Own::unsynced`].
     pub unsynced: u64,
     /// See [`Own::footage`].
-    pub footage: Option<Footage>,
+    pub footage: Option<Footage<T>>,
     /// For how long it has been recording as now, microseconds.
     pub recording_for: u64,
     /// For how long its process has been holding the stream, microseconds.
     pub holding_for: u64,
     /// The holders that it hears recording, each with how far that is durable.
-    pub hears: Vec<(Uuid, WallTime)>,
+    pub hears: Vec<(Uuid, T)>,
     /// The hold of the last takeover that it knows of, and how long ago it ended, microseconds.
     pub last_takeover: Option<(u64, u64)>,
+}
+
+impl<T> Report<T> {
+    /// The same with times on another clock: this footage, and of each holder that it hears what `time` makes of its time.
+    pub(crate) fn with_times<U>(self, footage: Option<Footage<U>>, time: impl Fn(T) -> U) -> Report<U> {
+        let Self { version, epoch, you, recording, able, leaving, unsynced, recording_for, holding_for, .. } = self;
+        let hears = self.hears.into_iter().map(|(holder, durable)| (holder, time(durable))).collect();
+        let last_takeover = self.last_takeover;
+        Report {
+            version,
+            epoch,
+            you,
+            recording,
+            able,
+            leaving,
+            unsynced,
+            footage,
+            recording_for,
+            holding_for,
+            hears,
+            last_takeover,
+        }
+    }
 }
 
 impl Report {
@@ -122,4 +147,27 @@ pub struct Peer<'a> {
     pub liveness: crate::Liveness,
     /// What its newest heartbeat says; `None` where that does not mention the stream.
     pub report: Option<&'a Report>,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Of a primary that has just begun.
+    pub(crate) fn report() -> Report {
+        Report {
+            version: PlanVersion { term: 1, sequence: 1 },
+            epoch: 1,
+            you: Standing::Holder,
+            recording: true,
+            able: true,
+            leaving: false,
+            unsynced: 0,
+            footage: None,
+            recording_for: 0,
+            holding_for: 0,
+            hears: Vec::new(),
+            last_takeover: None,
+        }
+    }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use framekeeper_media::WallTime;
 use uuid::Uuid;
 
+use crate::clock::SteadyTime;
 use crate::link::Liveness;
 use crate::report::{Assignment, Class, Footage, Own, Peer, Report, Standing};
 use crate::rules::Rules;
@@ -18,7 +18,7 @@ pub enum Action {
         epoch: u64,
         /// Behind this everything is to be recorded that is in memory, from the group of pictures on in which it lies. `None`: nothing is
         /// known to be durable anywhere.
-        from: Option<WallTime>,
+        from: Option<SteadyTime>,
     },
     /// Record it no more: another holder has proven that it does.
     End,
@@ -35,7 +35,7 @@ pub struct Stream {
     epoch: u64,
     recording: Option<Recording>,
     /// Up to here durable pictures of some holder followed on those of another, as far as was heard.
-    covered: Option<WallTime>,
+    covered: Option<SteadyTime>,
     /// Since when nobody records, or nobody has what is missing in another's footage.
     wanted: Option<u64>,
     /// Since when each holder with a lower rank delivers.

@@ -85,7 +85,7 @@ impl Trouble {
 fn begin(world: &mut World, node: usize, length: u64, calm: bool) -> Option<Fault> {
     let (nodes, streams) = (world.nodes.len(), world.plans.len());
     let other = (node + world.random.random_range(1..nodes)) % nodes;
-    let kind = world.random.random_range(0..14);
+    let kind = world.random.random_range(0..16);
     let fault = match kind {
         0 | 1 => {
             world.kill(node, kind == 1);
@@ -117,6 +117,10 @@ fn begin(world: &mut World, node: usize, length: u64, calm: bool) -> Option<Faul
         11 => {
             let stream = world.random.random_range(0..streams);
             world.replan(stream);
+            return None;
+        }
+        12 | 13 => {
+            world.set_clock(node);
             return None;
         }
         _ => {

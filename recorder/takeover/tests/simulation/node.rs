@@ -3,7 +3,10 @@
 use std::collections::VecDeque;
 
 use framekeeper_media::WallTime;
-use framekeeper_takeover::{Action, Assignment, Footage, Link, Own, Peer, Report, Rules, Stream};
+use framekeeper_takeover::heartbeat::Heartbeat;
+use framekeeper_takeover::{
+    Action, Assignment, Footage, Link, Moment, Own, Peer, PeerClock, Report, Rules, SteadyTime, Stream,
+};
 use uuid::Uuid;
 
 pub(crate) const MS: u64 = 1_000;
@@ -38,8 +41,8 @@ pub(crate) fn number(name: Uuid) -> usize {
     name.as_u128() as usize - 1
 }
 
-fn wall(frame: u32) -> WallTime {
-    WallTime(i64::from(frame) * FRAME as i64)
+fn time(frame: u32) -> SteadyTime {
+    SteadyTime(i64::from(frame) * FRAME as i64)
 }
 
 /// A stream on a recorder.
@@ -55,7 +58,7 @@ pub(crate) struct Held {
     next_written: Option<u32>,
     pub(crate) pending: VecDeque<(u32, u64)>,
     footage: Option<Footage>,
-    vouched: Vec<(Uuid, WallTime)>,
+    vouched: Vec<(Uuid, SteadyTime)>,
     /// Of its own footage.
     epoch: u64,
 }
@@ -94,6 +97,12 @@ pub(crate) struct Node {
     pub(crate) held: Vec<Option<Held>>,
     pub(crate) links: Vec<Link>,
     pub(crate) reports: Vec<Vec<Option<Report>>>,
+    /// Its time of day is ahead of the true one by so much.
+    pub(crate) wall_ahead: i64,
+    pub(crate) clocks: Vec<PeerClock>,
+    /// Lives of its process, and heartbeats that it sent.
+    life: u64,
+    sent: u64,
     pub(crate) next_beat: u64,
     pub(crate) last_tick: u64,
     pub(crate) slots: usize,
@@ -116,6 +125,10 @@ impl Node {
             held: (0..streams).map(|_| None).collect(),
             links: vec![Link::new(0); nodes],
             reports: vec![vec![None; streams]; nodes],
+            wall_ahead: 0,
+            clocks: vec![PeerClock::default(); nodes],
+            life: 1,
+            sent: 0,
             next_beat: number as u64 * 37 * MS,
             last_tick: 0,
             slots: streams,
@@ -131,6 +144,9 @@ impl Node {
         self.leaving = false;
         self.last_tick = now;
         self.next_beat = now;
+        self.life += 1;
+        self.sent = 0;
+        self.clocks.iter_mut().for_each(|clock| *clock = PeerClock::default());
         self.links.iter_mut().for_each(|link| *link = Link::new(now));
         self.reports.iter_mut().flatten().for_each(|report| *report = None);
         for held in self.held.iter_mut().flatten() {
@@ -207,7 +223,7 @@ impl Node {
         let oldest = self.held.iter().flatten().filter_map(|held| Some(held.pending.front()?.1)).min();
         Own {
             camera: held.session.is_some_and(|since| since <= now),
-            memory: held.memory.front().map(|frame| wall(*frame)),
+            memory: held.memory.front().map(|frame| time(*frame)),
             storage: !self.disk_fails,
             slot: held.machine.is_recording() || self.held.iter().flatten().filter(recording).count() < self.slots,
             leaving: self.leaving,
@@ -246,7 +262,43 @@ impl Node {
         action
     }
 
-    pub(crate) fn report(&mut self, stream: usize, now: u64, rules: &Rules, to: usize) -> Option<Report> {
+    /// The monotonic clocks of all run as one, times of day do not.
+    fn moment(&self, now: u64) -> Moment {
+        Moment { monotonic: now, wall: WallTime(self.wall_ahead.saturating_add_unsigned(now)) }
+    }
+
+    /// What it tells another one.
+    pub(crate) fn tell(&mut self, to: usize, now: u64, rules: &Rules) -> Heartbeat {
+        let moment = self.moment(now);
+        let mut reports = Vec::new();
+        for stream in 0..self.held.len() {
+            let report = self.report(stream, now, rules, to);
+            reports.extend(report.map(|report| (Uuid::from_u128(stream as u128), report.told(moment))));
+        }
+        self.sent += 1;
+        self.clocks[to].send(now, self.sent);
+        Heartbeat {
+            sender: self.me,
+            life: self.life,
+            number: self.sent,
+            sent: moment.wall,
+            hears_you: self.links[to].hears(now, rules),
+            echo: self.clocks[to].echo(now),
+            reports,
+        }
+    }
+
+    /// What another one told.
+    pub(crate) fn hear(&mut self, from: usize, now: u64, heartbeat: Heartbeat) {
+        self.links[from].hear(now, heartbeat.hears_you);
+        self.reports[from].iter_mut().for_each(|report| *report = None);
+        let moment = self.moment(now);
+        for (stream, report) in self.clocks[from].hear(moment, heartbeat) {
+            self.reports[from][stream.as_u128() as usize] = Some(report);
+        }
+    }
+
+    fn report(&mut self, stream: usize, now: u64, rules: &Rules, to: usize) -> Option<Report> {
         self.held[stream].as_ref()?;
         let own = self.own(stream, now);
         let held = self.held[stream].as_mut()?;
@@ -262,10 +314,10 @@ impl Node {
 
 /// One more frame is durable, or said to be.
 fn note(footage: &mut Option<Footage>, frame: u32) {
-    let durable = wall(frame + 1);
+    let durable = time(frame + 1);
     *footage = match *footage {
-        Some(known) if known.durable == wall(frame) => Some(Footage { durable, ..known }),
-        _ => Some(Footage { first: wall(frame), durable }),
+        Some(known) if known.durable == time(frame) => Some(Footage { durable, ..known }),
+        _ => Some(Footage { first: time(frame), durable }),
     };
 }
 

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use framekeeper_media::boxes::run::PlanVersion;
 use framekeeper_plan::Condition;
-use framekeeper_takeover::{Action, Assignment, Class, Report, Rules};
+use framekeeper_takeover::heartbeat::Heartbeat;
+use framekeeper_takeover::{Action, Assignment, Class, Rules};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -12,6 +13,8 @@ use crate::node::{Bug, FRAME, Fate, Held, MS, Node, SECOND, name, number};
 
 pub(crate) const TICK: u64 = 100 * MS;
 const BEAT: u64 = 250 * MS;
+/// Clocks of recorders are apart from the true time by up to so much, microseconds.
+const CLOCKS: i64 = 900_000;
 
 /// Shorter than real ones, so that ten minutes see many of them.
 pub(crate) fn rules() -> Rules {
@@ -26,7 +29,7 @@ pub(crate) struct Shape {
 }
 
 enum Message {
-    Beat { from: usize, hears: bool, reports: Vec<(usize, Report)> },
+    Beat { from: usize, heartbeat: Heartbeat },
     Closed { from: usize },
     Plan { stream: usize, plan: Assignment },
 }
@@ -103,6 +106,9 @@ impl World {
             wrong: Vec::new(),
         };
         (0..streams).for_each(|stream| world.announce(stream));
+        for node in &mut world.nodes {
+            node.wall_ahead = world.random.random_range(-CLOCKS..=CLOCKS);
+        }
         world
     }
 
@@ -150,6 +156,14 @@ impl World {
                 self.post(self.now + self.delay, other, Message::Closed { from: node });
             }
         }
+    }
+
+    /// The time of day of a recorder is set: to another one that is as right, or to what is wrong by hours, or back.
+    pub(crate) fn set_clock(&mut self, node: usize) {
+        let is_wrong = self.random.random_bool(0.2);
+        let apart = if is_wrong { 7_200_000_000 } else { CLOCKS };
+        self.nodes[node].wall_ahead = self.random.random_range(-apart..=apart);
+        self.say(format!("the clock of recorder {node} is set to {:+.1} s", self.nodes[node].wall_ahead as f64 / 1e6));
     }
 
     pub(crate) fn start(&mut self, node: usize) {
@@ -216,13 +230,7 @@ impl World {
                 continue;
             }
             match message {
-                Message::Beat { from, hears, reports } => {
-                    node.links[from].hear(self.now, hears);
-                    node.reports[from].iter_mut().for_each(|report| *report = None);
-                    for (stream, report) in reports {
-                        node.reports[from][stream] = Some(report);
-                    }
-                }
+                Message::Beat { from, heartbeat } => node.hear(from, self.now, heartbeat),
                 Message::Closed { from } => node.links[from].close(self.now),
                 Message::Plan { stream, plan } => match &mut node.held[stream] {
                     Some(held) if held.plan.version < plan.version => held.plan = plan,
@@ -243,15 +251,11 @@ impl World {
 
     fn beat(&mut self, from: usize) {
         for to in (0..self.nodes.len()).filter(|to| *to != from) {
-            let node = &mut self.nodes[from];
-            let hears = node.links[to].hears(self.now, &self.rules);
-            let reports = (0..self.plans.len())
-                .filter_map(|stream| Some((stream, node.report(stream, self.now, &self.rules, to)?)))
-                .collect();
+            let heartbeat = self.nodes[from].tell(to, self.now, &self.rules);
             let lost = self.random.random_bool(self.loss);
             let delay = self.delay / 2 + self.random.random_range(0..=self.delay);
             if !lost && !self.cut.contains(&(from, to)) {
-                self.post(self.now + delay, to, Message::Beat { from, hears, reports });
+                self.post(self.now + delay, to, Message::Beat { from, heartbeat });
             }
         }
     }
