@@ -57,7 +57,8 @@ power: build ## Losses of power on a disk that logs its blocks (root)
 	$(E2E) power:: --test-threads=1 --nocapture
 
 # The programs that stand beside what they measure; each is run by framekeeper-bench.
-BENCHES := --example catalogue_bench --example write_bench --example recovery_bench --example receive --example clip_latency
+BENCHES := --example catalogue_bench --example write_bench --example recovery_bench --example receive --example clip_latency --example heartbeat_bench \
+	--example plan_bench
 
 bench: build ## Measure against peers and write docs/benchmarks.md
 	$(BUILD) $(BENCHES)

@@ -7,3 +7,4 @@ pub mod programs;
 pub mod recording;
 pub mod room;
 pub mod stamps;
+pub mod standing_by;

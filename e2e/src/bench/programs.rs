@@ -35,6 +35,15 @@ pub fn finding(progress: &impl Fn(&str)) -> Result<String> {
     Ok(coverage + &run("First byte of a clip", "clip_latency", &[], progress)?)
 }
 
+/// What heartbeats and planning cost.
+///
+/// # Errors
+/// When a program fails.
+pub fn sharing(progress: &impl Fn(&str)) -> Result<String> {
+    let links = run("Heartbeats of two recorders over TLS", "heartbeat_bench", &[], progress)?;
+    Ok(links + &run("Plans", "plan_bench", &[], progress)?)
+}
+
 /// Bytes that [`writing`] takes on the disk at most.
 pub const WRITING_BYTES: u64 = 17 << 30;
 

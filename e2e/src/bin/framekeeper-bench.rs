@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use framekeeper_e2e::bench::floor::{self, Floor};
 use framekeeper_e2e::bench::room::{self, Scratch};
-use framekeeper_e2e::bench::{page, programs, recording};
+use framekeeper_e2e::bench::{page, programs, recording, standing_by};
 
 #[derive(Parser)]
 #[command(about = "Measures Framekeeper beside ffmpeg and two floors, by CPU time, in one run")]
@@ -23,7 +23,7 @@ struct Arguments {
     #[arg(long, default_value_t = 30)]
     seconds: u64,
     /// Measure these only; the page keeps what it has of the others.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "recording,writing,receiving,finding")]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "recording,standbys,writing,receiving,finding")]
     only: Vec<Section>,
     /// Where recordings go: a folder on the disk to measure. The system's temporary folder if not given.
     #[arg(long)]
@@ -38,6 +38,8 @@ struct Arguments {
 enum Section {
     /// Framekeeper beside ffmpeg and floors.
     Recording,
+    /// What standbys of each class add.
+    Standbys,
     /// The store alone.
     Writing,
     /// Ingest alone.
@@ -50,6 +52,7 @@ impl Section {
     fn name(self) -> &'static str {
         match self {
             Self::Recording => "recording",
+            Self::Standbys => "standbys",
             Self::Writing => "writing",
             Self::Receiving => "receiving",
             Self::Finding => "finding",
@@ -63,6 +66,7 @@ impl Section {
             Self::Recording => {
                 arguments.streams.iter().map(|n| recording::bytes_needed(*n, window)).max().unwrap_or_default()
             }
+            Self::Standbys => standing_by::bytes_needed(),
             Self::Writing => programs::WRITING_BYTES,
             Self::Receiving => 0,
             Self::Finding => 1 << 30,
@@ -82,6 +86,10 @@ impl Section {
                     fs::remove_dir_all(&folder)?;
                 }
                 Ok(text)
+            }
+            Self::Standbys => {
+                let text = standing_by::measure(scratch, window, progress)?;
+                Ok(format!("{text}\n{}", programs::sharing(progress)?))
             }
             Self::Writing => programs::writing(scratch, window, progress),
             Self::Receiving => programs::receiving(scratch, window, progress),
