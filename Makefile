@@ -20,7 +20,7 @@ E2E := FRAMEKEEPER_BIN=$(abspath $(TARGET))/release cargo test --release --locke
 # Slow unit tests wait for cameras and disks: three times as many run as there are cores (four at once left them half idle). These
 # end-to-end tests wait more than they work, too: four at once; with six, decoding a picture took longer than it may. The rest has the
 # machine for itself, one by one.
-PATIENT := bad_input:: budgets:: clips:: clocks:: demo:: disks::a_device disks::a_disk_that_fails disks::a_system disks::volumes edits:: failover:: files:: flips:: full:: \
+PATIENT := bad_input:: budgets:: clips:: clocks:: demo:: disks::a_device disks::a_disk_that_fails disks::a_system disks::volumes edits:: failover:: failover_links:: files:: flips:: full:: \
 	placement:: power::a_recorder recording::a_camera recording::frames_out retention:: writes::
 
 # Compiles with clippy in place of the compiler, so that lints and programs need one build and not two; Cargo.toml makes warnings errors.
@@ -70,7 +70,10 @@ generate: ## Write the generated files again (CRDs, metric list)
 	UPDATE_DOCS=1 cargo test --locked -p framekeeper-recorder --test recorder metrics_page
 
 fuzz: ## A minute of fuzzing for each parser (needs the nightly toolchain and cargo-fuzz)
-	cd recorder/media && for target in $$(cargo +nightly fuzz list); do cargo +nightly fuzz run $$target -- -max_total_time=60; done
+	for crate in media takeover; do \
+		cd $(CURDIR)/recorder/$$crate; \
+		for target in $$(cargo +nightly fuzz list); do mkdir -p fuzz/corpus/$$target; cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=60; done; \
+	done
 
 clean: ## Remove what was built and recorded here
 	cargo clean

@@ -6,5 +6,6 @@ pub mod disk;
 pub mod harness;
 pub mod judge;
 pub mod local;
+pub mod network;
 pub mod power;
 pub mod shelf;

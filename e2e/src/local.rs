@@ -173,17 +173,19 @@ impl System {
         Self::launch(folder, manifest, recorders, &[], &[])
     }
 
-    /// The same, with these environment variables for the operator and its recorders.
+    /// The same, with these environment variables for the operator and its recorders, and started by another program: `wrapper` is its command line,
+    /// to which the operator's is added.
     ///
     /// # Errors
     /// When it can't be started.
-    pub fn start_on_with_env(
+    pub fn start_on_under(
         folder: &Path,
         manifest: PathBuf,
         recorders: usize,
         environment: &[(&str, String)],
+        wrapper: &[&str],
     ) -> Result<Self> {
-        Self::launch(folder, manifest, recorders, environment, &[])
+        Self::launch(folder, manifest, recorders, environment, wrapper)
     }
 
     /// The same, with the choice of how segments are written: `auto`, `direct` or `buffered`.

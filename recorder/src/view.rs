@@ -188,16 +188,15 @@ impl View {
         self.peers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Numbers are no news; that a recorder comes or goes is, and that its clock is not in step.
+    /// Numbers are no news; that a recorder comes or goes is, why it is not heard, and that its clock is not in step.
     pub(crate) fn set_peers(&self, numbers: PeerNumbers) {
         let mut current = self.peers.write().unwrap_or_else(PoisonError::into_inner);
-        fn told(numbers: &PeerNumbers) -> (u64, u64, &[(String, i64)]) {
-            (numbers.counts.peers, numbers.counts.alive, &numbers.clocks_apart)
-        }
-        let changed = told(&current) != told(&numbers);
+        let is_same = current.counts.peers == numbers.counts.peers
+            && current.silent == numbers.silent
+            && current.clocks_apart == numbers.clocks_apart;
         *current = numbers;
         drop(current);
-        if changed {
+        if !is_same {
             self.transition();
         }
     }

@@ -33,15 +33,15 @@ const BEHIND_NS: i64 = 6_000_000_000;
 /// What a recorder says of a stream.
 #[derive(Debug)]
 #[expect(dead_code, reason = "the reason is for whoever reads why a test failed")]
-struct Said {
+pub(super) struct Said {
     ordinal: usize,
     role: String,
-    state: String,
+    pub(super) state: String,
     reason: String,
 }
 
 /// A clip that was taken.
-struct Taken {
+pub(super) struct Taken {
     name: String,
     from: String,
     to: String,
@@ -49,26 +49,37 @@ struct Taken {
 }
 
 /// A pool whose streams have standbys, with all of them protected.
-struct Site {
-    system: System,
+pub(super) struct Site {
+    pub(super) system: System,
     recorders: usize,
-    cameras: Cameras,
-    names: Vec<String>,
+    pub(super) cameras: Cameras,
+    pub(super) names: Vec<String>,
     /// Each stream's primary.
     primaries: BTreeMap<String, usize>,
     random: StdRng,
     /// Standbys record as well.
     mirrored: bool,
-    folder: tempfile::TempDir,
+    pub(super) folder: tempfile::TempDir,
 }
 
 impl Site {
     /// `cameras` cameras; `pool`: more of the pool's spec. Streams are given back after 3 s.
-    fn start(recorders: usize, cameras: usize, pool: &str) -> Result<Self> {
+    pub(super) fn start(recorders: usize, cameras: usize, pool: &str) -> Result<Self> {
         Self::on(tempfile::tempdir()?, recorders, cameras, pool)
     }
 
     fn on(folder: tempfile::TempDir, recorders: usize, cameras: usize, pool: &str) -> Result<Self> {
+        Self::under(folder, recorders, cameras, pool, &[])
+    }
+
+    /// The operator's command line is added to `wrapper`.
+    pub(super) fn under(
+        folder: tempfile::TempDir,
+        recorders: usize,
+        cameras: usize,
+        pool: &str,
+        wrapper: &[&str],
+    ) -> Result<Self> {
         // What counts is which frames are there, not how large they are; all of them are decoded in the end.
         let bitrate = if cameras > 30 { "300k" } else { "500k" };
         let spec = format!(
@@ -87,7 +98,7 @@ impl Site {
         let manifest = folder.path().join("pool.yaml");
         std::fs::write(&manifest, with_pool_spec(&plan.manifest(), pool)?)?;
         let environment = [("FRAMEKEEPER_STABLE", "3".to_owned())];
-        let system = System::start_on_with_env(folder.path(), manifest, recorders, &environment)?;
+        let system = System::start_on_under(folder.path(), manifest, recorders, &environment, wrapper)?;
         let seed: u64 = rand::random();
         judge::result(&format!("seed {seed}"));
         let mirrored = pool.contains("Mirrored");
@@ -98,7 +109,7 @@ impl Site {
     }
 
     /// What each recorder says of each stream.
-    fn said(&self) -> Result<BTreeMap<String, Vec<Said>>> {
+    pub(super) fn said(&self) -> Result<BTreeMap<String, Vec<Said>>> {
         let mut said = BTreeMap::<_, Vec<_>>::new();
         for ordinal in 0..self.recorders {
             for channel in self.system.channels(ordinal)?.unwrap_or_default() {
@@ -111,7 +122,7 @@ impl Site {
     }
 
     /// Waits until each stream's primary records it, and nobody else, and each standby is ready to.
-    fn wait_protected(&mut self) -> Result<Duration> {
+    pub(super) fn wait_protected(&mut self) -> Result<Duration> {
         let begun = Instant::now();
         let mut said = BTreeMap::new();
         let calm = poll(PROTECTED_WITHIN, Duration::from_millis(50), || {
@@ -139,7 +150,7 @@ impl Site {
     }
 
     /// The supervisor of a recorder and its worker.
-    fn processes(&self, ordinal: usize) -> Result<(u32, u32)> {
+    pub(super) fn processes(&self, ordinal: usize) -> Result<(u32, u32)> {
         let address = self.system.http(ordinal).to_string();
         let of_recorder = |pid: &u32| {
             let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -152,16 +163,16 @@ impl Site {
         }
     }
 
-    fn some_recorder(&mut self) -> usize {
+    pub(super) fn some_recorder(&mut self) -> usize {
         self.random.random_range(0..self.recorders)
     }
 
-    fn pause(&mut self, milliseconds: std::ops::Range<u64>) {
+    pub(super) fn pause(&mut self, milliseconds: std::ops::Range<u64>) {
         std::thread::sleep(Duration::from_millis(self.random.random_range(milliseconds)));
     }
 
     /// A counter of all recorders together, since each one's last start.
-    fn counted(&self, name: &str) -> Result<u64> {
+    pub(super) fn counted(&self, name: &str) -> Result<u64> {
         let mut sum = 0.0;
         for ordinal in 0..self.recorders {
             let page = get(self.system.http(ordinal), "/metrics")?.text();
@@ -173,7 +184,7 @@ impl Site {
     }
 
     /// Whichever recorder is asked: all have the same runs of each stream, without a gap.
-    fn ask_for_coverage(&self) -> Result<()> {
+    pub(super) fn ask_for_coverage(&self) -> Result<()> {
         for name in &self.names {
             let mut first = None;
             for ordinal in 0..self.recorders {
@@ -193,7 +204,7 @@ impl Site {
     }
 
     /// Clips over a moment, one of each stream from some recorder; to be judged when all is at rest.
-    fn take_clips(&mut self, moment_ns: i64) -> Result<Vec<Taken>> {
+    pub(super) fn take_clips(&mut self, moment_ns: i64) -> Result<Vec<Taken>> {
         let mut taken = Vec::new();
         for name in self.names.clone() {
             let (from, to) = (moment_ns - BEFORE_NS, moment_ns + BEHIND_NS);
@@ -211,7 +222,7 @@ impl Site {
     }
 
     /// Each clip has all frames of its time, each once, in order.
-    fn judge_clips(&self, clips: &[Taken]) -> Result<()> {
+    pub(super) fn judge_clips(&self, clips: &[Taken]) -> Result<()> {
         for Taken { name, from, to, path } in clips {
             let mut arguments = judge::volumes(&self.cameras.ledgers, &self.system.volumes());
             let more = ["--clip", &path.display().to_string(), "--from", from, "--to", to, "--stream"];
@@ -223,7 +234,7 @@ impl Site {
     }
 
     /// Stops everything, and has all frames of all cameras looked for on all volumes together.
-    fn judge(&mut self) -> Result<()> {
+    pub(super) fn judge(&mut self) -> Result<()> {
         let stop = self.end()?;
         self.judge_on(stop, &self.system.volumes())
     }

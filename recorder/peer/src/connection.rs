@@ -1,6 +1,7 @@
 //! One connection with a peer: shaken hands, then heartbeats both ways until it ends.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,17 +10,20 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use uuid::Uuid;
 
 use crate::key::PublicKey;
 use crate::tls::{Ends, Known};
+use crate::trouble::{Refusal, Trouble, UnknownKey};
 
 /// A handshake, or a connection being made, that takes longer is none.
 const SHAKE_AT_MOST: Duration = Duration::from_secs(2);
 /// A connection on which nothing came for longer is half open: it is closed, and dialled again.
 const IDLE_AT_MOST: Duration = Duration::from_secs(5);
+/// A connection that ended sooner was of no use.
+const OF_USE: Duration = Duration::from_secs(1);
 /// Heartbeats that wait to be sent; more are not worth sending.
 const WAITING: usize = 4;
 /// The name in a handshake is not looked at: the key is.
@@ -30,11 +34,13 @@ pub(crate) enum Event {
     /// It stands.
     Up(Connection),
     /// A heartbeat came.
-    Heard { peer: Uuid, heartbeat: Heartbeat },
+    Heard { peer: Uuid, connection: u64, heartbeat: Heartbeat },
     /// It ended.
     Down { peer: Uuid, connection: u64, why: Ended },
     /// Somebody came who was not let in.
-    Refused(io::Error),
+    Refused { from: SocketAddr, why: Refusal },
+    /// A peer was dialled in vain.
+    NotReached { peer: Uuid, why: Trouble },
 }
 
 /// The sending end of a connection; it is closed when this is dropped.
@@ -104,20 +110,20 @@ async fn in_time<T>(shake: impl Future<Output = io::Result<T>>) -> io::Result<T>
 fn known_as(stream: TlsStream<TcpStream>, known: &Known, dialled: bool) -> io::Result<Shaken> {
     let (_, session) = stream.get_ref();
     let key = session.peer_certificates().and_then(<[_]>::first).and_then(|key| PublicKey::from_der(key));
+    let key = key.ok_or_else(|| io::Error::other("it has no key"))?;
     // The plan may have changed since the handshake looked.
-    let unknown = || io::Error::other("a key that is not known");
-    let key = key.ok_or_else(unknown)?;
-    let peer = known.of(key).ok_or_else(unknown)?;
+    let peer = known.of(key).ok_or_else(|| io::Error::other(UnknownKey(key)))?;
     Ok(Shaken { stream, peer, key, dialled })
 }
 
-/// Until it ends.
-pub(crate) async fn run(shaken: Shaken, number: u64, events: mpsc::Sender<Event>) {
+/// Until it ends. Whether it was of any use for a while: one that is not is not dialled again at once.
+pub(crate) async fn run(shaken: Shaken, number: u64, events: mpsc::Sender<Event>) -> bool {
     let Shaken { stream, peer, key, dialled } = shaken;
     let (out, mut waiting) = mpsc::channel::<Arc<[u8]>>(WAITING);
     // Whoever does not want to know has ended.
     let _ = events.send(Event::Up(Connection { number, peer, key, dialled, out })).await;
     let (mut read, mut write) = tokio::io::split(stream);
+    let (begun, mut has_heard) = (Instant::now(), false);
     let reading = async {
         loop {
             let heartbeat = match timeout(IDLE_AT_MOST, heard(&mut read)).await {
@@ -127,7 +133,8 @@ pub(crate) async fn run(shaken: Shaken, number: u64, events: mpsc::Sender<Event>
             if heartbeat.sender != peer {
                 return Err(Ended::Impostor(heartbeat.sender));
             }
-            let _ = events.send(Event::Heard { peer, heartbeat }).await;
+            has_heard = true;
+            let _ = events.send(Event::Heard { peer, connection: number, heartbeat }).await;
         }
     };
     let writing = async {
@@ -143,6 +150,7 @@ pub(crate) async fn run(shaken: Shaken, number: u64, events: mpsc::Sender<Event>
     };
     let why = why.err().unwrap_or(Ended::Closed);
     let _ = events.send(Event::Down { peer, connection: number, why }).await;
+    has_heard && begun.elapsed() >= OF_USE
 }
 
 async fn heard(read: &mut (impl tokio::io::AsyncRead + Unpin)) -> Result<Heartbeat, Ended> {

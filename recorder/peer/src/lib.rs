@@ -15,8 +15,12 @@ mod connection;
 mod key;
 mod links;
 #[cfg(test)]
+mod strangers_tests;
+#[cfg(test)]
 mod tests;
 mod tls;
+mod trouble;
 
 pub use key::{Identity, KeyError, PublicKey};
-pub use links::{Brain, Clock, LinkStats, Links, Peer};
+pub use links::{Brain, Clock, LinkStats, Links, Peer, PeerState};
+pub use trouble::Trouble;

@@ -1,8 +1,8 @@
 //! The thread that keeps the links: who is dialled, who is let in, and when who is told what.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -11,7 +11,8 @@ use std::time::Duration;
 use framekeeper_media::WallTime;
 use framekeeper_takeover::heartbeat::{Heartbeat, Newest};
 use framekeeper_takeover::{Moment, Offset, PeerClock, Report};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{debug, info, warn};
@@ -20,17 +21,19 @@ use uuid::Uuid;
 use crate::connection::{self, Connection, Ended, Event};
 use crate::key::{Identity, PublicKey};
 use crate::tls::{Ends, Known};
+use crate::trouble::{Refusal, Seldom, Trouble};
 
 /// From one heartbeat to the next.
 const BEAT_US: u64 = 250_000;
-/// How often is looked how far the clocks of peers are from ours.
+/// How often is told how it stands with peers.
 const LOOK_US: u64 = 1_000_000;
 /// How often is decided.
 const STEP: Duration = Duration::from_millis(50);
 /// A peer that cannot be reached is dialled again after so long, and after twice as long each time, up to the second one.
 const REDIAL: Duration = Duration::from_millis(100);
 const REDIAL_AT_MOST: Duration = Duration::from_secs(2);
-/// Handshakes of those who come, at the same time: what is more waits to be accepted.
+/// Handshakes of those who come, at the same time. A recorder's takes some milliseconds; where more come the oldest is given up, so that nobody who
+/// comes and says nothing keeps others out.
 const SHAKING: usize = 32;
 /// Connections with one peer; the oldest goes. One is enough, two come up where both dial at the same time.
 const CONNECTIONS: usize = 3;
@@ -78,6 +81,15 @@ impl Clock {
     }
 }
 
+/// How it stands with a peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerState {
+    /// By how much its time of day is ahead of the one here, as far as that was measured lately.
+    pub offset: Option<Offset>,
+    /// Why it is not heard, as far as that is known.
+    pub trouble: Option<Trouble>,
+}
+
 /// What was counted since the start; `connections` is how many stand now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkStats {
@@ -87,7 +99,7 @@ pub struct LinkStats {
     pub sent: u64,
     /// Heartbeats that came.
     pub heard: u64,
-    /// Handshakes of those who came that failed, because of a key that is not known or for another reason.
+    /// Who came and was not let in: because of a key that is not known, or for another reason.
     pub refused: u64,
     /// Connections that were closed because what came was no heartbeat of that peer.
     pub malformed: u64,
@@ -113,7 +125,7 @@ pub struct Links {
     commands: mpsc::UnboundedSender<Command>,
     thread: Option<JoinHandle<()>>,
     counts: Arc<Counts>,
-    offsets: Arc<Mutex<HashMap<Uuid, Offset>>>,
+    states: Arc<Mutex<HashMap<Uuid, PeerState>>>,
 }
 
 impl Links {
@@ -132,7 +144,7 @@ impl Links {
         let ends = Arc::new(Ends::new(identity, Arc::clone(&known)).map_err(io::Error::other)?);
         let (commands, orders) = mpsc::unbounded_channel();
         let counts = Arc::new(Counts::default());
-        let offsets = Arc::default();
+        let states = Arc::default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = match listener {
             None => None,
@@ -154,15 +166,17 @@ impl Links {
             ends,
             known,
             counts: Arc::clone(&counts),
-            offsets: Arc::clone(&offsets),
+            states: Arc::clone(&states),
             next_look: 0,
+            refusals: Seldom::default(),
+            shaking: VecDeque::new(),
             peers: HashMap::new(),
             events_to,
             connections: Arc::default(),
         };
         let run = move || runtime.block_on(keeper.run(listener, events, orders));
         let thread = std::thread::Builder::new().name("peers".to_owned()).spawn(run)?;
-        Ok(Self { commands, thread: Some(thread), counts, offsets })
+        Ok(Self { commands, thread: Some(thread), counts, states })
     }
 
     /// Whom to talk to from now on. Links with those that stay are not touched.
@@ -171,10 +185,10 @@ impl Links {
         let _ = self.commands.send(Command::Peers(peers));
     }
 
-    /// By how much the time of day of each peer is ahead of the one here, as far as that was measured lately.
+    /// How it stands with each peer.
     #[must_use]
-    pub fn offsets(&self) -> HashMap<Uuid, Offset> {
-        self.offsets.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn peers(&self) -> HashMap<Uuid, PeerState> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What was counted.
@@ -208,6 +222,7 @@ struct Linked {
     connections: Vec<Connection>,
     newest: Newest,
     of_it: PeerClock,
+    trouble: Option<Trouble>,
     next_beat: u64,
     is_linked: watch::Sender<bool>,
     dialler: AbortHandle,
@@ -228,8 +243,11 @@ struct Keeper<B> {
     ends: Arc<Ends>,
     known: Arc<Known>,
     counts: Arc<Counts>,
-    offsets: Arc<Mutex<HashMap<Uuid, Offset>>>,
+    states: Arc<Mutex<HashMap<Uuid, PeerState>>>,
     next_look: u64,
+    refusals: Seldom,
+    /// Those who came, and have not said who they are.
+    shaking: VecDeque<(SocketAddr, AbortHandle)>,
     peers: HashMap<Uuid, Linked>,
     events_to: mpsc::Sender<Event>,
     /// How many there were, to number them.
@@ -245,13 +263,8 @@ impl<B: Brain> Keeper<B> {
     ) {
         let mut step = interval(STEP);
         step.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let shaking = Arc::new(Semaphore::new(SHAKING));
         loop {
-            let come = async {
-                let listener = listener.as_ref()?;
-                let place = Arc::clone(&shaking).acquire_owned().await.ok()?;
-                Some((listener.accept().await, place))
-            };
+            let come = async { Some(listener.as_ref()?.accept().await) };
             tokio::select! {
                 biased;
                 order = orders.recv() => match order {
@@ -260,20 +273,8 @@ impl<B: Brain> Keeper<B> {
                 },
                 _ = step.tick() => self.step(),
                 Some(event) = events.recv() => self.happened(event),
-                Some((come, place)) = come => match come {
-                    Ok((stream, _)) => {
-                        let (ends, known) = (Arc::clone(&self.ends), Arc::clone(&self.known));
-                        let (events, number) = (self.events_to.clone(), self.next_number());
-                        tokio::spawn(async move {
-                            let shaken = connection::accept(stream, &ends, &known).await;
-                            drop(place);
-                            match shaken {
-                                Ok(shaken) => connection::run(shaken, number, events).await,
-                                // Whoever counts may have ended.
-                                Err(error) => drop(events.send(Event::Refused(error)).await),
-                            }
-                        });
-                    }
+                Some(come) = come => match come {
+                    Ok((stream, from)) => self.shake(stream, from),
                     // Out of descriptors, for instance: not tried again in a tight loop.
                     Err(error) => {
                         debug!(%error, "a recorder that came could not be let in");
@@ -281,6 +282,34 @@ impl<B: Brain> Keeper<B> {
                     }
                 },
             }
+        }
+    }
+
+    /// Finds out who came.
+    fn shake(&mut self, stream: TcpStream, from: SocketAddr) {
+        self.shaking.retain(|(_, task)| !task.is_finished());
+        if self.shaking.len() >= SHAKING
+            && let Some((from, oldest)) = self.shaking.pop_front()
+        {
+            oldest.abort();
+            self.refused(from, &Refusal::PushedOut(SHAKING));
+        }
+        let (ends, known) = (Arc::clone(&self.ends), Arc::clone(&self.known));
+        let (events, number) = (self.events_to.clone(), self.next_number());
+        let shake = async move {
+            match connection::accept(stream, &ends, &known).await {
+                Ok(shaken) => drop(tokio::spawn(connection::run(shaken, number, events))),
+                // Whoever counts may have ended.
+                Err(error) => drop(events.send(Event::Refused { from, why: error.into() }).await),
+            }
+        };
+        self.shaking.push_back((from, tokio::spawn(shake).abort_handle()));
+    }
+
+    fn refused(&mut self, from: SocketAddr, why: &Refusal) {
+        self.counts.refused.fetch_add(1, Ordering::Relaxed);
+        if let Some(left_out) = self.refusals.now((self.clock.monotonic_us)()) {
+            warn!(%from, left_out, "somebody who came was not let in: {why}");
         }
     }
 
@@ -316,6 +345,7 @@ impl<B: Brain> Keeper<B> {
                         connections: Vec::new(),
                         newest: Newest::default(),
                         of_it: PeerClock::default(),
+                        trouble: None,
                         next_beat: 0,
                         is_linked,
                         dialler,
@@ -333,18 +363,40 @@ impl<B: Brain> Keeper<B> {
         let (ends, known, events) = (Arc::clone(&self.ends), Arc::clone(&self.known), self.events_to.clone());
         let (numbers, clock) = (Arc::clone(&self.connections), self.clock);
         let dial = async move {
+            if peer.keys.is_empty() {
+                // Whoever answered would be refused.
+                return drop(events.send(Event::NotReached { peer: peer.recorder, why: Trouble::NoKey }).await);
+            }
             let mut wait = REDIAL;
-            while is_linked.wait_for(|linked| !linked).await.is_ok() {
+            loop {
+                if *is_linked.borrow_and_update() {
+                    // One that stood ended: its process begins anew, for instance.
+                    wait = REDIAL;
+                }
+                if is_linked.wait_for(|linked| !linked).await.is_err() {
+                    return;
+                }
+                let mut trouble = None;
                 for address in &peer.addresses {
                     match connection::dial(address, &ends, &known).await {
                         Ok(shaken) => {
-                            wait = REDIAL;
+                            trouble = None;
                             let number = numbers.fetch_add(1, Ordering::Relaxed);
-                            connection::run(shaken, number, events.clone()).await;
+                            // By itself: it outlives the one who dials, when the peer has another address or one key more.
+                            let run = tokio::spawn(connection::run(shaken, number, events.clone()));
+                            if run.await.unwrap_or(false) {
+                                wait = REDIAL;
+                            }
                             break;
                         }
-                        Err(error) => debug!(peer = %peer.recorder, address, %error, "a recorder could not be reached"),
+                        Err(error) => {
+                            let this = Trouble::of_dial(address, &error);
+                            trouble = trouble.filter(Trouble::needs_somebody).or(Some(this));
+                        }
                     }
+                }
+                if let Some(why) = trouble {
+                    let _ = events.send(Event::NotReached { peer: peer.recorder, why }).await;
                 }
                 // Not all at the same moment, behind an outage.
                 let jitter = Duration::from_micros((clock.monotonic_us)() % 50_000);
@@ -359,37 +411,67 @@ impl<B: Brain> Keeper<B> {
         let now = self.clock.now();
         match event {
             Event::Up(connection) => self.up(connection),
-            Event::Heard { peer, heartbeat } => {
+            Event::Heard { peer, connection, heartbeat } => {
                 self.counts.heard.fetch_add(1, Ordering::Relaxed);
                 let Some(linked) = self.peers.get_mut(&peer) else { return };
-                // On each connection the same comes again.
-                if !linked.newest.is_news(&heartbeat) {
+                // Not from one that was closed here meanwhile; and on each connection the same comes again.
+                let is_its = linked.connections.iter().any(|known| known.number == connection);
+                if !is_its || !linked.newest.is_news(&heartbeat) {
                     return;
+                }
+                if !linked.is_linked.send_replace(true) {
+                    info!(peer = linked.peer.name, "the link to a recorder stands");
+                }
+                if linked.trouble.take().is_some() {
+                    self.next_look = 0;
                 }
                 let hears_us = heartbeat.hears_you;
                 let reports = linked.of_it.hear(now, heartbeat);
                 self.brain().hear(now.monotonic, peer, hears_us, reports);
             }
             Event::Down { peer, connection, why } => {
-                if matches!(why, Ended::Malformed(_) | Ended::Impostor(_)) {
-                    self.counts.malformed.fetch_add(1, Ordering::Relaxed);
-                    warn!(%peer, "a link is closed: {why}");
-                }
                 let Some(linked) = self.peers.get_mut(&peer) else { return };
                 linked.connections.retain(|other| other.number != connection);
                 if linked.connections.is_empty() && linked.is_linked.send_replace(false) {
-                    info!(%peer, "the link to a recorder is down: {why}");
+                    info!(peer = linked.peer.name, "the link to a recorder is down: {why}");
                     // Of a process that begins anew.
                     linked.newest = Newest::default();
                     self.brain().close(now.monotonic, peer);
                 }
+                if matches!(why, Ended::Malformed(_) | Ended::Impostor(_)) {
+                    self.counts.malformed.fetch_add(1, Ordering::Relaxed);
+                }
+                if let Some(trouble) = Trouble::of_end(&why) {
+                    self.troubled(peer, trouble);
+                }
             }
-            Event::Refused(error) => {
-                self.counts.refused.fetch_add(1, Ordering::Relaxed);
-                debug!(%error, "somebody who came was not let in");
-            }
+            Event::Refused { from, why } => self.refused(from, &why),
+            Event::NotReached { peer, why } => self.troubled(peer, why),
         }
         self.count();
+    }
+
+    /// Says what is wrong with a peer, once.
+    fn troubled(&mut self, peer: Uuid, trouble: Trouble) {
+        let Some(linked) = self.peers.get_mut(&peer) else { return };
+        let peer = &linked.peer.name;
+        if *linked.is_linked.borrow() {
+            // Another connection with it stands.
+            if let Some(left_out) = self.refusals.now((self.clock.monotonic_us)()) {
+                warn!(peer, left_out, "a connection with a recorder was closed: {trouble}");
+            }
+            return;
+        }
+        if linked.trouble.as_ref() == Some(&trouble) {
+            return;
+        }
+        if trouble.needs_somebody() {
+            warn!(peer, "there is no link to a recorder: {trouble}");
+        } else {
+            debug!(peer, "there is no link to a recorder: {trouble}");
+        }
+        linked.trouble = Some(trouble);
+        self.next_look = 0;
     }
 
     fn up(&mut self, connection: Connection) {
@@ -409,9 +491,6 @@ impl<B: Brain> Keeper<B> {
         }
         linked.connections.push(connection);
         linked.next_beat = 0;
-        if !linked.is_linked.send_replace(true) {
-            info!(%peer, "the link to a recorder stands");
-        }
         self.beat(self.clock.now(), false);
     }
 
@@ -421,8 +500,10 @@ impl<B: Brain> Keeper<B> {
         self.beat(now, urgent);
         if now.monotonic >= self.next_look {
             self.next_look = now.monotonic.saturating_add(LOOK_US);
-            let offsets = self.peers.iter().filter_map(|(peer, linked)| Some((*peer, linked.of_it.offset(now)?)));
-            *self.offsets.lock().unwrap_or_else(PoisonError::into_inner) = offsets.collect();
+            let state =
+                |linked: &Linked| PeerState { offset: linked.of_it.offset(now), trouble: linked.trouble.clone() };
+            let states = self.peers.iter().map(|(peer, linked)| (*peer, state(linked)));
+            *self.states.lock().unwrap_or_else(PoisonError::into_inner) = states.collect();
         }
     }
 

@@ -19,26 +19,26 @@ use crate::tls::{Ends, Known};
 use crate::{Brain, Clock, Identity, Links, Peer};
 
 /// Far more than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(20);
-const STREAM: Uuid = Uuid::from_u128(7);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const STREAM: Uuid = Uuid::from_u128(7);
 static EPOCHS: AtomicU64 = AtomicU64::new(1_000);
 
 #[derive(Debug)]
-enum Told {
+pub(crate) enum Told {
     Heard(Heard),
     Closed(Uuid),
 }
 
 #[derive(Clone, Debug)]
-struct Heard {
+pub(crate) struct Heard {
     at: u64,
-    from: Uuid,
+    pub(crate) from: Uuid,
     hears_us: bool,
     reports: Vec<(Uuid, Report)>,
 }
 
 impl Heard {
-    fn epoch(&self) -> u64 {
+    pub(crate) fn epoch(&self) -> u64 {
         self.reports[0].1.epoch
     }
 }
@@ -64,7 +64,7 @@ impl Brain for Recorder {
     }
 }
 
-fn report<T>(epoch: u64) -> Report<T> {
+pub(crate) fn report<T>(epoch: u64) -> Report<T> {
     Report {
         version: PlanVersion { term: 1, sequence: 1 },
         epoch,
@@ -90,22 +90,22 @@ fn clock() -> Clock {
     Clock { monotonic_us, wall: || WallTime(1_700_000_000_000_000 + monotonic_us() as i64) }
 }
 
-struct Node {
-    me: Uuid,
+pub(crate) struct Node {
+    pub(crate) me: Uuid,
     /// Of this life: no other has it.
-    epoch: u64,
-    identity: Identity,
-    address: SocketAddr,
-    links: Links,
-    told: Receiver<Told>,
+    pub(crate) epoch: u64,
+    pub(crate) identity: Identity,
+    pub(crate) address: SocketAddr,
+    pub(crate) links: Links,
+    pub(crate) told: Receiver<Told>,
 }
 
 impl Node {
-    fn start(number: u128) -> Self {
+    pub(crate) fn start(number: u128) -> Self {
         Self::with(number, Identity::make().unwrap())
     }
 
-    fn with(number: u128, identity: Identity) -> Self {
+    pub(crate) fn with(number: u128, identity: Identity) -> Self {
         let (me, listener) = (Uuid::from_u128(number), TcpListener::bind("127.0.0.1:0").unwrap());
         let address = listener.local_addr().unwrap();
         let (to, told) = channel();
@@ -115,7 +115,7 @@ impl Node {
         Self { me, epoch, identity, address, links, told }
     }
 
-    fn peer(&self) -> Peer {
+    pub(crate) fn peer(&self) -> Peer {
         Peer {
             recorder: self.me,
             name: format!("recorder-{}", self.me.as_u128()),
@@ -125,11 +125,11 @@ impl Node {
     }
 
     /// Known by its key, and not where it is.
-    fn unplaced(&self) -> Peer {
+    pub(crate) fn unplaced(&self) -> Peer {
         Peer { addresses: Vec::new(), ..self.peer() }
     }
 
-    fn heard(&self, from: &Node) -> Heard {
+    pub(crate) fn heard(&self, from: &Node) -> Heard {
         let until = Instant::now() + PATIENCE;
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -140,7 +140,7 @@ impl Node {
         }
     }
 
-    fn closed(&self, of: Uuid) {
+    pub(crate) fn closed(&self, of: Uuid) {
         let until = Instant::now() + PATIENCE;
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -151,7 +151,7 @@ impl Node {
     }
 
     /// Waits until a count is what it should be; connections tell nobody when they fail.
-    fn count(&self, what: &str, is: impl Fn(crate::LinkStats) -> bool) {
+    pub(crate) fn count(&self, what: &str, is: impl Fn(crate::LinkStats) -> bool) {
         let until = Instant::now() + PATIENCE;
         while !is(self.links.stats()) {
             assert!(Instant::now() < until, "{what}: {:?}", self.links.stats());
@@ -223,7 +223,12 @@ fn a_key_that_takes_anothers_place_keeps_the_link_and_one_that_is_gone_ends_it()
     first.heard(&second);
     let next = Identity::make().unwrap();
     let both = Peer { keys: vec![next.public(), second.identity.public()], ..second.peer() };
+    let before = first.links.stats().heard;
     first.links.set_peers(vec![both]);
+    first.count("it is heard on and on", |stats| stats.heard >= before + 8);
+    while let Ok(told) = first.told.try_recv() {
+        assert!(matches!(told, Told::Heard(_)), "{told:?}");
+    }
     first.heard(&second);
     first.links.set_peers(vec![Peer { keys: vec![next.public()], ..second.peer() }]);
     first.count("the old key is not good any more", |stats| stats.connections == 0);
@@ -231,15 +236,28 @@ fn a_key_that_takes_anothers_place_keeps_the_link_and_one_that_is_gone_ends_it()
     second.closed(first.me);
 }
 
+/// With the number as its epoch.
+pub(crate) fn heartbeat(sender: u128, number: u64) -> Heartbeat {
+    Heartbeat {
+        sender: Uuid::from_u128(sender),
+        life: 1,
+        number,
+        sent: WallTime(0),
+        hears_you: true,
+        echo: None,
+        reports: vec![(STREAM, report(number))],
+    }
+}
+
 /// A connection with `node` made by hand, with a key that it knows.
-fn by_hand(node: &Node, identity: &Identity, runtime: &tokio::runtime::Runtime) -> Shaken {
+pub(crate) fn by_hand(node: &Node, identity: &Identity, runtime: &tokio::runtime::Runtime) -> Shaken {
     let known = Arc::new(Known::default());
     known.set([(node.identity.public(), node.me)].into());
     let ends = Ends::new(identity, Arc::clone(&known)).unwrap();
     runtime.block_on(connection::dial(&node.address.to_string(), &ends, &known)).unwrap()
 }
 
-fn told_of(identity: &Identity, recorder: u128) -> Peer {
+pub(crate) fn told_of(identity: &Identity, recorder: u128) -> Peer {
     let name = format!("recorder-{recorder}");
     Peer { recorder: Uuid::from_u128(recorder), name, addresses: Vec::new(), keys: vec![identity.public()] }
 }
@@ -252,15 +270,6 @@ fn what_is_no_heartbeat_of_that_peer_ends_its_connection_and_no_other() {
     first.links.set_peers(vec![good.peer(), told_of(&bad, 3)]);
     good.links.set_peers(vec![first.peer()]);
     first.heard(&good);
-    let heartbeat = |sender: u128, number: u64| Heartbeat {
-        sender: Uuid::from_u128(sender),
-        life: 1,
-        number,
-        sent: WallTime(0),
-        hears_you: true,
-        echo: None,
-        reports: vec![(STREAM, report(number))],
-    };
     let mut too_long = heartbeat(3, 1).encode();
     too_long[8..12].copy_from_slice(&u32::MAX.to_be_bytes());
     let mut too_new = heartbeat(3, 1).encode();
@@ -276,13 +285,14 @@ fn what_is_no_heartbeat_of_that_peer_ends_its_connection_and_no_other() {
             let _ = tokio::time::timeout(PATIENCE, shaken.stream().read_to_end(&mut rest)).await.expect("not closed");
         });
         first.count("it is counted", |stats| stats.malformed == number as u64 + 1);
-        first.closed(Uuid::from_u128(3));
     }
     // What comes again is no news, and what is right is heard.
     let mut shaken = by_hand(&first, &bad, &runtime);
     runtime.block_on(async {
-        for number in [5, 5, 4, 6] {
-            shaken.stream().write_all(&heartbeat(3, number).encode()).await.unwrap();
+        // Also one of a former life, whatever its number.
+        let old = Heartbeat { life: 0, ..heartbeat(3, 99) };
+        for heartbeat in [heartbeat(3, 5), heartbeat(3, 5), heartbeat(3, 4), old, heartbeat(3, 6)] {
+            shaken.stream().write_all(&heartbeat.encode()).await.unwrap();
         }
         shaken.stream().flush().await.unwrap();
     });

@@ -17,6 +17,7 @@ use rustls::{
 use uuid::Uuid;
 
 use crate::key::{Identity, PublicKey};
+use crate::trouble::UnknownKey;
 
 /// The keys of the peers, and whose they are. Changed while connections stand: those that are there already are looked at by
 /// whoever changes it.
@@ -75,7 +76,7 @@ impl ByKey {
     fn judge(&self, key: &CertificateDer<'_>) -> Result<(), Error> {
         let key = PublicKey::from_der(key).ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
         let known = self.known.of(key).is_some();
-        if known { Ok(()) } else { Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)) }
+        if known { Ok(()) } else { Err(UnknownKey(key).into()) }
     }
 
     fn signature(

@@ -48,6 +48,8 @@ pub(crate) struct Scrape {
 pub(crate) struct PeerNumbers {
     pub(crate) counts: Counts,
     pub(crate) links: LinkStats,
+    /// Names of recorders that are not heard, and why, as far as that is known.
+    pub(crate) silent: Vec<(String, Option<String>)>,
     /// By how much the clock that is furthest from the one here is ahead of it.
     pub(crate) clock_ahead_us: Option<i64>,
     /// Names of recorders whose clocks are not in step, and by how much they are ahead.

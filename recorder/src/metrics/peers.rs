@@ -50,7 +50,7 @@ pub(super) const METRICS: &[Metric] = &[
         unit: None,
         kind: Kind::Counter,
         labels: &[],
-        help: "Who came as a recorder and was not let in: its key is not one of the assignment's, or it was none.",
+        help: "Who came as a recorder and was not let in: its key is not one of the assignment's, it does not take this recorder's, or it was none.",
         samples: |scrape| one(Value::Count(scrape.peers.links.refused)),
     },
     Metric {

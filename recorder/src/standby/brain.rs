@@ -177,6 +177,12 @@ impl Brain {
         }
     }
 
+    /// Peers that are not heard, or do not hear this one.
+    pub(super) fn silent(&self, now: u64) -> Vec<Uuid> {
+        let silent = self.ties.iter().filter(|(_, tie)| tie.liveness(now, &self.rules) != Liveness::Alive);
+        silent.map(|(peer, _)| *peer).collect()
+    }
+
     fn is_standby(&self, plan: &Assignment) -> bool {
         plan.class == Class::Standby && plan.rank(self.me).is_some_and(|rank| rank > 0)
     }

@@ -197,7 +197,8 @@ impl Standby {
 
     /// What was counted and measured.
     pub(crate) fn numbers(&self) -> PeerNumbers {
-        let offsets = self.links.offsets();
+        let mut states = self.links.peers();
+        let offsets = states.iter().filter_map(|(peer, state)| Some((*peer, state.offset?))).collect::<HashMap<_, _>>();
         let names = lock(&self.names);
         let name = |peer: Uuid| names.get(&peer).cloned().unwrap_or_else(|| peer.to_string());
         let mut clocks = lock(&self.clocks);
@@ -212,9 +213,19 @@ impl Standby {
                 News::InStep => info!(peer, "a recorder's clock is in step with the one here"),
             }
         }
+        let now = clock::monotonic_us();
+        let (counts, silent) = {
+            let brain = self.brain();
+            (brain.counts(now), brain.silent(now))
+        };
+        let mut trouble =
+            |peer: Uuid| states.remove(&peer).and_then(|state| state.trouble).map(|trouble| trouble.to_string());
+        let mut silent: Vec<_> = silent.into_iter().map(|peer| (name(peer), trouble(peer))).collect();
+        silent.sort_unstable();
         PeerNumbers {
-            counts: self.brain().counts(clock::monotonic_us()),
+            counts,
             links: self.links.stats(),
+            silent,
             clock_ahead_us: offsets.values().map(Offset::middle).max_by_key(|ahead| ahead.unsigned_abs()),
             clocks_apart: clocks.apart().map(|(peer, ahead_us)| (name(peer), ahead_us)).collect(),
         }

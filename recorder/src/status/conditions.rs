@@ -36,7 +36,7 @@ pub(super) fn make(
         intact(volumes),
         space::recording_space(volumes),
         gops_fit(&view.long_gops()),
-        peers_reachable(peers.counts),
+        peers_reachable(peers.counts, &peers.silent),
         clocks_in_step(peers.counts, &peers.clocks_apart),
         as_planned(channels),
     ];
@@ -83,21 +83,27 @@ fn assignment(view: &View) -> Verdict {
     }
 }
 
-fn peers_reachable(counts: Counts) -> Verdict {
-    let Counts { peers, alive, .. } = counts;
-    let (good, reason, message) = match (peers, peers == alive) {
-        (0, _) => (true, "NoPeers", "no stream is shared with another recorder".to_owned()),
-        (_, true) => (true, "AllAlive", format!("all {peers} recorders that streams are shared with are alive")),
-        (_, false) => {
-            let message = format!(
-                "{} of {peers} recorders that streams are shared with are not heard, or do not hear this one: they have failed, or the network \
-                 between them and this one has; see the log for which",
-                peers.saturating_sub(alive)
-            );
-            (false, "PeersNotHeard", message)
-        }
-    };
-    Verdict { kind: "PeersReachable", good, reason, message }
+fn peers_reachable(counts: Counts, silent: &[(String, Option<String>)]) -> Verdict {
+    const KIND: &str = "PeersReachable";
+    let peers = counts.peers;
+    if silent.is_empty() {
+        let (reason, message) = match peers {
+            0 => ("NoPeers", "no stream is shared with another recorder".to_owned()),
+            _ => ("AllAlive", format!("all {peers} recorders that streams are shared with are alive")),
+        };
+        return Verdict { kind: KIND, good: true, reason, message };
+    }
+    let told = silent.iter().map(|(name, why)| match why {
+        Some(why) => format!("{name} ({why})"),
+        None => name.clone(),
+    });
+    let message = format!(
+        "{} of {peers} recorders that streams are shared with are not heard, or do not hear this one; they have failed, or the network between \
+         them and this one has, unless more is known: {}",
+        silent.len(),
+        told.collect::<Vec<_>>().join(", ")
+    );
+    Verdict { kind: KIND, good: false, reason: "PeersNotHeard", message }
 }
 
 fn clocks_in_step(counts: Counts, apart: &[(String, i64)]) -> Verdict {

@@ -293,6 +293,9 @@ mod tests {
             let sent = any(&mut random);
             assert_eq!(read(&sent.encode()), Ok(sent));
         }
+        // Where fuzzing begins.
+        let seed = read(include_bytes!("../fuzz/seeds/heartbeat/first")).unwrap();
+        assert_eq!((seed.number, seed.reports.len(), seed.echo), (7, 1, Some(Echo { number: 3, held: 120_000 })));
     }
 
     #[test]

@@ -218,7 +218,8 @@ impl Stream {
 
     fn begin(&mut self, scene: &Scene<'_>, hold: Option<u64>) -> Action {
         self.wanted = None;
-        self.epoch += 1;
+        // Whoever says the highest that there is does not begin them anew.
+        self.epoch = self.epoch.saturating_add(1);
         let failed = scene.better().filter_map(|better| {
             let peer = scene.peer(better);
             (!peer.is_some_and(|peer| scene.could(peer))).then(|| (better, failing(peer)))
