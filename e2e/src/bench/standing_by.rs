@@ -67,7 +67,7 @@ fn cost(folder: &Path, cameras: &Cameras, names: &[String], class: &'static str,
     let pool = format!("toleratedFailures: {failures}\n  redundancy: {{class: {class}}}");
     let manifest = folder.join("pool.yaml");
     fs::write(&manifest, with_pool_spec(&plan.manifest(), &pool)?)?;
-    let mut system = System::start_on_with_env(&folder, manifest, 2, &[])?;
+    let mut system = System::start_on(&folder, manifest, 2)?;
     let holders = if failures == 0 { 1 } else { 2 };
     let ready = poll(Duration::from_secs(90), Duration::from_millis(200), || {
         let mut good = 0;
