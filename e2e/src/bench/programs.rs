@@ -14,7 +14,9 @@ fn run(title: &str, name: &str, arguments: &[&str], progress: &impl Fn(&str)) ->
     progress(title);
     let mut command = Command::new(program(&format!("examples/{name}"))?);
     let output = command.args(arguments).output().with_context(|| format!("cannot run {name}"))?;
-    if !output.status.success() {
+    // One that measures targets says by status 1 that one was missed, behind its table.
+    let is_told = output.status.code() == Some(1) && !output.stdout.is_empty();
+    if !output.status.success() && !is_told {
         bail!("{name} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
     }
     let mut text = String::new();

@@ -89,6 +89,7 @@ impl Section {
             }
             Self::Standbys => {
                 let text = standing_by::measure(scratch, window, progress)?;
+                say(&text);
                 Ok(format!("{text}\n{}", programs::sharing(progress)?))
             }
             Self::Writing => programs::writing(scratch, window, progress),

@@ -409,7 +409,7 @@ impl Backlog {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
     use framekeeper_media::WallTime;
@@ -426,7 +426,7 @@ mod tests {
         0x01, 0x90, 0x78, 0xa1, 0x4c, 0xb0,
     ];
 
-    fn run(name: u128, gap: Option<GapReason>) -> RunStart {
+    pub(crate) fn run(name: u128, gap: Option<GapReason>) -> RunStart {
         let video = H264Parameters::from_sps_pps(SPS, &[&[0x68, 0xeb, 0xe3, 0xcb, 0x20]]).unwrap();
         RunStart {
             run: Uuid::from_u128(name),

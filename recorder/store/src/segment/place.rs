@@ -29,6 +29,8 @@ pub(crate) struct Placer {
     /// Decode time of the last video frame, and when it ends. 90 kHz.
     video_last: Option<u64>,
     video_end: u64,
+    /// When the last picture in display order ends. 90 kHz.
+    shown_end: u64,
     /// When the last audio frame ends, in audio ticks.
     audio_end: u64,
     runs: u64,
@@ -100,6 +102,7 @@ impl Placer {
             clock: None,
             video_last: None,
             video_end: 0,
+            shown_end: 0,
             audio_end: 0,
             runs: 0,
             entries: 0,
@@ -116,6 +119,7 @@ impl Placer {
         self.last_run_offset = index.runs.last().map_or(0, |run| run.offset);
         self.video_last = times.video_last;
         self.video_end = times.video_end;
+        self.shown_end = times.shown_end;
         self.audio_end = times.audio_end;
         self.runs = index.runs.len() as u64;
         self.entries = index.entries.len() as u64;
@@ -197,7 +201,9 @@ impl Placer {
         run
     }
 
-    /// A run begins in this file: at 0, or where the last frame ended and less than a picture later. The earlier of its first frames lies there.
+    /// A run begins in this file: at 0, or where the last frame ended and less than a picture later. The earlier of its first frames lies there. What was
+    /// written of pictures that are not in display order may end before those that are shown first: the run begins so much later that none of its own
+    /// is shown between them.
     fn start_clock(&self, run: Uuid, fragment: &Fragment) -> FileClock {
         let base = self.video_end.max(scale_up(self.audio_end, self.audio_timescale, VIDEO_CLOCK_HZ));
         let audio = self.audio_as_video_time(fragment);
@@ -206,6 +212,9 @@ impl Placer {
             (Some(video), None) => video.dts.0,
             (None, audio) => audio.unwrap_or(0),
         };
+        let first_shown = fragment.video.iter().map(|frame| frame.pts.0.saturating_sub(start)).min();
+        let behind_shown = first_shown.map_or(0, |first| to_i64(self.shown_end).saturating_sub(first));
+        let base = base.max(u64::try_from(behind_shown).unwrap_or(0));
         let base = base.saturating_add(self.to_next_picture(base, start, fragment));
         FileClock { run, video_offset: start.saturating_sub(to_i64(base)), audio_offset: None }
     }
@@ -295,6 +304,7 @@ impl Placer {
         self.video_last = Some(dts);
         self.video_end = dts.saturating_add(duration.into());
         let composition_offset = frame.pts.0.saturating_sub(frame.dts.0);
+        self.shown_end = self.shown_end.max(self.video_end.saturating_add_signed(composition_offset));
         VideoSample {
             data: frame.data.clone(),
             dts,
@@ -319,12 +329,18 @@ impl Placer {
 pub(crate) struct FileTimes {
     pub(crate) video_last: Option<u64>,
     pub(crate) video_end: u64,
+    pub(crate) shown_end: u64,
     pub(crate) audio_end: u64,
 }
 
 impl FileTimes {
     /// With one more fragment.
     pub(crate) fn add(&mut self, fragment: &StoredFragment) {
+        let shown = |video: &StoredVideo| {
+            let end = video.dts.saturating_add(video.duration.into());
+            end.saturating_add_signed(video.composition_offset.into())
+        };
+        self.shown_end = fragment.video.iter().map(shown).fold(self.shown_end, u64::max);
         if let Some(last) = fragment.video.last() {
             self.video_last = Some(last.dts);
             self.video_end = last.dts.saturating_add(last.duration.into());
@@ -374,4 +390,74 @@ fn stored(
         }
     });
     StoredFragment { moof_offset, video: stored_video, audio: stored_audio.collect(), audio_wall }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use framekeeper_media::{FrameFlags, FrameIdentity};
+
+    use super::*;
+    use crate::types::VideoFrame;
+
+    const PICTURE: i64 = 3_600;
+
+    /// Pictures by their numbers in display order, in coding order; decode times are those of a reorder depth of 2.
+    fn fragment(zero: i64, shown: &[i64]) -> Fragment {
+        let frame = |(at, number): (usize, &i64)| VideoFrame {
+            data: Bytes::from_static(&[0, 0, 0, 1, 0x65]),
+            pts: MediaTime(zero + number * PICTURE),
+            dts: MediaTime(zero + (at as i64 - 2) * PICTURE),
+            duration: PICTURE as u32,
+            wall: WallTime(0),
+            identity: FrameIdentity(1),
+            flags: if at == 0 { FrameFlags::RANDOM_ACCESS } else { FrameFlags::default() },
+        };
+        Fragment {
+            video: shown.iter().enumerate().map(frame).collect(),
+            begins_random_access: true,
+            ..Fragment::default()
+        }
+    }
+
+    /// Places a run of one fragment; decode and composition times in pictures.
+    fn place(placer: &mut Placer, run: u128, fragment: &Fragment) -> (StoredFragment, Vec<(i64, i64)>) {
+        let start = crate::backlog::tests::run(run, None);
+        let gap = GapReason::RecorderCrashed;
+        let facts = RunFacts {
+            start: &start,
+            gap,
+            continued: false,
+            recorder: Uuid::nil(),
+            previous: None,
+            sender_report: None,
+        };
+        placer.run_box(&facts, fragment);
+        let stored = placer.fragment(fragment, false).unwrap().stored;
+        let time = |video: &StoredVideo| {
+            let dts = video.dts.cast_signed() / PICTURE;
+            (dts, dts + i64::from(video.composition_offset) / PICTURE)
+        };
+        let times = stored.video.iter().map(time).collect();
+        (stored, times)
+    }
+
+    #[test]
+    fn a_run_begins_behind_the_last_picture_that_is_shown_of_the_one_before() {
+        let (mut whole, mut cut) = (Placer::new(1, 1 << 20, 0, 1_000), Placer::new(1, 1 << 20, 0, 1_000));
+        place(&mut whole, 1, &fragment(0, &[0, 3, 1, 2]));
+        // In the middle of what belongs together: the picture that is shown fifth came third.
+        let (stored, times) = place(&mut cut, 1, &fragment(0, &[0, 4, 2]));
+        assert_eq!(times, [(0, 2), (1, 6), (2, 4)]);
+        let mut found = FileTimes::default();
+        found.add(&stored);
+        let mut resumed = Placer::new(1, 1 << 20, 0, 1_000);
+        resumed.video_last = found.video_last;
+        (resumed.video_end, resumed.shown_end) = (found.video_end, found.shown_end);
+        let second = fragment(999_000, &[0, 3, 1, 2]);
+        assert_eq!(place(&mut whole, 2, &second).1, [(4, 6), (5, 9), (6, 7), (7, 8)], "one follows on the other");
+        for mut placer in [cut, resumed] {
+            assert_eq!(place(&mut placer, 2, &second).1, [(5, 7), (6, 10), (7, 8), (8, 9)]);
+        }
+    }
 }
