@@ -105,7 +105,7 @@ fn every_mistake_is_reported_at_once() {
             "gate",
             "  source: {url: \"http://camera/1\", transprot: Tcp}\n  poolRef: {name: mian}\n  priority: high"
         ),
-        camera("Gate_7", "  source: {url: \"rtsp://camera/1\"}\n  poolRef: {name: main}\n  redundancy: Ready"),
+        camera("Gate_7", "  source: {url: \"rtsp://camera/1\"}\n  poolRef: {name: main}\n  redundancy: Hot"),
         camera("yard", "  poolRef: {}\n  audio: maybe"),
     );
     let found = mistakes(&text);
@@ -115,7 +115,7 @@ fn every_mistake_is_reported_at_once() {
         "cameras.yaml:18: document 2 (CameraStream default/gate): spec.poolRef.name: \"mian\": there is no StoragePool default/mian; did you mean main?",
         "cameras.yaml:19: document 2 (CameraStream default/gate): spec.priority: \"high\": must be a whole number, not text",
         "cameras.yaml:23: document 3 (CameraStream default/Gate_7): metadata.name: \"Gate_7\": must be lower-case letters, digits, '-' and '.', and begin and end with a letter or digit",
-        "cameras.yaml:27: document 3 (CameraStream default/Gate_7): spec.redundancy: \"Ready\": must be None, Playing or Mirrored",
+        "cameras.yaml:27: document 3 (CameraStream default/Gate_7): spec.redundancy: \"Hot\": must be None, Ready, Playing or Mirrored",
         "cameras.yaml:32: document 4 (CameraStream default/yard): spec.source: is missing; give it a mapping with url",
         "cameras.yaml:33: document 4 (CameraStream default/yard): spec.poolRef.name: is missing; give it text",
         "cameras.yaml:34: document 4 (CameraStream default/yard): spec.audio: \"maybe\": must be true or false, not text",
