@@ -18,10 +18,14 @@ pub fn walls(found: &[&Found]) -> Walls {
     (of(&mut found.iter().flat_map(|one| &one.video)), of(&mut found.iter().flat_map(|one| &one.audio)))
 }
 
-/// Without what is said to be damaged: pictures of these times count as never recorded. Sound that lies beside such a stretch may be in a
-/// damaged fragment or not.
+/// Half of what a picture of the test cameras lasts, microseconds.
+const HALF_PICTURE_US: i64 = 20_000;
+
+/// Without what is said to be damaged: pictures of these times count as never recorded. A stretch ends where its last picture does, and the clock by
+/// which the next one has its time may have been slewed by some milliseconds meanwhile: what begins just before the end is that next one. Sound that
+/// lies beside such a stretch may be in a damaged fragment or not.
 pub fn without((mut pictures, mut sounds): Walls, damaged: &[(i64, i64)]) -> Walls {
-    pictures.retain(|_, wall| !damaged.iter().any(|&(from, to)| from <= *wall && *wall < to));
+    pictures.retain(|_, wall| !damaged.iter().any(|&(from, to)| from <= *wall && *wall < to - HALF_PICTURE_US));
     sounds.retain(|_, wall| !damaged.iter().any(|&(from, to)| from - BESIDE_US <= *wall && *wall < to + BESIDE_US));
     (pictures, sounds)
 }
