@@ -13,7 +13,7 @@ use crate::ledger::{Kind, LedgerWriter, Record, video_identity};
 use crate::rtp::Packets;
 use crate::sdp::{AUDIO_PAYLOAD_TYPE, VIDEO_PAYLOAD_TYPE};
 use crate::source::{VIDEO_CLOCK, VideoSource};
-use crate::spec::{AudioKind, CameraSpec};
+use crate::spec::{AudioKind, CameraSpec, VideoKind};
 
 /// Audio is emitted together with the next picture, but not later than this after it is due.
 const AUDIO_PATIENCE_NS: u64 = 40_000_000;
@@ -56,6 +56,17 @@ pub struct LatestFrames {
     pub audio: Option<Latest>,
 }
 
+/// Sessions of a camera since it started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct SessionCounts {
+    /// That were set up.
+    pub begun: u64,
+    /// That it did not want.
+    pub refused: u64,
+    /// That it ended because somebody else came.
+    pub replaced: u64,
+}
+
 /// How many frames of a track were due, and which numbers and times they have.
 #[derive(Debug, Clone, Copy)]
 struct Progress {
@@ -72,6 +83,7 @@ pub(crate) struct Camera {
     pub(crate) latest: LatestFrames,
     /// Keys of the connections that have a session with it.
     pub(crate) sessions: Vec<usize>,
+    pub(crate) counts: SessionCounts,
     pub(crate) ledger_path: PathBuf,
     video: Box<dyn VideoSource>,
     aac: Option<AacSource>,
@@ -131,6 +143,7 @@ impl Camera {
             switches: Switches::default(),
             latest: LatestFrames::default(),
             sessions: Vec::new(),
+            counts: SessionCounts::default(),
             ledger_path,
             video,
             aac,
@@ -306,6 +319,13 @@ impl Camera {
             CameraSpec { width, height, ..self.spec.clone() }.check()?;
             anyhow::ensure!(self.video.resize(width, height), "resolution: not with kind=clip");
             (self.spec.width, self.spec.height) = (width, height);
+        }
+        if fault == Fault::Key {
+            anyhow::ensure!(
+                self.spec.kind != VideoKind::Clip && !self.spec.per_session,
+                "key: not with clip or per_session"
+            );
+            self.video.restart();
         }
         self.switches.apply(fault);
         let (number, hash) = fault.code();

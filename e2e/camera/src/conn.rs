@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use crate::camera::{Camera, Frame, Track, event};
 use crate::fault::{Corruption, Switches};
 use crate::ledger::{Kind, Record};
+use crate::recode::Recoder;
 use crate::rtp::Numbering;
 use crate::spec::StartAt;
 
@@ -50,6 +51,8 @@ pub(crate) struct Session {
     pub(crate) camera: usize,
     pub(crate) phase: Phase,
     pub(crate) tracks: [Option<TrackState>; 2],
+    /// Codes its pictures, where the camera does that for each session.
+    pub(crate) recoder: Option<Recoder>,
 }
 
 impl Session {
@@ -215,8 +218,18 @@ impl Connection {
         scratch.clear();
         let mut ends = Vec::new();
         let has_video = session.tracks[Track::Video as usize].is_some();
-        for frame in frames {
+        for shared in frames {
             let id = session.id;
+            let own = session.recoder.as_mut().filter(|_| shared.track == Track::Video).map(|coder| coder.code(shared));
+            if let Some((frame, hash)) = &own {
+                let &Frame { number, media_time, key, bytes, .. } = frame;
+                let flags = if key { Record::KEY } else { 0 };
+                let record = Record { flags, bytes, number, media_time, hash: *hash, ..event(Kind::Recoded, wall_ns) };
+                if camera.log(record).is_err() {
+                    return Err(Gone);
+                }
+            }
+            let frame = own.as_ref().map_or(shared, |(frame, _)| frame);
             let phase = session.phase;
             if session.track(frame.track).is_none() {
                 continue;

@@ -1,7 +1,7 @@
 //! The control interface: a few HTTP requests, one at a time.
 //!
 //! ```text
-//! GET  /cameras                  all cameras: URL, ledger, sessions, newest frames, faults
+//! GET  /cameras                  all cameras: URL, ledger, sessions now and ever, newest frames, faults
 //! GET  /cameras/<name>/latest    newest emitted frames
 //! POST /cameras/<name>/fault     a `Fault` as JSON, for example {"fault":"drop","every":100}; {"fault":"none"} ends all
 //! POST /accepting                true or false: whether the RTSP port is open

@@ -105,6 +105,8 @@ pub enum Fault {
         /// By so many.
         by: u16,
     },
+    /// The next picture is a key frame, once, as when somebody asks a camera for one (not with clip, nor with per_session).
+    Key,
     /// From the next frame on, a key frame, the picture has this size.
     Resolution {
         /// Luma samples a row.
@@ -153,6 +155,7 @@ impl Fault {
             Self::Slow { bytes_per_second } => (12, bytes_per_second.into()),
             Self::Clock { offset_ms } => (13, offset_ms as u64),
             Self::Mute { client } => (14, client.into()),
+            Self::Key => (15, 0),
         }
     }
 }
@@ -195,6 +198,7 @@ impl Switches {
             Fault::Slow { bytes_per_second } => self.slow_bytes_per_second = bytes_per_second,
             Fault::Clock { offset_ms } => self.clock_offset_ms = offset_ms,
             Fault::Kill
+            | Fault::Key
             | Fault::Mute { .. }
             | Fault::TimestampJump { .. }
             | Fault::SequenceJump { .. }

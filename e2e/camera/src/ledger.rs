@@ -9,8 +9,9 @@
 //! 12+L   records of 40 bytes each; a shorter rest is a record that was being written
 //!
 //! record:
-//! 0   1  u8  kind       1 video frame, 2 audio frame, 16 started, 17 session began, 18 session ended,
-//!                       19 frame lost for a session, 20 fault switched, 21 stopped
+//! 0   1  u8  kind       1 video frame, 2 audio frame, 3 video frame as one session alone gets it,
+//!                       16 started, 17 session began, 18 session ended, 19 frame lost for a session, 20 fault switched,
+//!                       21 stopped
 //! 1   1  u8  flags      bit 0: key frame (IDR); bit 1 (kind 19): it was an audio frame
 //! 2   2  u16 reserved   0
 //! 4   4  u32 bytes      frame: its coded bytes (video: NAL units without start codes or lengths); kind 18: the reason
@@ -21,6 +22,9 @@
 //!                       without start code or length, trailing zero bytes stripped); audio: of the raw AAC frame;
 //!                       kind 17: number of its first video frame; kind 19: the session; kind 20: the fault's argument
 //! ```
+//!
+//! A camera that codes for each session logs a picture once as what it shows, with the bytes that a coding for all would
+//! have, and behind that (kind 3, the same number and media time) as each session gets it.
 //!
 //! A camera that is started again with the same folder goes on in the same file: numbers go on, media time jumps by the
 //! wall-clock time in between. Identity kinds other than XXH3-64 are named in the header as `"identity"`:
@@ -47,6 +51,8 @@ pub enum Kind {
     Video = 1,
     /// An audio frame was emitted.
     Audio = 2,
+    /// A video frame that was emitted was coded anew for a session.
+    Recoded = 3,
     /// The camera started (again).
     Started = 16,
     /// A session got its first frame.
@@ -66,6 +72,7 @@ impl Kind {
         Some(match byte {
             1 => Self::Video,
             2 => Self::Audio,
+            3 => Self::Recoded,
             16 => Self::Started,
             17 => Self::SessionBegan,
             18 => Self::SessionEnded,
@@ -93,6 +100,8 @@ pub enum EndReason {
     Stopped = 5,
     /// The client sent PAUSE; a later PLAY begins it again under the same number.
     Paused = 6,
+    /// The camera ended it, because somebody else came.
+    Replaced = 7,
 }
 
 /// One record; the module's text tells what each field means for each kind.

@@ -23,6 +23,7 @@ mod control;
 mod fault;
 pub mod h264;
 pub mod ledger;
+mod recode;
 mod rtp;
 mod rtsp;
 mod sdp;
@@ -33,7 +34,7 @@ mod spec;
 mod stamp;
 
 pub use aac::{AUDIO_MAGIC, FRAME_SAMPLES, read_audio_stamp};
-pub use camera::{Latest, LatestFrames};
+pub use camera::{Latest, LatestFrames, SessionCounts};
 pub use fault::{Corruption, DescribeFault, Fault, SdpFault, Switches};
 pub use ledger::{EndReason, Kind, Ledger, Record, crc32_size, crc32_size_identity, video_identity};
 pub use server::{Server, ServerConfig};

@@ -5,6 +5,7 @@ use crate::camera::{Track, event};
 use crate::conn::{Connection, Phase, Session, TrackState};
 use crate::fault::DescribeFault;
 use crate::ledger::{EndReason, Kind, Record};
+use crate::recode::Recoder;
 use crate::rtsp::{Input, Request, Response, interleaved, take};
 use crate::sdp;
 use crate::server::{State, wall_ns};
@@ -152,15 +153,30 @@ impl State {
         }
         if connection.session.is_none() {
             let limit = camera.spec.max_sessions as usize;
-            if limit > 0 && camera.sessions.len() >= limit {
-                return status("453 Not Enough Bandwidth");
+            let full = limit > 0 && camera.sessions.len() >= limit;
+            match camera.sessions.first() {
+                Some(&oldest) if full && camera.spec.replace => {
+                    camera.counts.replaced += 1;
+                    if self.close(oldest, EndReason::Replaced).is_err() {
+                        return Answer::Reset;
+                    }
+                }
+                _ if full => {
+                    camera.counts.refused += 1;
+                    return status("453 Not Enough Bandwidth");
+                }
+                _ => {}
             }
-            camera.sessions.push(key);
             self.next_session += 1;
+            let camera = &mut self.cameras[at];
+            camera.counts.begun += 1;
+            camera.sessions.push(key);
+            let (id, tracks) = (self.next_session, [None, None]);
+            let recoder = Recoder::of(&camera.spec, id);
+            connection.session = Some(Session { id, camera: at, phase: Phase::Ready, tracks, recoder });
         }
-        let id = self.next_session;
-        let session =
-            connection.session.get_or_insert(Session { id, camera: at, phase: Phase::Ready, tracks: [None, None] });
+        let Some(session) = &mut connection.session else { return status("454 Session Not Found") };
+        let camera = &self.cameras[at];
         let state = TrackState::new(channels);
         let transport =
             format!("RTP/AVP/TCP;unicast;interleaved={}-{};ssrc={:08X}", channels.0, channels.1, state.numbering.ssrc);
@@ -175,9 +191,12 @@ impl State {
     fn play(&self, at: usize, session: &mut Session, request: &Request) -> Answer {
         let camera = &self.cameras[at];
         let mut info = Vec::new();
+        let codes_alone = session.recoder.is_some();
         for (number, track) in [Track::Video, Track::Audio].into_iter().enumerate() {
             let Some(state) = session.track(track) else { continue };
-            let first_time = camera.first_time(track, camera.spec.start == StartAt::Key);
+            // A session's own encoder begins with a key frame.
+            let at_key = camera.spec.start == StartAt::Key && !codes_alone;
+            let first_time = camera.first_time(track, at_key);
             info.push(format!(
                 "url={}/{}/trackID={number};seq={};rtptime={}",
                 request.base(),

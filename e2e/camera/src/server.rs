@@ -398,7 +398,7 @@ impl State {
     }
 
     /// Forgets a connection; `reason` is logged if it had a session.
-    fn close(&mut self, key: usize, reason: EndReason) -> anyhow::Result<()> {
+    pub(crate) fn close(&mut self, key: usize, reason: EndReason) -> anyhow::Result<()> {
         let Some(mut connection) = self.connections.get_mut(key).and_then(Option::take) else { return Ok(()) };
         if reason == EndReason::Killed {
             // With a linger time of 0 the peer gets a reset.
@@ -465,6 +465,7 @@ impl State {
             "url": format!("rtsp://{}/{}", self.addr, camera.spec.name),
             "ledger": camera.ledger_path,
             "sessions": camera.sessions.len(),
+            "counts": camera.counts,
             "latest": camera.latest,
             "faults": camera.switches,
         })

@@ -114,6 +114,10 @@ pub struct CameraSpec {
     pub redirect: String,
     /// Sessions at a time; 0: any number.
     pub max_sessions: u32,
+    /// One session too many ends the oldest one, and is not refused.
+    pub replace: bool,
+    /// Each session gets the pictures coded anew: other bytes, and key frames at other pictures (not with clip).
+    pub per_session: bool,
     /// RTP payload bytes a packet.
     pub mtu: usize,
     /// Hand each RTP packet to the socket by itself, as many cameras do.
@@ -154,6 +158,8 @@ impl Default for CameraSpec {
             timeout: 60,
             redirect: String::new(),
             max_sessions: 0,
+            replace: false,
+            per_session: false,
             mtu: 1400,
             apart: false,
             seed: 0,
@@ -236,6 +242,12 @@ impl CameraSpec {
         if (self.kind == VideoKind::Clip) == self.file.is_empty() {
             bail!("camera {name}: file: `{}`: kind=clip needs one, other kinds none", self.file);
         }
+        if self.kind == VideoKind::Clip && self.per_session {
+            bail!("camera {name}: per_session: true: kind=clip is coded once for all");
+        }
+        if self.replace && self.max_sessions == 0 {
+            bail!("camera {name}: replace: true: max_sessions must say how many sessions there may be");
+        }
         if crate::aac::rate_index(self.rate).is_none() {
             bail!("camera {name}: rate: {}: must be 8000, 16000, 32000, 44100 or 48000", self.rate);
         }
@@ -283,7 +295,13 @@ mod tests {
             let error = format!("{:#}", spec.parse::<CameraSpec>().unwrap_err());
             assert!(error.contains(says), "{error}");
         }
-        for (spec, says) in [("name=a/b", "a/b"), ("name=a,fps=1000", "fps"), ("name=a,kind=clip", "file")] {
+        for (spec, says) in [
+            ("name=a/b", "a/b"),
+            ("name=a,fps=1000", "fps"),
+            ("name=a,kind=clip", "file"),
+            ("name=a,kind=clip,file=f,per_session=true", "per_session"),
+            ("name=a,replace=true", "max_sessions"),
+        ] {
             let error = spec.parse::<CameraSpec>().unwrap().check().unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
         }

@@ -72,8 +72,8 @@ pub fn search_bytes(name: &Path, data: &[u8], own: &Ledger, all: &[Ledger], sear
             continue;
         };
         let hash = hash_behind(data, at);
-        if !knows(&own.video, number, hash) {
-            let owner = all.iter().find(|ledger| knows(&ledger.video, number, hash));
+        if !knows(own, number, hash) {
+            let owner = all.iter().find(|ledger| knows(ledger, number, hash));
             wrong(at, whose("picture", number, owner, own));
         }
     }
@@ -98,8 +98,8 @@ fn by_number(track: &[Emitted], number: u64) -> Option<&Emitted> {
     track.get(track.partition_point(|frame| frame.number < number)).filter(|frame| frame.number == number)
 }
 
-fn knows(track: &[Emitted], number: u64, hash: u64) -> bool {
-    by_number(track, number).is_some_and(|frame| frame.hash == hash)
+fn knows(ledger: &Ledger, number: u64, hash: u64) -> bool {
+    by_number(&ledger.video, number).is_some_and(|frame| ledger.is_picture(frame, hash))
 }
 
 /// Identity of the slices that follow the SEI NAL unit whose UUID lies at `uuid_at`, in 4-byte length form.

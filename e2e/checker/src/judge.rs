@@ -198,11 +198,13 @@ pub fn judge(found: &[&Found], ledger: &Ledger, rules: &Rules) -> StreamReport {
         range.iter().filter(|frame| wanted(frame, only)).copied().collect()
     };
     let video_expected = expected(&ledger.video, window, pictures);
-    let video = compare(found, |one| &one.video, &ledger.video, &video_expected, 90_000.0);
+    let is_picture = |frame: &Emitted, hash| ledger.is_picture(frame, hash);
+    let video = compare(found, |one| &one.video, (&ledger.video, &is_picture), &video_expected, 90_000.0);
     let rate = f64::from(ledger.audio_rate.max(1));
     let audio = (ledger.audio_rate != 0).then(|| {
         let window = audio_range(found, ledger, window, rules);
-        compare(found, |one| &one.audio, &ledger.audio, &expected(&ledger.audio, window, sounds), rate)
+        let is_sound = |frame: &Emitted, hash| frame.hash == hash;
+        compare(found, |one| &one.audio, (&ledger.audio, &is_sound), &expected(&ledger.audio, window, sounds), rate)
     });
     let audio_deviation = audio.as_ref().map_or(0.0, |audio| audio.media_deviation_ms) / 1_000.0 * rate / AAC_FRAME;
     let mut report = StreamReport {
@@ -278,10 +280,13 @@ fn in_session(frame: &Emitted, ledger: &Ledger, grace_ms: i64) -> bool {
     })
 }
 
+/// Whether bytes with a hash are a frame of the ledger.
+type IsFrame<'a> = dyn Fn(&Emitted, u64) -> bool + 'a;
+
 fn compare(
     found: &[&Found],
     track: impl Fn(&Found) -> &Vec<FoundFrame>,
-    emitted: &[Emitted],
+    (emitted, is_whole): (&[Emitted], &IsFrame<'_>),
     expected: &[Emitted],
     timescale: f64,
 ) -> TrackReport {
@@ -308,7 +313,7 @@ fn compare(
                 report.out_of_order += 1;
             }
             highest = highest.max(Some(known.number));
-            if frame.hash == known.hash {
+            if is_whole(known, frame.hash) {
                 there.insert(known.number);
             } else {
                 report.altered += 1;
@@ -395,31 +400,33 @@ fn cost(kill_ns: i64, kills_ns: &[i64], holes: &[Hole]) -> KillCost {
     }
 }
 
-/// Audio against the pictures beside it in the same file: how far its camera's media time is off theirs.
+/// Audio against the pictures beside it in the same file, of the same run: how far its camera's media time is off theirs.
 fn av_deviation_ms(found: &Found, ledger: &Ledger) -> f64 {
     let rate = f64::from(ledger.audio_rate.max(1));
-    let offsets = |frames: &[FoundFrame], emitted: &[Emitted], timescale: f64| -> Vec<(usize, usize, f64, f64)> {
+    // A run's sound may lie beside the last pictures of the run before; a clip tells of no runs.
+    let place = |frame: &FoundFrame| (frame.file, if frame.wall_us.is_some() { frame.stretch } else { 0 });
+    let offsets = |frames: &[FoundFrame], emitted: &[Emitted], timescale: f64| -> Vec<((usize, usize), f64, f64)> {
         let mut all: Vec<_> = frames
             .iter()
             .filter_map(|frame| {
                 let known =
                     emitted.get(at_or_after(emitted, frame.number?)).filter(|e| Some(e.number) == frame.number)?;
                 let off = frame.file_seconds - known.media_time as f64 / timescale;
-                Some((frame.file, frame.stretch, frame.file_seconds, off))
+                Some((place(frame), frame.file_seconds, off))
             })
             .collect();
-        all.sort_by(|a, b| (a.0, a.2).partial_cmp(&(b.0, b.2)).unwrap_or(std::cmp::Ordering::Equal));
+        all.sort_by(|a, b| (a.0, a.1).partial_cmp(&(b.0, b.1)).unwrap_or(std::cmp::Ordering::Equal));
         all
     };
     let video = offsets(&found.video, &ledger.video, 90_000.0);
     let mut largest = 0.0f64;
-    for (file, _, seconds, off) in offsets(&found.audio, &ledger.audio, rate) {
-        let behind = video.partition_point(|&(f, _, s, _)| (f, s) <= (file, seconds));
+    for (place, seconds, off) in offsets(&found.audio, &ledger.audio, rate) {
+        let behind = video.partition_point(|&(p, s, _)| (p, s) <= (place, seconds));
         let beside = [behind.checked_sub(1).and_then(|at| video.get(at)), video.get(behind)];
         let nearest = beside
             .into_iter()
             .flatten()
-            .filter(|&&(f, ..)| f == file)
+            .filter(|&&(p, ..)| p == place)
             .map(|&(.., v)| (off - v).abs() * 1_000.0)
             .fold(f64::INFINITY, f64::min);
         if nearest.is_finite() {

@@ -1,6 +1,6 @@
 //! The cameras' ledgers: what was emitted, and when. Their layout is told in the crate `framekeeper-e2e-camera`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// A frame that a camera emitted.
@@ -44,6 +44,8 @@ pub struct Ledger {
     pub video: Vec<Emitted>,
     /// The audio frames.
     pub audio: Vec<Emitted>,
+    /// Where the camera codes for each session: pictures by their numbers, with the hashes that one session alone got.
+    pub recoded: HashSet<(u64, u64)>,
     /// The sessions in the order in which they began.
     pub sessions: Vec<Session>,
 }
@@ -135,6 +137,7 @@ impl Ledger {
         match kind {
             1 => self.video.push(emitted),
             2 => self.audio.push(emitted),
+            3 => _ = self.recoded.insert((number, hash)),
             17 => {
                 open.insert(number, self.sessions.len());
                 self.sessions.push(Session { first_video: hash, began_ns: wall_ns, ended_ns: None });
@@ -146,6 +149,11 @@ impl Ledger {
             }
             _ => {}
         }
+    }
+
+    /// Whether these are the bytes of a picture, as all sessions or as one of them got it.
+    pub fn is_picture(&self, picture: &Emitted, hash: u64) -> bool {
+        picture.hash == hash || self.recoded.contains(&(picture.number, hash))
     }
 
     /// The newest picture emitted at or before a moment.
@@ -180,6 +188,7 @@ pub(crate) mod tests {
             &[
                 [17, 0, 3, 0, 100, 7],
                 [1, 1, 7, 3600, 110, 99],
+                [3, 1, 7, 3600, 112, 97],
                 [2, 0, 1, 1024, 120, 98],
                 [20, 0, 0, 0, 125, 0],
                 [18, 0, 3, 0, 130, 0],
@@ -193,6 +202,9 @@ pub(crate) mod tests {
             [Emitted { number: 7, media_time: 3600, wall_ns: 110, hash: 99, bytes: 0, key: true }]
         );
         assert_eq!(ledger.audio.len(), 1);
+        let picture = ledger.video[0];
+        assert!([99, 97].into_iter().all(|hash| ledger.is_picture(&picture, hash)) && !ledger.is_picture(&picture, 98));
+        assert!(!ledger.is_picture(&Emitted { number: 8, ..picture }, 97));
         assert_eq!(ledger.sessions, [Session { first_video: 7, began_ns: 100, ended_ns: Some(130) }]);
         assert_eq!(ledger.newest_video(109), None);
         assert_eq!(ledger.newest_video(110).map(|frame| frame.number), Some(7));

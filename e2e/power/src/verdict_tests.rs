@@ -26,14 +26,7 @@ fn ledger() -> Ledger {
         bytes: 1_000,
         key: number.is_multiple_of(25),
     };
-    Ledger {
-        camera: "door".to_owned(),
-        unstamped: false,
-        audio_rate: 0,
-        video: (0..200).map(picture).collect(),
-        audio: Vec::new(),
-        sessions: Vec::new(),
-    }
+    Ledger { camera: "door".to_owned(), video: (0..200).map(picture).collect(), ..Ledger::default() }
 }
 
 /// What came back: these pictures, recorded 3 ms after they were sent.

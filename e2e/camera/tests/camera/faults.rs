@@ -158,6 +158,32 @@ fn two_sessions_get_the_same_bytes_under_different_numbers() {
 }
 
 #[test]
+fn a_camera_may_code_for_each_session() {
+    let (server, _folder) = serve(&[&format!("name=a,per_session=true,{SMALL}")]);
+    let url = server.url("a");
+    let received = std::thread::scope(|scope| {
+        let sessions = [(); 2].map(|()| scope.spawn(|| receive(&url, 40)));
+        sessions.map(|session| session.join().unwrap())
+    });
+    let ledger = Ledger::read(server.ledger_path("a")).unwrap();
+    let recoded: Vec<&Record> = ledger.records.iter().filter(|record| record.kind == Kind::Recoded).collect();
+    let mut seen = std::collections::HashMap::new();
+    for (stream, messages) in &received {
+        assert_eq!(messages, "");
+        let units = stamped(stream);
+        assert_eq!(units.len(), 40);
+        for (at, (number, time, hash)) in units.iter().enumerate() {
+            // The same scene, at the same time of it, in bytes of its own and with key frames of its own.
+            let known = recoded.iter().find(|record| record.hash == *hash).expect("bytes that the ledger has");
+            assert_eq!((known.number, known.media_time, known.is_key()), (*number, *time, at % 10 == 0));
+            assert!(ledger.video().any(|record| (record.number, record.media_time) == (*number, *time)));
+            assert_ne!(seen.insert(*number, *hash), Some(*hash), "two sessions got the same bytes");
+        }
+    }
+    assert!(seen.len() < 80, "the two sessions have no picture in common");
+}
+
+#[test]
 fn silent_sessions_are_closed_and_keep_alives_keep_them() {
     let (server, _folder) = serve(&[&format!("name=a,timeout=1,{SMALL}")]);
     let mut kept = Client::connect(&server, "a");
@@ -209,6 +235,7 @@ fn passwords_redirects_limits_and_paths() {
         &format!("name=basic,user=u,password=p,auth=basic,{SMALL}"),
         &format!("name=moved,redirect=open,{SMALL}"),
         &format!("name=open,max_sessions=1,{SMALL}"),
+        &format!("name=last,max_sessions=1,replace=true,{SMALL}"),
         &format!("name=stale,user=u,password=p,nonce_seconds=1,{SMALL}"),
     ]);
     let with = |name: &str, user: &str| server.url(name).replace("://", &format!("://{user}@"));
@@ -228,6 +255,10 @@ fn passwords_redirects_limits_and_paths() {
     let mut first = Client::connect(&server, "open");
     assert!(first.setup().starts_with("RTSP/1.0 200"));
     assert!(Client::connect(&server, "open").setup().starts_with("RTSP/1.0 453"));
+    let (mut first, mut last) = (Client::connect(&server, "last"), Client::connect(&server, "last"));
+    assert!(first.play().starts_with("RTSP/1.0 200") && last.play().starts_with("RTSP/1.0 200"));
+    while !matches!(first.next(), Message::Closed) {}
+    last.rtp();
     let transport = "Transport: RTP/AVP;unicast;client_port=5000-5001\r\n";
     assert!(Client::connect(&server, "open").request("SETUP", "/trackID=0", transport).starts_with("RTSP/1.0 461"));
 }
@@ -289,6 +320,16 @@ fn faults_of_the_stream_do_what_they_say() {
     };
     let ssrc = client.rtp()[8..12].to_vec();
 
+    let is_key = |packet: &[u8]| packet[12] == 0x67;
+    until(&mut client, &|_, now| is_key(now));
+    fault(Fault::Key);
+    let pictures = std::cell::Cell::new(0);
+    until(&mut client, &|_, now| {
+        pictures.set(pictures.get() + u32::from(read_sei(&now[12..]).is_some()));
+        is_key(now)
+    });
+    assert!(pictures.get() < 10, "{} pictures before a key frame that was asked for", pictures.get());
+
     fault(Fault::SequenceJump { by: 1000 });
     until(&mut client, &|last, now| sequence(now) == sequence(last).wrapping_add(1001));
     fault(Fault::TimestampJump { by: 900_000 });
@@ -317,7 +358,7 @@ fn faults_of_the_stream_do_what_they_say() {
     let ledger = Ledger::read(server.ledger_path("a")).unwrap();
     let codes: Vec<_> =
         events(&ledger).iter().filter(|record| record.kind == Kind::Fault).map(|record| record.number).collect();
-    assert_eq!(codes, [8, 7, 5, 5, 6, 6, 6, 6, 0, 9, 1]);
+    assert_eq!(codes, [15, 8, 7, 5, 5, 6, 6, 6, 6, 0, 9, 1]);
     for _ in 0..50 {
         let packet = bystander.rtp();
         assert_eq!(packet[0], 0x80);

@@ -8,9 +8,9 @@ use crate::common::boxes::{Built, Plan, STREAM, build};
 use crate::common::{Footage, WALL_US, ffmpeg, footage, write_ledger};
 use framekeeper_e2e_checker::clip;
 use framekeeper_e2e_checker::foreign::{self, Searched};
-use framekeeper_e2e_checker::found::Found;
+use framekeeper_e2e_checker::found::{Found, FoundFrame};
 use framekeeper_e2e_checker::judge::{From, Rules, StreamReport, Until, judge};
-use framekeeper_e2e_checker::ledger::Ledger;
+use framekeeper_e2e_checker::ledger::{Emitted, Ledger};
 use framekeeper_e2e_checker::movie::Movie;
 use framekeeper_e2e_checker::volume::{State, Volume};
 
@@ -264,6 +264,48 @@ fn what_a_kill_may_cost_is_counted_from_the_kill() {
     assert_eq!(world.judged(&plan, &stop).findings, Vec::<String>::new());
     let late = Rules { from: From::EmittedNs(emitted_ns(50)), ..Rules::default() };
     assert_eq!(world.judged(&plan, &late).video.expected, 50);
+}
+
+#[test]
+fn sound_is_compared_with_the_pictures_of_its_own_run() {
+    let emitted = |number: u64, media_time: u64| Emitted {
+        number,
+        media_time: media_time as i64,
+        wall_ns: 0,
+        hash: 0,
+        bytes: 0,
+        key: false,
+    };
+    let ledger = Ledger {
+        audio_rate: 48_000,
+        video: (0..60).map(|number| emitted(number, number * 3_600)).collect(),
+        audio: (0..120).map(|number| emitted(number, number * 1_024)).collect(),
+        ..Ledger::default()
+    };
+    let frame = |(number, file_seconds, stretch): (u64, f64, usize)| FoundFrame {
+        number: Some(number),
+        merged: false,
+        hash: 0,
+        size_and_crc: 0,
+        media_time: 0,
+        file_seconds,
+        wall_us: Some(0),
+        stretch,
+        file: 0,
+    };
+    // The second run is 1.84 s of media time behind the first one. Its first sound lies between pictures of the first one that are shown late.
+    let video = [(0, 0.0, 0), (1, 0.04, 0), (2, 0.12, 0), (50, 0.16, 1), (51, 0.20, 1)];
+    let sound = 91.0 * 1_024.0 / 48_000.0 - 1.84;
+    let found = |late: f64| Found {
+        video: video.into_iter().map(frame).collect(),
+        audio: [(0, 0.0, 0), (91, sound + late, 1)].into_iter().map(frame).collect(),
+        audio_timescale: 48_000,
+        ..Found::default()
+    };
+    assert!((0.10..0.12).contains(&sound));
+    assert!(judge(&[&found(0.0)], &ledger, &Rules::default()).av_deviation_ms < 0.01);
+    let late = judge(&[&found(0.03)], &ledger, &Rules::default()).av_deviation_ms;
+    assert!((29.9..30.1).contains(&late), "{late}");
 }
 
 #[test]
