@@ -106,6 +106,7 @@ fn frames(segment: &Segment) -> SegmentFrames {
         video: 0..VIDEO_FRAMES,
         audio: 0..AUDIO_FRAMES,
         end: segment.end,
+        camera_zero_us: None,
     });
     frames
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use framekeeper_crds::ChannelState;
 use framekeeper_ingest::{Event, Sink, TickTime};
-use framekeeper_store::{Appended, DropReason, Fragment, GapReason, RunStart, StreamWriter};
+use framekeeper_store::{Appended, DropReason, Fragment, GapReason, ReportedTime, RunStart, StreamWriter};
 use framekeeper_takeover::{Footage, Moment, SteadyTime};
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -46,6 +46,8 @@ pub(crate) struct ChannelSink {
     slot: Option<Slot>,
     /// The run that goes on in the core.
     head: Option<Arc<RunHead>>,
+    /// The newest sender report since it began.
+    reported: Option<ReportedTime>,
     /// Its frames, while nobody wants them recorded here.
     ring: Ring,
     /// Bytes of them that the store knows of.
@@ -104,6 +106,7 @@ impl ChannelSink {
             shared_slots,
             slot: None,
             head: None,
+            reported: None,
             ring: Ring::default(),
             beside: 0,
             is_short: false,
@@ -134,6 +137,7 @@ impl ChannelSink {
             match action {
                 Action::BeginRun { gap, format, sender_report } => {
                     self.head = Some(Arc::new(RunHead { gap, format, sender_report, goes_on: false }));
+                    self.reported = sender_report;
                     self.run = None;
                 }
                 Action::Parameters(format) => {
@@ -148,6 +152,7 @@ impl ChannelSink {
                 Action::Append(fragment, ahead_us) => {
                     let Some(head) = self.head.clone() else { continue };
                     self.gops.note(&fragment);
+                    self.reported = fragment.sender_report.or(self.reported);
                     self.is_ending &= !fragment.begins_random_access && self.run.is_some();
                     if self.standing.wish == Wish::StandBy && !self.is_ending {
                         self.stand_by(&head, fragment, ahead_us);
@@ -234,7 +239,9 @@ impl ChannelSink {
         let Standing { rank, plan_version, wish, .. } = self.standing;
         let Wish::Record { epoch, .. } = wish else { return };
         let (init, audio_timescale) = (Arc::clone(&head.format.init), head.format.audio_timescale);
-        let sender_report = head.sender_report;
+        // What is in memory began before the first report came, often; by now there is one.
+        let goes_on = self.head.as_deref().is_some_and(|current| std::ptr::eq(current, head));
+        let sender_report = self.reported.filter(|_| goes_on).or(head.sender_report);
         self.writer.begin_run(RunStart { run, epoch, rank, plan_version, gap, init, audio_timescale, sender_report });
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use framekeeper_crds::ChannelState;
-use framekeeper_ingest::{Event, SessionEnd, SessionEndKind, Sink, StreamParameters, TickTime};
+use framekeeper_ingest::{Event, SenderReport, SessionEnd, SessionEndKind, Sink, StreamParameters, TickTime};
 use framekeeper_media::h264::H264Parameters;
 use framekeeper_media::{AccessUnit, FrameFlags, FrameIdentity, MediaTime, WallTime};
 use framekeeper_store::env::Env;
@@ -141,6 +141,18 @@ impl Bench {
         (condition.state, condition.reason)
     }
 
+    /// The runs' sender reports, by their NTP timestamps, when all is written.
+    fn reports(self) -> Vec<Option<u64>> {
+        let Self { sink, store, stream, .. } = self;
+        drop(sink);
+        store.flush_tick();
+        store.close();
+        let reader = store.reader();
+        let segments = reader.segments(stream, WallTime(i64::MIN), WallTime(i64::MAX)).unwrap();
+        let boxes = segments.iter().flat_map(|segment| reader.run_boxes(segment).unwrap().to_vec());
+        boxes.map(|run| run.sender_report.map(|report| report.ntp)).collect()
+    }
+
     /// The runs that are recorded, by (epoch, gap, numbers of frames), when all is written.
     fn recorded(self) -> Vec<(u64, GapReason, Vec<u64>)> {
         let Self { sink, store, stream, .. } = self;
@@ -224,6 +236,20 @@ fn what_was_durable_before_a_clock_was_set_is_not_taken_for_what_comes_behind() 
         bench.flush(35);
         assert_eq!(bench.control.footage(), Some(Footage { first: Bench::steady(30), durable: Bench::steady(34) }));
     }
+}
+
+#[test]
+fn a_run_from_memory_knows_what_the_camera_has_reported_of_its_clock() {
+    let mut bench = Bench::new(1);
+    for (number, ntp) in [(12, 70), (88, 95)] {
+        bench.until(number);
+        let report = SenderReport { ntp, media_time: MediaTime(4_000_000_000 + number as i64 * 9_000) };
+        bench.sink.event(bench.at(), Event::VideoReport(report));
+    }
+    bench.until(100);
+    bench.wish(Wish::Record { epoch: 4, from: Some(Bench::steady(87)) });
+    bench.until(105);
+    assert_eq!(bench.reports(), [Some(95)]);
 }
 
 #[test]

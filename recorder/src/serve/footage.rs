@@ -49,6 +49,8 @@ pub struct RunPart {
     pub audio: Range<u32>,
     /// Wall time at which its last frame here ends.
     pub end: WallTime,
+    /// The camera's own clock at file time 0, microseconds since 1900, by its newest sender report of when the recording of it here began.
+    pub camera_zero_us: Option<i64>,
 }
 
 /// One video frame in a segment.

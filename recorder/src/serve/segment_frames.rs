@@ -47,6 +47,7 @@ pub(crate) fn frames(
                 video: video..frames.video.len() as u32,
                 audio: audio..frames.audio.len() as u32,
                 end: end.unwrap_or(run.end_wall),
+                camera_zero_us: camera_zero_us(run_box),
             });
         }
     }
@@ -66,6 +67,15 @@ pub(crate) fn readable(mut segment: Segment, frames: &SegmentFrames) -> Option<S
     counts.video_bytes = frames.video.iter().map(|entry| u64::from(entry.len)).sum();
     counts.audio_bytes = frames.audio.iter().map(|entry| u64::from(entry.len)).sum();
     Some(segment)
+}
+
+/// The camera's clock at file time 0, by the sender report of a run's box.
+fn camera_zero_us(run: &RunBox) -> Option<i64> {
+    let report = run.sender_report?;
+    // NTP timestamps count seconds in 32.32 fixed point (RFC 3550 §4).
+    let clock_us = (u128::from(report.ntp) * 1_000_000) >> 32;
+    let since_zero_us = (i128::from(report.media_time.0) - i128::from(run.video_offset)) * 100 / 9;
+    i64::try_from(i128::try_from(clock_us).ok()? - since_zero_us).ok()
 }
 
 fn close_fragment(frames: &mut SegmentFrames) {
@@ -103,7 +113,8 @@ fn add(frames: &mut SegmentFrames, index: &SegmentIndex, entry: &IndexEntry) {
 #[cfg(test)]
 mod tests {
     use framekeeper_media::boxes::index::IndexRun;
-    use framekeeper_media::{FrameFlags, FrameIdentity};
+    use framekeeper_media::boxes::run::ReportedTime;
+    use framekeeper_media::{FrameFlags, FrameIdentity, MediaTime};
 
     use framekeeper_media::WallTime;
     use uuid::Uuid;
@@ -150,14 +161,18 @@ mod tests {
             recorder: Uuid::nil(),
             previous_offset: 0,
             anchor_wall: WallTime(0),
-            anchor_media: framekeeper_media::MediaTime(0),
+            anchor_media: MediaTime(0),
             video_offset,
             audio_offset: 0,
             sender_report: None,
             previous_end: None,
             previous_run: None,
         };
-        let frames = frames(&index, &[run_box(500), run_box(600)], &[], &[]);
+        // File time 90,000 is at media time 90,600; 1 s earlier the camera's clock was at 2.5 s.
+        let report = ReportedTime { ntp: 5 << 31, media_time: MediaTime(600) };
+        let second = RunBox { sender_report: Some(report), ..run_box(600) };
+        let frames = frames(&index, &[run_box(500), second], &[], &[]);
+        assert_eq!(frames.runs.iter().map(|run| run.camera_zero_us).collect::<Vec<_>>(), [None, Some(2_500_000)]);
         assert_eq!(frames.fragments, [(2, 2), (3, 3)]);
         assert_eq!(
             frames.runs.iter().map(|run| (run.video.clone(), run.audio.clone())).collect::<Vec<_>>(),

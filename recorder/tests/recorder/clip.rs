@@ -13,12 +13,18 @@ use proptest::prelude::*;
 
 const PLAIN: &str = "-preset ultrafast -bf 0 -g 25 -keyint_min 25 -sc_threshold 0";
 const REORDERED: &str = "-preset fast -bf 3 -g 50 -keyint_min 50 -sc_threshold 0";
+const ANOTHER_PLAIN: &str = "-preset ultrafast -bf 0 -g 40 -keyint_min 40 -sc_threshold 0";
+const ANOTHER_REORDERED: &str = "-preset fast -bf 3 -g 40 -keyint_min 40 -sc_threshold 0";
 /// Key frames are recovery points with pictures that lead them.
 const OPEN_GOP: &str = "-preset fast -bf 3 -g 25 -keyint_min 25 -sc_threshold 0 -x264-params open-gop=1";
 
 static PLAIN_SOURCE: LazyLock<Source> = LazyLock::new(|| encode(12, "160x96", PLAIN, Some("-b:a 64k")));
 static REORDERED_SOURCE: LazyLock<Source> =
     LazyLock::new(|| encode(12, "160x96", REORDERED, Some("-b:a 64k -ar 48000")));
+/// The same scenes by other encoders: no frame of the time in which both are recorded has the bytes of the other's.
+static ANOTHER_PLAIN_SOURCE: LazyLock<Source> = LazyLock::new(|| encode(12, "160x96", ANOTHER_PLAIN, Some("-b:a 64k")));
+static ANOTHER_REORDERED_SOURCE: LazyLock<Source> =
+    LazyLock::new(|| encode(12, "160x96", ANOTHER_REORDERED, Some("-b:a 64k -ar 48000")));
 static LARGER_SOURCE: LazyLock<Source> = LazyLock::new(|| encode(4, "320x192", PLAIN, Some("-b:a 64k -ar 16000")));
 static SILENT_SOURCE: LazyLock<Source> = LazyLock::new(|| encode(6, "160x96", PLAIN, None));
 
@@ -235,30 +241,158 @@ fn parameters_may_change() {
     assert_eq!(times(&clip.path(), "v").len(), expected);
 }
 
+/// The number of the first frame from the 130th on that is shown behind later ones.
+fn shown_early(source: &Source) -> usize {
+    let mut frames = source.video.iter().enumerate().skip(129);
+    frames.find(|(at, frame)| frame.pts / 3_600 > *at as i64).unwrap().0
+}
+
 #[test]
 fn copies_of_a_frame_are_shown_once() {
-    let first = RunSpec { frames: 0..130, ..spec(&PLAIN_SOURCE) };
-    // The camera begins its second session with the GOP that it has just sent; the two clocks differ by some milliseconds.
-    let second = RunSpec { frames: 100..300, wall_us: START + 7_000, ..spec(&PLAIN_SOURCE) };
+    // The second one ends between pictures that are not in display order; the rest of them is where the copies are.
+    let cases = [(&*PLAIN_SOURCE, 130), (&*REORDERED_SOURCE, shown_early(&REORDERED_SOURCE) + 1)];
+    for (source, end) in cases {
+        let first = RunSpec { frames: 0..end, ..spec(source) };
+        // The camera begins its second session with the GOP that it has just sent; the two clocks differ by some milliseconds.
+        let second = RunSpec { frames: 100..300, wall_us: START + 7_000, ..spec(source) };
+        let mut footage = Memory::new();
+        footage.record(&first);
+        footage.record(&second);
+        let footage = Arc::new(footage);
+        let all = RunSpec { frames: 0..300, ..spec(source) };
+        for gaps in [Gaps::Close, Gaps::Keep] {
+            let clip = clip(&footage, START + 2 * S, START + 10 * S, gaps);
+            // By the media clock, which both have.
+            check(&clip, &shown(&all, START + 2 * S, START + 10 * S), true);
+            check_audio(&clip, 8.0);
+        }
+    }
+}
+
+/// Two recorders' footage of a camera that codes for each session; by the second one's clock everything is 7 ms later.
+fn coded_apart(frames: std::ops::Range<usize>, reordered: bool) -> (Memory, RunSpec<'static>, RunSpec<'static>) {
+    let (one, other) = match reordered {
+        false => (&*PLAIN_SOURCE, &*ANOTHER_PLAIN_SOURCE),
+        true => (&*REORDERED_SOURCE, &*ANOTHER_REORDERED_SOURCE),
+    };
+    let first = RunSpec { frames, ..spec(one) };
+    let second = RunSpec { frames: 80..300, wall_us: START + 7_000, gap: GapReason::Takeover, ..spec(other) };
     let mut footage = Memory::new();
     footage.record(&first);
     footage.record(&second);
+    footage.of_another_recorder(true);
+    (footage, first, second)
+}
+
+/// A clip of it goes over from the one to the other behind so many pictures of the scene.
+fn goes_over_behind((footage, first, second): (Memory, RunSpec<'_>, RunSpec<'_>), pictures: i64) {
     let footage = Arc::new(footage);
-    let clip = clip(&footage, START + 2 * S, START + 10 * S, Gaps::Close);
-    let mut expected = shown(&first, START + 2 * S, START + 10 * S);
-    expected.extend(shown(&RunSpec { frames: 130..300, ..second }, START + 2 * S, START + 10 * S));
-    // The two sessions' clocks differ by 7 ms, so times are not compared.
-    check(&clip, &expected, false);
-    check_audio(&clip, expected.len() as f64 * 0.04);
+    let seam = START + pictures * 40_000 - 20_000;
+    for (from, to, gaps) in [(4 * S, 6 * S, Gaps::Keep), (0, 60 * S, Gaps::Close)] {
+        let (from, to) = (START + from, START + to);
+        let clip = clip(&footage, from, to, gaps);
+        let mut expected = shown(&first, from, seam);
+        expected.extend(shown(&second, seam + 7_000, to));
+        check(&clip, &expected, false);
+        check_audio(&clip, expected.len() as f64 * 0.04);
+        let (pictures, heard) = (times(&clip.path(), "v"), times(&clip.path(), "a"));
+        let longest = |times: &[f64]| times.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
+        assert!((clip.plan.duration() - expected.len() as i64 * 3_600).abs() < 10, "{:?}", clip.plan.edits);
+        // Between pictures that are not in display order ffmpeg is one off.
+        let reorders = first.source.reorders;
+        assert!(longest(&pictures) < if reorders { 0.081 } else { 0.041 }, "{pictures:?}");
+        assert!(longest(&heard) < 0.045, "{heard:?}");
+    }
+}
+
+#[test]
+fn of_a_camera_that_codes_for_each_session_each_moment_is_shown_once() {
+    goes_over_behind(coded_apart(0..130, false), 130);
+    goes_over_behind(coded_apart(0..150, true), 150);
+}
+
+#[test]
+fn behind_pictures_that_are_not_shown_gaps_are_kept() {
+    let first = RunSpec { frames: 0..130, ..spec(&PLAIN_SOURCE) };
+    let second = RunSpec { frames: 80..200, ..spec(&ANOTHER_PLAIN_SOURCE) };
+    let third = RunSpec { frames: 0..50, wall_us: START + 20 * S, ..spec(&PLAIN_SOURCE) };
+    let mut footage = Memory::new();
+    footage.record(&first);
+    footage.record(&second);
+    footage.of_another_recorder(true);
+    footage.record(&third);
+    let seam = START + 130 * 40_000;
+    let mut expected = shown(&first, 0, seam);
+    expected.extend(shown(&second, seam, i64::MAX).into_iter().chain(shown(&third, 0, i64::MAX)));
+    check(&clip(&Arc::new(footage), START, START + 60 * S, Gaps::Keep), &expected, true);
+}
+
+#[test]
+fn where_the_first_one_lacks_pictures_the_second_one_shows_them() {
+    // It ends between pictures that are not in display order: this one's is shown behind others that come later.
+    let at = shown_early(&REORDERED_SOURCE);
+    goes_over_behind(coded_apart(0..at + 1, true), at as i64);
+}
+
+#[test]
+fn where_the_first_one_has_less_sound_than_pictures_the_second_one_shows_the_rest() {
+    let (mut footage, first, second) = coded_apart(0..130, false);
+    let run = footage.runs[0].run;
+    let last = footage.segments.iter_mut().rfind(|stored| stored.frames.runs.iter().any(|part| part.run == run));
+    let frames = &mut Arc::get_mut(last.unwrap()).unwrap().frames;
+    // 10 × 21.3 ms: up to somewhere in the sixth picture from the end.
+    let fewer = frames.audio.len() as u32 - 10;
+    frames.audio.truncate(fewer as usize);
+    frames.runs[0].audio.end = fewer;
+    frames.fragments.iter_mut().for_each(|(_, audio)| *audio = fewer.min(*audio));
+    goes_over_behind((footage, first, second), 124);
+}
+
+#[test]
+fn a_run_that_lies_within_another_one_is_not_shown_where_the_camera_codes_for_each_session() {
+    let first = RunSpec { frames: 0..250, ..spec(&PLAIN_SOURCE) };
+    let second = RunSpec { frames: 80..200, wall_us: START + 7_000, ..spec(&ANOTHER_PLAIN_SOURCE) };
+    let mut footage = Memory::new();
+    footage.record(&first);
+    footage.record(&second);
+    footage.of_another_recorder(true);
+    check(&clip(&Arc::new(footage), START, START + 60 * S, Gaps::Close), &shown(&first, START, START + 60 * S), true);
+}
+
+#[test]
+fn where_nobody_knows_what_shows_the_same_both_are_shown() {
+    // The camera tells no time; it is not as far ahead of one recorder as of the other; it is the same recorder.
+    for (reports, late_us, another) in [(false, 7_000, true), (true, 1_007_000, true), (true, 7_000, false)] {
+        let first = RunSpec { frames: 0..130, ..spec(&PLAIN_SOURCE) };
+        let second = RunSpec { frames: 80..300, wall_us: START + late_us, ..spec(&ANOTHER_PLAIN_SOURCE) };
+        let mut footage = Memory::new();
+        footage.record(&first);
+        footage.record(&second);
+        if another {
+            footage.of_another_recorder(reports);
+        }
+        let mut expected = shown(&first, START, START + 60 * S);
+        expected.extend(shown(&second, START, START + 60 * S));
+        check(&clip(&Arc::new(footage), START, START + 60 * S, Gaps::Close), &expected, false);
+    }
 }
 
 #[test]
 fn a_clock_that_was_set_back_hides_no_frame() {
+    for of_another_recorder in [false, true] {
+        a_clock_that_differs_hides_no_frame(of_another_recorder);
+    }
+}
+
+fn a_clock_that_differs_hides_no_frame(of_another_recorder: bool) {
     let first = RunSpec { frames: 0..150, ..spec(&PLAIN_SOURCE) };
     let second = RunSpec { frames: 150..300, wall_us: START - 3 * S, ..spec(&PLAIN_SOURCE) };
     let mut footage = Memory::new();
     footage.record(&first);
     footage.record(&second);
+    if of_another_recorder {
+        footage.of_another_recorder(true);
+    }
     let footage = Arc::new(footage);
     // Both runs reach beyond both ends of the range.
     let (from, to) = (START + 4_100_000, START + 5_500_000);

@@ -1,7 +1,7 @@
 //! `clip.mp4`: a range of a stream's time as one progressive MP4, made while it is sent.
 //!
 //! ```text
-//! catalogue ─ select ─► parts ─ stretch (overlap) ─► stretches ─ plan (audio, descriptions) ─► plan
+//! catalogue ─ select ─► parts ─ stretch (overlap, change_over) ─► stretches ─ plan (audio, descriptions) ─► plan
 //! plan ─ layout (boxes) ─► slices of a virtual file ─ file (view) ─► any range of its bytes ─ stream ─► HTTP
 //! ```
 //! Everything up to the bytes is a pure function of the footage. Only what must be decided is read ahead: the first and the last
@@ -9,6 +9,7 @@
 
 mod audio;
 mod boxes;
+mod change_over;
 pub mod descriptions;
 pub mod file;
 pub mod layout;

@@ -36,25 +36,35 @@ pub(super) enum Of {
     Second,
 }
 
-/// Merges the end of one run with the beginning of the next: stretches of the one and the other, as positions in the two slices,
-/// each frame once. Without copies the second simply follows the first.
-pub(super) fn merge(first: &[Candidate], second: &[Candidate]) -> Vec<(Of, Range<usize>)> {
+/// Two runs as one.
+#[derive(Debug)]
+pub(super) struct Merged {
+    /// Stretches of the one and the other, as positions in the two slices, each frame once.
+    pub(super) stretches: Vec<(Of, Range<usize>)>,
+    /// Where the last frame is that is in both.
+    pub(super) copy: Option<(usize, usize)>,
+}
+
+/// Merges the end of one run with the beginning of the next. Without copies the second simply follows the first.
+pub(super) fn merge(first: &[Candidate], second: &[Candidate]) -> Merged {
     let mut merged: Vec<(Of, Range<usize>)> = Vec::new();
     let mut push = |of: Of, range: Range<usize>| match merged.last_mut() {
         _ if range.is_empty() => {}
         Some((last_of, last)) if *last_of == of && last.end == range.start => last.end = range.end,
         _ => merged.push((of, range)),
     };
+    let mut copy = None;
     let (mut in_first, mut in_second) = (0, 0);
     while let Some((a, b)) = next_copy(first, in_first, second, in_second) {
         push(Of::First, in_first..a);
         push(Of::Second, in_second..b);
         push(Of::First, a..a + 1);
+        copy = Some((a, b));
         (in_first, in_second) = (a + 1, b + 1);
     }
     push(Of::First, in_first..first.len());
     push(Of::Second, in_second..second.len());
-    merged
+    Merged { stretches: merged, copy }
 }
 
 /// The earliest frame of the second run, from `in_second` on, that has a copy in the first from `in_first` on.
@@ -95,14 +105,15 @@ mod tests {
             Of::First => first[range].to_vec(),
             Of::Second => second[range].to_vec(),
         };
-        merge(first, second).into_iter().flat_map(pick).map(|frame| frame.identity).collect()
+        merge(first, second).stretches.into_iter().flat_map(pick).map(|frame| frame.identity).collect()
     }
 
     #[test]
     fn a_burst_of_cached_frames_is_not_shown_twice() {
         let (first, second) = (frames(&[1, 2, 3, 4, 5], 0), frames(&[3, 4, 5, 6, 7], 83_000));
         assert_eq!(merged(&first, &second), [1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(merge(&first, &second).len(), 2);
+        let merged = super::merge(&first, &second);
+        assert_eq!((merged.stretches.len(), merged.copy), (2, Some((4, 2))));
     }
 
     #[test]

@@ -121,7 +121,7 @@ pub fn plan(footage: &dyn Footage, request: Request) -> Result<Plan, PlanError> 
     let in_range = |entry: &VideoEntry| entry.wall >= from && entry.wall < to;
     let selections = select::select(footage, stream, from, to)?;
     let mut stretches = Vec::new();
-    for mut stretch in arrange(footage, selections)? {
+    for mut stretch in arrange(footage, stream, selections)? {
         let times = stretch.times(footage, in_range)?;
         stretches.push((stretch, times));
     }
@@ -135,7 +135,7 @@ pub fn plan(footage: &dyn Footage, request: Request) -> Result<Plan, PlanError> 
             window: times.visible.map(|visible| visible.from_pts + zero..visible.to_pts + zero),
             begins_clip: index == 0,
             ends_clip: index + 1 == count,
-            resumes: audio_end.filter(|_| stretch.resumes),
+            resumes: audio_end.filter(|_| stretch.resumes.is_some()),
         };
         audio_end = builder.add(footage, stream, stretch, &wanted)?;
     }
@@ -153,18 +153,25 @@ struct Timeline {
 
 /// Puts the stretches on the clip's clock; `None` when nothing of them is visible.
 fn place(stretches: &[(Stretch, Times)], gaps: Gaps) -> Option<Timeline> {
-    let mut zeros = Vec::with_capacity(stretches.len());
+    let mut zeros: Vec<i64> = Vec::with_capacity(stretches.len());
     let mut edits: Vec<Edit> = Vec::new();
     let mut last_dts = None;
     let mut video_end = 0;
-    // Clip time and wall time of the first frame shown.
+    // Clip time and wall time of the first frame shown; again behind frames between that are not shown, which take clip time and no other.
     let mut origin: Option<(i64, WallTime)> = None;
+    let mut first_wall = None;
     // Clip time at which the latest frame so far ends, shown or not: what is not shown must not lie where something is.
     let mut taken_until = 0;
-    for (_, times) in stretches {
-        let begin = match (last_dts, origin, times.visible) {
+    for (stretch, times) in stretches {
+        // On the clock that goes on: on both sides pictures may be shown in another order than they are decoded in.
+        let resumed = stretch
+            .resumes
+            .zip(zeros.last().copied())
+            .map(|(ahead, before): (i64, i64)| before + ahead + times.first_dts);
+        let begin = match (last_dts, resumed, origin, times.visible) {
             (None, ..) => 0,
-            (Some(last), Some((clip, wall)), Some(visible)) if gaps == Gaps::Keep => {
+            (Some(last), Some(resumed), ..) => resumed.max(last + 1),
+            (Some(last), None, Some((clip, wall)), Some(visible)) if gaps == Gaps::Keep => {
                 let kept = clip + ticks(visible.wall.0 - wall.0) - (visible.from_pts - times.first_dts);
                 kept.max(taken_until - (times.first_pts - times.first_dts)).max(last + 1)
             }
@@ -173,9 +180,14 @@ fn place(stretches: &[(Stretch, Times)], gaps: Gaps) -> Option<Timeline> {
         let zero = begin - times.first_dts;
         if let Some(visible) = times.visible {
             let (from, to) = (visible.from_pts + zero, visible.to_pts + zero);
-            origin = origin.or(Some((from, visible.wall)));
             let all_shown = visible.from_pts == times.first_pts;
+            origin = origin.filter(|_| all_shown).or(Some((from, visible.wall)));
+            first_wall = first_wall.or(Some(visible.wall));
             match edits.last_mut() {
+                Some(edit) if stretch.resumes.is_some() => {
+                    let begin = edit.media_time.min(from);
+                    *edit = Edit { media_time: begin, duration: edit.end().max(to) - begin };
+                }
                 // Kept gaps belong to the frame before them.
                 Some(edit) if edit.end() == taken_until && all_shown && (gaps == Gaps::Keep || edit.end() == from) => {
                     edit.duration = to - edit.media_time;
@@ -186,10 +198,9 @@ fn place(stretches: &[(Stretch, Times)], gaps: Gaps) -> Option<Timeline> {
         zeros.push(zero);
         last_dts = Some(times.last_dts + zero);
         video_end = times.end_dts + zero;
-        taken_until = times.end_pts + zero;
+        taken_until = taken_until.max(times.end_pts + zero);
     }
-    let (_, first_wall) = origin?;
-    Some(Timeline { zeros, edits, video_end, first_wall })
+    Some(Timeline { zeros, edits, video_end, first_wall: first_wall? })
 }
 
 #[derive(Default)]

@@ -149,7 +149,7 @@ trait ZipOwner: Iterator<Item = Segment> + Sized {
 impl<I: Iterator<Item = Segment>> ZipOwner for I {}
 
 /// Cuts a run's parts to the range: from the key frame that the first frame in range needs, to the last frame in range.
-fn trim(
+pub(super) fn trim(
     footage: &dyn Footage,
     stream: Uuid,
     mut parts: Vec<Part>,

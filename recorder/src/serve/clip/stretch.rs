@@ -1,19 +1,34 @@
 //! Stretches: what is played without a break on one media clock, in the order in which a clip shows it.
 
-use framekeeper_media::WallTime;
+use std::ops::Range;
 
+use framekeeper_media::WallTime;
+use uuid::Uuid;
+
+use super::change_over::{self, ChangeOver, Side};
 use super::overlap::{Candidate, Of, merge};
-use super::select::{Part, RunSelection, inconsistent};
+use super::select::{Part, RunSelection, inconsistent, trim};
 use crate::serve::footage::{Footage, FootageError, VideoEntry};
 
 /// Runs that are further apart than this cannot hold copies of the same frame.
-const REACH_US: i64 = 250_000;
+pub(super) const REACH_US: i64 = 250_000;
+
+/// All times.
+const ALWAYS: Range<WallTime> = WallTime(i64::MIN)..WallTime(i64::MAX);
 
 /// Parts of one run that follow each other without a break.
 pub(super) struct Stretch {
     pub(super) parts: Vec<Part>,
-    /// Its first picture is the very next behind the last one of the stretch before: both have copies of the same.
-    pub(super) resumes: bool,
+    /// It goes on with the very next frame behind the stretch before, of which it has copies: by so much is the media time of that one greater, 90 kHz.
+    pub(super) resumes: Option<i64>,
+    /// What of it is shown: another recorder's footage shows the rest.
+    shown: Range<WallTime>,
+}
+
+impl Stretch {
+    fn new(parts: Vec<Part>) -> Self {
+        Self { parts, resumes: None, shown: ALWAYS }
+    }
 }
 
 /// When a stretch is shown, on its run's media clock (90 kHz), and how that relates to wall time.
@@ -44,28 +59,70 @@ pub(super) struct Visible {
 }
 
 /// Puts the runs behind each other; frames that two of them have are taken from the first.
-pub(super) fn arrange(footage: &dyn Footage, selections: Vec<RunSelection>) -> Result<Vec<Stretch>, FootageError> {
+pub(super) fn arrange(
+    footage: &dyn Footage,
+    stream: Uuid,
+    selections: Vec<RunSelection>,
+) -> Result<Vec<Stretch>, FootageError> {
     let mut stretches: Vec<Stretch> = Vec::new();
     let mut end = WallTime(i64::MIN);
+    let mut recorder = None;
     for RunSelection { run, mut parts } in selections {
         match stretches.last_mut() {
             Some(last) if run.from < end.saturating_add_us(REACH_US) => {
                 let first = candidates_behind(footage, &mut last.parts, run.from.saturating_add_us(-REACH_US))?;
                 let second = candidates_ahead(footage, &mut parts, end.saturating_add_us(REACH_US))?;
                 let merged = merge(&first, &second);
-                let kept: usize = merged.iter().map(|(_, range)| range.len()).sum();
-                if kept == first.len() + second.len() {
-                    stretches.push(Stretch { parts, resumes: false });
+                if let Some((a, b)) = merged.copy {
+                    let ahead = media_time(footage, &mut last.parts, first.get(a))?
+                        - media_time(footage, &mut parts, second.get(b))?;
+                    splice(&mut stretches, parts, &first, &second, &merged.stretches, ahead);
                 } else {
-                    splice(&mut stretches, parts, &first, &second, &merged);
+                    // Of one recorder, the same time twice is a clock that was set back.
+                    let mut sides =
+                        (Side { parts: &mut last.parts, frames: &first }, Side { parts: &mut parts, frames: &second });
+                    let of_others = recorder.is_some_and(|recorder| recorder != run.recorder);
+                    match of_others
+                        .then(|| change_over::find(footage, &mut sides.0, &mut sides.1))
+                        .transpose()?
+                        .flatten()
+                    {
+                        Some(seam) => go_over(footage, stream, &mut stretches, parts, seam)?,
+                        None => stretches.push(Stretch::new(parts)),
+                    }
                 }
             }
-            _ => stretches.push(Stretch { parts, resumes: false }),
+            _ => stretches.push(Stretch::new(parts)),
         }
         end = end.max(run.to);
+        recorder = Some(run.recorder);
     }
     stretches.retain(|stretch| !stretch.parts.is_empty());
     Ok(stretches)
+}
+
+/// Goes over from the last stretch to these parts, unless there is nothing in them behind it.
+fn go_over(
+    footage: &dyn Footage,
+    stream: Uuid,
+    stretches: &mut Vec<Stretch>,
+    parts: Vec<Part>,
+    seam: ChangeOver,
+) -> Result<(), FootageError> {
+    let Some(parts) = trim(footage, stream, parts, seam.from, ALWAYS.end)? else { return Ok(()) };
+    if let Some(before) = stretches.last_mut() {
+        before.shown.end = seam.until;
+        while let Some(last) = before.parts.last_mut() {
+            let loaded = last.load(footage)?;
+            if let Some((shown, _)) = loaded.video(&last.video).rev().find(|(_, entry)| entry.wall < seam.until) {
+                last.video.end = shown + 1;
+                break;
+            }
+            before.parts.pop();
+        }
+    }
+    stretches.push(Stretch { shown: seam.from..ALWAYS.end, ..Stretch::new(parts) });
+    Ok(())
 }
 
 /// The frames at the end of `parts`, from the first one at or after `from` on.
@@ -103,13 +160,24 @@ fn candidates_ahead(footage: &dyn Footage, parts: &mut [Part], to: WallTime) -> 
     Ok(found)
 }
 
-/// Replaces the end of the last stretch and the beginning of `parts` by what came out of merging them.
+/// When a frame is shown on its run's media clock, 90 kHz.
+fn media_time(footage: &dyn Footage, parts: &mut [Part], frame: Option<&Candidate>) -> Result<i64, FootageError> {
+    let gone = || inconsistent("a frame of a clip is missing");
+    let frame = frame.ok_or_else(gone)?;
+    let loaded = parts.get_mut(frame.part).ok_or_else(gone)?.load(footage)?;
+    let entry = loaded.frames.video.get(frame.frame as usize).ok_or_else(gone)?;
+    Ok(entry.pts() + loaded.run()?.video_offset)
+}
+
+/// Replaces the end of the last stretch and the beginning of `parts` by what came out of merging them. The media time of the first run is `ahead` of
+/// the second one's.
 fn splice(
     stretches: &mut Vec<Stretch>,
     mut parts: Vec<Part>,
     first: &[Candidate],
     second: &[Candidate],
-    merged: &[(Of, std::ops::Range<usize>)],
+    merged: &[(Of, Range<usize>)],
+    ahead: i64,
 ) {
     let Some(before) = stretches.last_mut() else { return };
     let old = before.parts.clone();
@@ -135,13 +203,16 @@ fn splice(
         let pieces = slices(source, taken.unwrap_or_default());
         match stretches.last_mut() {
             Some(last) if of_last == *of => last.parts.extend(pieces),
-            _ => stretches.push(Stretch { parts: pieces, resumes: true }),
+            _ => stretches.push(Stretch {
+                resumes: Some(if *of == Of::Second { ahead } else { -ahead }),
+                ..Stretch::new(pieces)
+            }),
         }
         of_last = *of;
     }
     match stretches.last_mut() {
         Some(last) if of_last == Of::Second => last.parts.extend(parts),
-        _ => stretches.push(Stretch { parts, resumes: true }),
+        _ => stretches.push(Stretch { resumes: Some(ahead), ..Stretch::new(parts) }),
     }
     for stretch in stretches {
         stretch.parts.retain(|part| !part.video.is_empty());
@@ -186,6 +257,8 @@ impl Stretch {
         footage: &dyn Footage,
         in_range: impl Fn(&VideoEntry) -> bool,
     ) -> Result<Times, FootageError> {
+        let shown = self.shown.clone();
+        let in_range = |entry: &VideoEntry| in_range(entry) && shown.contains(&entry.wall);
         let empty = || inconsistent("a segment in the catalogue has no frame");
         let mut first_dts = None;
         let mut first_pts = None;
@@ -209,7 +282,10 @@ impl Stretch {
 
         let end_of = |entry: &VideoEntry| {
             let next = loaded.video(&run.video).map(|(_, other)| other.pts()).filter(|pts| *pts > entry.pts()).min();
-            next.unwrap_or_else(|| entry.pts() + ticks(run.end.0 - entry.wall.0).max(1))
+            let end = next.unwrap_or_else(|| entry.pts() + ticks(run.end.0 - entry.wall.0).max(1));
+            // Another recorder goes on in the middle of the last one that is shown; what is next here may be much later.
+            let goes_over = shown.end != ALWAYS.end && entry.wall < shown.end;
+            if goes_over { end.min(entry.pts() + 2 * ticks(shown.end.0 - entry.wall.0)) } else { end }
         };
         let end = entries.iter().filter(|entry| in_range(entry)).max_by_key(|entry| entry.pts()).map(end_of);
         let end_pts = entries.iter().max_by_key(|entry| entry.pts()).map(end_of);

@@ -79,7 +79,14 @@ impl Footage for One {
             flags: FrameFlags::RANDOM_ACCESS,
         };
         Ok(Arc::new(SegmentFrames {
-            runs: vec![RunPart { run: self.run(), video_offset: -9, video: 0..2, audio: 0..1, end: WallTime(9) }],
+            runs: vec![RunPart {
+                run: self.run(),
+                video_offset: -9,
+                video: 0..2,
+                audio: 0..1,
+                end: WallTime(9),
+                camera_zero_us: Some(-4),
+            }],
             video: vec![frame(0), frame(5)],
             audio: vec![AudioEntry { time: -1, duration: 1024, offset: 70, len: 8 }],
             fragments: vec![(2, 1)],

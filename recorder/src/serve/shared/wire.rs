@@ -189,6 +189,9 @@ type WirePart = (Uuid, i64, u32, u32, u32, u32, i64);
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct WireFrames {
     runs: Vec<WirePart>,
+    /// The camera's clock, of each run.
+    #[serde(default)]
+    clocks: Vec<Option<i64>>,
     video: Vec<WireVideo>,
     /// Time, duration, offset, length.
     audio: Vec<(i64, u32, u32, u32)>,
@@ -208,6 +211,7 @@ impl From<&SegmentFrames> for WireFrames {
         let audio = |frame: &AudioEntry| (frame.time, frame.duration, frame.offset, frame.len);
         Self {
             runs: frames.runs.iter().map(part).collect(),
+            clocks: frames.runs.iter().map(|part| part.camera_zero_us).collect(),
             video: frames.video.iter().map(video).collect(),
             audio: frames.audio.iter().map(audio).collect(),
             fragments: frames.fragments.clone(),
@@ -225,6 +229,7 @@ impl TryFrom<WireFrames> for SegmentFrames {
             video: video_from..video_to,
             audio: audio_from..audio_to,
             end: WallTime(end),
+            camera_zero_us: None,
         };
         let video = |(wall, dts, identity, offset, len, composition_offset, flags): WireVideo| VideoEntry {
             wall: WallTime(wall),
@@ -236,12 +241,13 @@ impl TryFrom<WireFrames> for SegmentFrames {
             flags: FrameFlags(flags),
         };
         let audio = |(time, duration, offset, len)| AudioEntry { time, duration, offset, len };
-        let found = Self {
+        let mut found = Self {
             runs: frames.runs.into_iter().map(part).collect(),
             video: frames.video.into_iter().map(video).collect(),
             audio: frames.audio.into_iter().map(audio).collect(),
             fragments: frames.fragments,
         };
+        found.runs.iter_mut().zip(frames.clocks).for_each(|(part, clock)| part.camera_zero_us = clock);
         let (videos, audios) = (found.video.len() as u64, found.audio.len() as u64);
         let fits = |range: &std::ops::Range<u32>, count: u64| range.start <= range.end && u64::from(range.end) <= count;
         if found.runs.iter().all(|part| fits(&part.video, videos) && fits(&part.audio, audios)) {

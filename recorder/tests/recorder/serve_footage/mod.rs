@@ -164,6 +164,8 @@ pub(crate) struct Shown {
 }
 
 const MEDIA_ZERO: i64 = 123_456_789_012;
+/// What the camera's clock was at a source's time 0.
+const CAMERA_ZERO_US: i64 = 4_000_000_000 * S;
 
 impl Memory {
     pub(crate) fn new() -> Self {
@@ -240,6 +242,7 @@ impl Memory {
                 video: video_before..stored.frames.video.len() as u32,
                 audio: audio_before..stored.frames.audio.len() as u32,
                 end,
+                camera_zero_us: Some(CAMERA_ZERO_US - (i128::from(shift) * 100).div_euclid(9) as i64),
             });
             stored.info.end = end;
             stored.info.counts = counts(&stored.frames);
@@ -258,6 +261,16 @@ impl Memory {
             previous_end: self.runs.last().map(|run| run.to),
             active: false,
         });
+    }
+
+    /// The last run is of another recorder than the first ones. Whether its camera tells it the time.
+    pub(crate) fn of_another_recorder(&mut self, reports: bool) {
+        let run = self.runs.last_mut().unwrap();
+        run.recorder = Uuid::from_u128(2);
+        for stored in self.segments.iter_mut().map(|stored| Arc::get_mut(stored).unwrap()) {
+            let parts = stored.frames.runs.iter_mut().filter(|part| part.run == run.run && !reports);
+            parts.for_each(|part| part.camera_zero_us = None);
+        }
     }
 
     fn empty_segment(&self, source: &Source, first: WallTime) -> Stored {
