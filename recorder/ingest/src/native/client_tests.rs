@@ -172,7 +172,7 @@ fn failures_have_their_class_and_say_what_failed() {
         (failure.kind, failure.message.as_str()),
         (
             Kind::TooManySessions,
-            "the camera has no room for one more session: it answered DESCRIBE with 503 Service Unavailable"
+            "the camera has no room for one more session: it answered DESCRIBE with 503 Service Unavailable; raise its limit, or say it in spec.source.maxSessions"
         )
     );
     assert!(describe("RTSP/1.0 200 OK", "").message.contains("SDP"));

@@ -52,8 +52,9 @@ pub(super) fn from_status(stage: Stage, status: u16, reason: &str, with_credenti
         404 => Failure::new(Kind::NotFound, "the camera has no such stream (404); check the path of the URL"),
         453 | 503 => {
             let (during, reason) = (stage.name(), shown(reason, 80));
-            let message =
-                format!("the camera has no room for one more session: it answered {during} with {status} {reason}");
+            let message = format!(
+                "the camera has no room for one more session: it answered {during} with {status} {reason}; raise its limit, or say it in spec.source.maxSessions"
+            );
             Failure::new(Kind::TooManySessions, message)
         }
         461 => Failure::new(
