@@ -113,7 +113,7 @@ impl Site {
         let path = folder.path().join("pool.yaml");
         std::fs::write(&path, with_pool_spec(&manifest, "toleratedFailures: 1")?)?;
         let environment = [("FRAMEKEEPER_STABLE", "3".to_owned())];
-        let system = System::start_on_with_env(folder.path(), path, RECORDERS, &environment)?;
+        let system = System::start_on_under(folder.path(), path, RECORDERS, &environment, &[])?;
         Ok(Self { system, cameras, names, folder })
     }
 
