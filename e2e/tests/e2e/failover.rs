@@ -129,7 +129,9 @@ impl Site {
             said = self.said()?;
             let protected = |name: &String| {
                 let holders = said.get(name).map(Vec::as_slice).unwrap_or_default();
+                // One that did not answer in time says nothing, also not that it is the primary.
                 holders.len() > 1
+                    && holders.iter().any(|said| said.role == "Primary")
                     && holders.iter().all(|said| match said.role.as_str() {
                         "Primary" => said.state == "Recording",
                         _ => said.state == if self.mirrored { "Recording" } else { "Standby" },
