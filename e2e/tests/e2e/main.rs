@@ -8,7 +8,6 @@ mod demo;
 mod disks;
 mod edits;
 mod failover;
-mod failover_kinds;
 mod failover_links;
 mod files;
 mod flips;
