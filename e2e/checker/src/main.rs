@@ -331,7 +331,7 @@ fn check_clip(
     };
     report.file_findings.extend(movie.findings.iter().cloned());
     let copies: Vec<&Found> = found.iter().flatten().filter(|one| one.stream == *stream).collect();
-    let walls = (!copies.is_empty()).then(|| clip::without(clip::walls(&copies), &check.damaged));
+    let walls = (!copies.is_empty()).then(|| clip::Recorded::of(&copies).without(&check.damaged));
     let range = (from.div_euclid(1_000), to.div_euclid(1_000));
     report.streams.push(clip::check(stream, &movie, ledger, range, walls.as_ref(), check.edge_ms));
     if !check.no_decode {

@@ -301,14 +301,34 @@ fn goes_over_behind((footage, first, second): (Memory, RunSpec<'_>, RunSpec<'_>)
         // Between pictures that are not in display order ffmpeg is one off.
         let reorders = first.source.reorders;
         assert!(longest(&pictures) < if reorders { 0.081 } else { 0.041 }, "{pictures:?}");
-        assert!(longest(&heard) < 0.045, "{heard:?}");
+        // A frame lasts 21.3 ms. One that begins before the pictures do is heard from there on, up to half of it later; were one missing, the next one
+        // would come after 42.7 ms.
+        assert!(longest(&heard) < 0.037, "{heard:?}");
     }
+}
+
+/// Sender reports tell when a sound was heard and when a picture was seen, each by itself, and not the same to every recorder.
+fn with_sound_shifted(
+    (mut footage, first, second): (Memory, RunSpec<'static>, RunSpec<'static>),
+    by: i64,
+) -> (Memory, RunSpec<'static>, RunSpec<'static>) {
+    let run = footage.runs[1].run;
+    let of_second = |stored: &&mut Arc<Stored>| stored.frames.runs.iter().any(|part| part.run == run);
+    for stored in footage.segments.iter_mut().filter(of_second) {
+        let frames = &mut Arc::get_mut(stored).unwrap().frames;
+        frames.audio.iter_mut().for_each(|entry| entry.time += by);
+    }
+    (footage, first, second)
 }
 
 #[test]
 fn of_a_camera_that_codes_for_each_session_each_moment_is_shown_once() {
     goes_over_behind(coded_apart(0..130, false), 130);
     goes_over_behind(coded_apart(0..150, true), 150);
+    // Behind 132 pictures it goes over in the very middle of a sound; 48 ticks are a millisecond.
+    for by in [-144, -48, 0, 48, 144] {
+        goes_over_behind(with_sound_shifted(coded_apart(0..132, false), by), 132);
+    }
 }
 
 #[test]

@@ -447,7 +447,9 @@ fn clips_are_judged_by_what_they_show() {
         .collect();
     let movie = Movie::read(&whole).unwrap().unwrap();
     let ledger = Ledger::read(&world.ledger).unwrap();
-    let all = (walls.clone(), Default::default());
+    let found = Found::on_volume(&Volume::read(&volume, State::AtRest).unwrap()).remove(0);
+    let silent = Found { audio: Vec::new(), ..found.clone() };
+    let all = clip::Recorded::of(&[&silent]);
     let split = walls[&31] + 1;
     let report = clip::check("default/cam", &movie, &ledger, (split, i64::MAX / 2), Some(&all), 0);
     let inside = walls.values().filter(|&&wall| wall >= split).count();
@@ -457,4 +459,17 @@ fn clips_are_judged_by_what_they_show() {
         "{:?}",
         report.findings
     );
+
+    // Another recorder has received the same 10 ms later: what it has on the one side of an end and the first one on the other may be shown or not.
+    let mut later = silent.clone();
+    later.video.iter_mut().for_each(|frame| frame.wall_us = frame.wall_us.map(|wall| wall + 10_000));
+    let both = clip::Recorded::of(&[&silent, &later]);
+    let shown = |from: i64, to: i64| clip::check("default/cam", &movie, &ledger, (from, to), Some(&both), 0);
+    let (first, end) = (*walls.values().min().unwrap(), walls.values().max().unwrap() + 40_000);
+    for (from, to) in [(first, end), (first + 5_000, end), (first, end - 35_000)] {
+        assert_eq!(shown(from, to).findings, Vec::<String>::new(), "{from} to {to}");
+    }
+    for (from, to) in [(first + 10_001, end), (first, end - 40_000)] {
+        assert!(shown(from, to).findings.iter().any(|f| f.contains("1 pictures outside")), "{from} to {to}");
+    }
 }

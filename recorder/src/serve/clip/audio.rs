@@ -23,9 +23,30 @@ pub(super) struct Wanted {
     pub(super) begins_clip: bool,
     /// It is the last: its audio covers the end.
     pub(super) ends_clip: bool,
-    /// It goes on with the very next picture behind the stretch before, whose audio ends here: clip time, in the clip's audio timescale. A recorder that
-    /// fails has written less of the sound than of the pictures; the other one's copy has the rest.
-    pub(super) resumes: Option<i64>,
+    /// It goes on with the very next picture behind the stretch before, of which this is how far the sound goes.
+    pub(super) resumes: Option<Heard>,
+}
+
+/// How far the sound of a stretch goes.
+#[derive(Clone, Copy)]
+pub(super) struct Heard {
+    /// Clip time, in the clip's audio timescale. A recorder that fails has written less of the sound than of the pictures; the other one's copy has the
+    /// rest.
+    pub(super) until: i64,
+    /// The clip time at which its pictures end, 90 kHz, where the next stretch's clip times are others: that one's pictures begin where these end.
+    pub(super) beside: Option<i64>,
+}
+
+impl Heard {
+    /// The clip time from which on the next stretch is to be heard, if its pictures are shown from `begin` on and each frame of its sound lasts so long.
+    fn from(self, begin: i64, duration: i64, clock: AudioClock) -> i64 {
+        match self.beside {
+            None if (begin - self.until).abs() < clock.from_video(RESUMES_WITHIN) => self.until,
+            None => begin,
+            // What was missing by more was not recorded: before `begin` nothing is shown.
+            Some(beside) => begin + (self.until - clock.from_video(beside)).clamp(-duration, duration),
+        }
+    }
 }
 
 /// A part with the audio frames that go with it, as positions in its segment's frames.
@@ -107,10 +128,9 @@ fn of_part(part: &Part, wanted: &Wanted, descriptions: &Descriptions) -> Result<
     let Some(window) = &wanted.window else { return Ok(0..0) };
     let clock = descriptions.audio_clock(part.segment.init_hash);
     let (begin, to) = (clock.from_video(window.start), clock.from_video(window.end));
-    let from =
-        wanted.resumes.filter(|resumes| (begin - resumes).abs() < clock.from_video(RESUMES_WITHIN)).unwrap_or(begin);
     // Between stretches a frame goes to the side on which more than half of it lies.
     let belongs = |time: i64, duration: i64| {
+        let from = wanted.resumes.map_or(begin, |heard| heard.from(begin, duration, clock));
         let not_too_early =
             if wanted.begins_clip { time > from - 2 * duration } else { 2 * time + duration >= 2 * from };
         let not_too_late = if wanted.ends_clip { time < to } else { 2 * time + duration < 2 * to };

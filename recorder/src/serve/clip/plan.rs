@@ -128,16 +128,22 @@ pub fn plan(footage: &dyn Footage, request: Request) -> Result<Plan, PlanError> 
     let timeline = place(&stretches, gaps).ok_or(PlanError::NoFrames)?;
     let mut builder = Builder::default();
     let count = stretches.len();
-    let mut audio_end = None;
+    let mut heard: Option<audio::Heard> = None;
     for (index, ((stretch, times), zero)) in stretches.iter_mut().zip(&timeline.zeros).enumerate() {
         let wanted = audio::Wanted {
             zero: *zero,
             window: times.visible.map(|visible| visible.from_pts + zero..visible.to_pts + zero),
             begins_clip: index == 0,
             ends_clip: index + 1 == count,
-            resumes: audio_end.filter(|_| stretch.resumes.is_some()),
+            resumes: heard.and_then(|heard| match (stretch.resumes, stretch.goes_over) {
+                (Some(_), _) => Some(audio::Heard { beside: None, ..heard }),
+                (None, true) => Some(heard),
+                (None, false) => None,
+            }),
         };
-        audio_end = builder.add(footage, stream, stretch, &wanted)?;
+        let until = builder.add(footage, stream, stretch, &wanted)?;
+        let beside = wanted.window.map(|window| window.end);
+        heard = until.map(|until| audio::Heard { until, beside });
     }
     builder.finish(footage, timeline)
 }

@@ -21,13 +21,15 @@ pub(super) struct Stretch {
     pub(super) parts: Vec<Part>,
     /// It goes on with the very next frame behind the stretch before, of which it has copies: by so much is the media time of that one greater, 90 kHz.
     pub(super) resumes: Option<i64>,
+    /// Its first picture that is shown is the very next one, too, but coded by the camera for another recorder: there are no copies.
+    pub(super) goes_over: bool,
     /// What of it is shown: another recorder's footage shows the rest.
     shown: Range<WallTime>,
 }
 
 impl Stretch {
     fn new(parts: Vec<Part>) -> Self {
-        Self { parts, resumes: None, shown: ALWAYS }
+        Self { parts, resumes: None, goes_over: false, shown: ALWAYS }
     }
 }
 
@@ -121,7 +123,7 @@ fn go_over(
             before.parts.pop();
         }
     }
-    stretches.push(Stretch { shown: seam.from..ALWAYS.end, ..Stretch::new(parts) });
+    stretches.push(Stretch { shown: seam.from..ALWAYS.end, goes_over: true, ..Stretch::new(parts) });
     Ok(())
 }
 
