@@ -8,6 +8,7 @@ mod demo;
 mod disks;
 mod edits;
 mod failover;
+mod failover_kinds;
 mod failover_links;
 mod files;
 mod flips;
