@@ -38,7 +38,7 @@ pub trait World {
 pub struct Assignment {
     /// What to remember.
     pub state: State,
-    /// The recorders there shall be.
+    /// The recorders there shall be, and those that go on until others have what they hold.
     pub recorders: BTreeMap<Key, Recorder>,
     /// What was planned for each pool.
     pub plans: BTreeMap<Key, PoolPlan>,
@@ -83,8 +83,9 @@ pub fn assign(manifests: &Manifests, mut state: State, world: &mut dyn World) ->
             Known { last, camera: remembered.map(|remembered| remembered.camera).unwrap_or_default() }
         };
         let held = holders::recorded(&state, key, world);
-        let plan = place::place(spec, place::max_channels(spec), &streams, known, &held);
-        let pool = Pool { key, spec, streams, plan };
+        let draining = holders::draining(&state, key, spec, &held, world);
+        let plan = place::place(spec, place::max_channels(spec), &streams, known, &held, &draining);
+        let pool = Pool { key, spec, streams, plan, draining };
         for (stream, assigned) in &pool.plan.plan.placed {
             decided |= holders::give(&mut state, stream, &pool, assigned, decision);
         }
@@ -113,7 +114,7 @@ pub fn assign(manifests: &Manifests, mut state: State, world: &mut dyn World) ->
 fn uids(state: &State, pools: &[Pool<'_>], world: &mut dyn World) -> Uids {
     let mut uids = Uids::new();
     for pool in pools {
-        for ordinal in 0..pool.spec.recorders {
+        for ordinal in pool.ordinals() {
             let key = pool.recorder(ordinal);
             let known = state.recorders.get(&key.to_string()).map(|known| known.uid.clone());
             uids.insert(key, known.unwrap_or_else(|| world.new_uuid().to_string()));
@@ -427,6 +428,45 @@ mod tests {
         world.statuses.insert(at("main-recorder-0"), status);
         let last = assign(&manifests(2, 1, &[("a", ""), ("b", "")]), again.state, &mut world);
         assert_eq!(retired(&last), []);
+    }
+
+    #[test]
+    fn a_recorder_that_is_not_wanted_any_more_goes_when_others_have_what_it_held() {
+        let mut world = Fake::default();
+        let first = assign(&manifests(2, 5, &[("a", ""), ("b", "")]), State::default(), &mut world);
+        // It runs: it is told who has its stream now, goes on with it until then, and is given no other one.
+        world.statuses.insert(at("main-recorder-1"), RecorderStatus::default());
+        let fewer = manifests(1, 5, &[("a", ""), ("b", ""), ("c", "")]);
+        let second = assign(&fewer, first.state, &mut world);
+        assert_eq!(holders(&second).into_values().map(|(name, _)| name).collect::<BTreeSet<_>>().len(), 1);
+        let (drained, heir) = (&second.recorders[&at("main-recorder-1")], &second.recorders[&at("main-recorder-0")]);
+        let retired = &drained.spec.retired[..];
+        assert!(retired.len() == 1 && retired[0].stream.name == "b", "{retired:?}");
+        assert_eq!(retired[0].holders, [heir.metadata.uid.clone().unwrap()]);
+        let peers = [&drained.spec.peers[..], &heir.spec.peers[..]].concat();
+        assert_eq!(
+            peers.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(),
+            ["main-recorder-0", "main-recorder-1"]
+        );
+        let taken_over = heir.spec.channels.iter().find(|channel| channel.stream.name == "b").unwrap();
+        assert_eq!(taken_over.retired_holders, [drained.metadata.uid.clone().unwrap()]);
+        // Nobody else has proven anything yet.
+        let generation = drained.metadata.generation;
+        assert!(assign(&fewer, second.state.clone(), &mut world).recorders.contains_key(&at("main-recorder-1")));
+        let said = RecorderStatus { observed_generation: generation, ..RecorderStatus::default() };
+        world.statuses.insert(at("main-recorder-1"), said);
+        let third = assign(&fewer, second.state.clone(), &mut world);
+        assert_eq!(third.recorders.keys().collect::<Vec<_>>(), [&at("main-recorder-0")]);
+        assert_eq!(holders(&third), holders(&second));
+    }
+
+    #[test]
+    fn a_recorder_whose_streams_have_no_slot_elsewhere_stays() {
+        let mut world = Fake::default();
+        let first = assign(&manifests(2, 1, &[("a", ""), ("b", "")]), State::default(), &mut world);
+        world.statuses.insert(at("main-recorder-1"), RecorderStatus::default());
+        let second = assign(&manifests(1, 1, &[("a", ""), ("b", "")]), first.state.clone(), &mut world);
+        assert_eq!(holders(&second), holders(&first));
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct Pool<'p> {
     pub streams: BTreeMap<Key, &'p CameraStreamSpec>,
     /// Who is to hold them.
     pub plan: PoolPlan,
+    /// Recorders that are not wanted any more and run until others have what they hold.
+    pub draining: Vec<u32>,
 }
 
 /// UIDs of recorders, those that are only now being made too.
@@ -55,6 +57,11 @@ pub struct Shared {
 }
 
 impl Pool<'_> {
+    /// Its recorders: those that are wanted, and those that are drained.
+    pub fn ordinals(&self) -> impl Iterator<Item = u32> {
+        (0..self.spec.recorders).chain(self.draining.iter().copied())
+    }
+
     /// One of its recorders.
     #[must_use]
     pub fn recorder(&self, ordinal: u32) -> Key {
@@ -93,6 +100,28 @@ pub fn recorded(state: &State, pool: &Key, world: &dyn World) -> BTreeMap<Key, H
     recorded
 }
 
+/// Recorders of a pool that are not wanted any more, but run, and hold streams or have not let go of them yet.
+#[must_use]
+pub fn draining(
+    state: &State,
+    pool: &Key,
+    spec: &StoragePoolSpec,
+    held: &BTreeMap<Key, Held>,
+    world: &dyn World,
+) -> Vec<u32> {
+    let ours = state.recorders.iter().filter_map(|(name, recorder)| {
+        let (key, ordinal) = (key_of(name)?, recorder.spec.ordinal);
+        let is_surplus =
+            recorder.spec.pool == pool.name && key.namespace == pool.namespace && ordinal >= spec.recorders;
+        let status = world.status(&key).filter(|_| is_surplus)?;
+        let holds = |held: &Held| held.primary == ordinal || held.standbys.contains(&ordinal);
+        let is_needed =
+            held.values().any(holds) || recorder.retiring.iter().any(|retiring| !has_let_go(retiring, status));
+        is_needed.then_some(ordinal)
+    });
+    ours.collect()
+}
+
 /// Gives a stream to its holders. Whether that changed anything.
 pub fn give(state: &mut State, key: &Key, pool: &Pool<'_>, assigned: &Assigned, decision: PlanVersion) -> bool {
     let Some(stream) = state.streams.get_mut(&key.to_string()) else { return false };
@@ -109,8 +138,7 @@ pub fn give(state: &mut State, key: &Key, pool: &Pool<'_>, assigned: &Assigned, 
     if !record.decide(&holders, decision, stream.newest_epoch()) {
         return false;
     }
-    // Recorders without standbys have no links, over which a new holder could prove anything; and a camera with one session would never let it.
-    let is_linked = stays && (pool.spec.tolerated_failures > 0 || former.len() > 1);
+    // A camera with one session would never let the new holder prove anything.
     let may_overlap = pool.streams.get(key).is_some_and(|spec| spec.source.max_sessions != Some(1));
     stream.recorder = Some(assigned.primary);
     stream.standbys.clone_from(&assigned.standbys);
@@ -128,7 +156,7 @@ pub fn give(state: &mut State, key: &Key, pool: &Pool<'_>, assigned: &Assigned, 
             stream: stream.clone(),
             plan_version: decision,
             generation: recorder.generation + 1,
-            handover: is_linked && may_overlap,
+            handover: stays && may_overlap,
         });
     }
     true
@@ -143,7 +171,7 @@ pub fn has_let_go(retiring: &Retiring, status: &RecorderStatus) -> bool {
 
 /// Forgets what recorders of a pool need not be told any more: what they have again, and what they have let go of.
 pub fn forget(state: &mut State, pool: &Pool<'_>, world: &dyn World) {
-    for ordinal in 0..pool.spec.recorders {
+    for ordinal in pool.ordinals() {
         let key = pool.recorder(ordinal);
         let held = |stream: &StreamRef| {
             let assigned = pool.plan.plan.placed.get(&Key::new(&stream.namespace, &stream.name));
@@ -161,7 +189,7 @@ pub fn forget(state: &mut State, pool: &Pool<'_>, world: &dyn World) {
 pub fn told(state: &State, pool: &Pool<'_>, uids: &Uids, world: &dyn World) -> BTreeMap<u32, Shared> {
     let sharing: BTreeMap<&Key, Sharing> =
         pool.plan.plan.placed.iter().map(|(key, assigned)| (key, sharing(state, pool, key, assigned))).collect();
-    let told = (0..pool.spec.recorders).map(|ordinal| {
+    let told = pool.ordinals().map(|ordinal| {
         let own = pool.recorder(ordinal);
         let mut peers = BTreeSet::new();
         let mut channels = Vec::new();
@@ -193,7 +221,7 @@ fn sharing(state: &State, pool: &Pool<'_>, key: &Key, assigned: &Assigned) -> Sh
     let holders = std::iter::once(&assigned.primary).chain(&assigned.standbys);
     let Some(stream) = state.streams.get(&key.to_string()) else { return Sharing::default() };
     // Those that are not wanted any more are being stopped.
-    let former = (0..pool.spec.recorders).map(|ordinal| pool.recorder(ordinal)).filter(|recorder| {
+    let former = pool.ordinals().map(|ordinal| pool.recorder(ordinal)).filter(|recorder| {
         let recorder = state.recorders.get(&recorder.to_string());
         recorder.is_some_and(|recorder| {
             recorder.retiring.iter().any(|retiring| retiring.handover && retiring.stream.uid == stream.uid)

@@ -30,8 +30,8 @@ pub fn from_status(state: &mut State, recorder: &Key, status: &RecorderStatus) -
         remembered.public_key.clone_from(&status.public_key);
         news = News { remember: true, assign: true };
     }
-    // The present holders need not dial it for that stream any more.
-    let let_go = remembered.retiring.iter().any(|it| it.handover && holders::has_let_go(it, status));
+    // The present holders need not dial it for that stream any more; and one that is drained may be done.
+    let let_go = remembered.retiring.iter().any(|it| holders::has_let_go(it, status));
     News { assign: news.assign || let_go, ..news }
 }
 

@@ -2,7 +2,7 @@
 
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
-use framekeeper_crds::{PoolBytes, PoolSlots, RecorderSlots, StoragePoolStatus};
+use framekeeper_crds::{PoolBytes, PoolSlots, RecorderSlots, RecorderSpec, StoragePoolStatus};
 
 use super::protection::{self, PROTECTED};
 use super::status::{Note, set};
@@ -36,6 +36,8 @@ pub struct PoolView {
     pub used_bytes: u64,
     /// Recorders and volumes that do not work, as `recorder: why`.
     pub trouble: Vec<String>,
+    /// Recorders that are not wanted any more and run until others have what they hold, as `recorder: what is left`.
+    pub draining: Vec<String>,
 }
 
 /// The status of a pool after `old`.
@@ -54,9 +56,15 @@ pub fn status(old: &StoragePoolStatus, generation: i64, view: &PoolView, now: Ti
         Some(message) => put("CapacitySufficient", false, "NoSlot", message),
         None => put("CapacitySufficient", true, "SlotsSuffice", "every stream has a slot"),
     }
-    match view.ready < view.recorders {
-        true => put("Progressing", true, "RecordersStarting", "recorders are being started"),
-        false => put("Progressing", false, "Settled", "all recorders run"),
+    match view.draining.as_slice() {
+        _ if view.ready < view.recorders => {
+            put("Progressing", true, "RecordersStarting", "recorders are being started")
+        }
+        [] => put("Progressing", false, "Settled", "all recorders run"),
+        draining => {
+            let message = format!("recorders are drained before they are stopped: {}", draining.join("; "));
+            put("Progressing", true, "RecordersDraining", &message);
+        }
     }
     match view.trouble.as_slice() {
         [] => put("Degraded", false, "AllWork", "all recorders and volumes work"),
@@ -90,6 +98,20 @@ pub fn status(old: &StoragePoolStatus, generation: i64, view: &PoolView, now: Ti
         },
         streams: view.streams,
         bytes: PoolBytes { capacity: view.capacity_bytes, used: view.used_bytes },
+    }
+}
+
+/// What a recorder that is drained has left to do.
+#[must_use]
+pub fn left(name: &str, spec: &RecorderSpec) -> String {
+    let streams = |count: usize| if count == 1 { "1 stream".to_owned() } else { format!("{count} streams") };
+    // What others have been given is among what it is to let go of.
+    match (spec.channels.len(), spec.retired.len()) {
+        (0, leaving) => format!("{name} records {} until others do", streams(leaving)),
+        (stuck, _) => format!(
+            "{name} keeps {}, for which no other recorder has a free slot: raise recorders or maxChannels, or remove streams",
+            streams(stuck)
+        ),
     }
 }
 

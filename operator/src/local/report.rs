@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
 use framekeeper_crds::{
-    CameraStream, CameraStreamStatus, Recorder, RecorderStatus, StoragePool, StoragePoolStatus, StreamAssignment,
-    StreamPhase, recorder_name,
+    CameraStream, CameraStreamStatus, Recorder, RecorderSpec, RecorderStatus, StoragePool, StoragePoolStatus,
+    StreamAssignment, StreamPhase, recorder_name,
 };
 use framekeeper_plan::Assigned;
 use tracing::{info, warn};
@@ -261,6 +261,13 @@ impl Reporter {
                 }
                 pool.trouble.extend(running.bad_volumes().into_iter().map(|bad| format!("{name}: {bad}")));
             }
+            let of_pool = |recorder: &RecorderSpec| recorder.pool == key.name && recorder.ordinal >= spec.recorders;
+            let surplus = view
+                .running
+                .iter()
+                .filter(|(other, running)| other.namespace == key.namespace && of_pool(&running.recorder.spec));
+            pool.draining =
+                surplus.map(|(other, running)| pool_status::left(&other.name, &running.recorder.spec)).collect();
             let known = self.pools.get(key).cloned();
             let is_new = known.is_none();
             let old = known.unwrap_or_else(|| {

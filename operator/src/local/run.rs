@@ -89,6 +89,7 @@ pub async fn run(options: Options, screen: Screen) -> Result<(), LocalError> {
         cameras: Cameras::default(),
         running: BTreeMap::new(),
         leaving: BTreeMap::new(),
+        draining: BTreeSet::new(),
         stopping: false,
         happening_to,
         answer_to,
@@ -157,7 +158,7 @@ fn find_recorder(given: Option<&Path>) -> Result<PathBuf, LocalError> {
 }
 
 /// The recorders there shall be.
-fn wanted(manifests: &Manifests) -> BTreeSet<Key> {
+fn wanted_recorders(manifests: &Manifests) -> BTreeSet<Key> {
     let pools = manifests.pools.iter().flat_map(|(pool, spec)| {
         (0..spec.object.recorders)
             .map(|ordinal| Key::new(&pool.namespace, framekeeper_crds::recorder_name(&pool.name, ordinal)))
@@ -177,6 +178,8 @@ struct Plane {
     running: BTreeMap<Key, Running>,
     /// Recorders that were told to stop and have not yet.
     leaving: BTreeMap<Key, Running>,
+    /// Recorders that are not wanted any more and run until others have what they hold.
+    draining: BTreeSet<Key>,
     /// Whether the operator itself stops: then nobody is started or forgotten any more.
     stopping: bool,
     reporter: Reporter,
@@ -227,12 +230,14 @@ impl Plane {
             return Err(LocalError::Manifests { mistakes: mistakes.collect() });
         }
         // Before it is assigned who records what: peers are told each other's.
-        let wanted = wanted(&manifests);
+        let wanted = wanted_recorders(&manifests);
         let known = |key: &Key| {
             let known = self.state.recorders.get(&key.to_string());
             known.map_or_else(Ports::default, |known| Ports { http: known.http_port, peer: known.peer_port })
         };
-        let wanted = wanted.into_iter().map(|key| (key.clone(), known(&key))).collect();
+        // Those that are to be drained keep theirs.
+        let wanted = wanted.into_iter().chain(self.running.keys().cloned());
+        let wanted = wanted.map(|key| (key.clone(), known(&key))).collect();
         let holding = self.running.keys().chain(self.leaving.keys()).cloned().collect();
         let ports = ports::choose(&wanted, &holding, self.options.http_base_port, self.options.listen)?;
         let mut outside =
@@ -254,12 +259,17 @@ impl Plane {
         let gone: Vec<Key> = self.running.keys().filter(|key| !recorders.contains_key(key)).cloned().collect();
         for key in gone {
             if let Some(running) = self.running.remove(&key) {
+                self.draining.remove(&key);
                 info!(recorder = %key.name, "is not wanted any more; its footage stays in {}", self.folder.recorder(&key).volumes().display());
                 running.stop();
                 self.leaving.insert(key, running);
             }
         }
+        let wanted = wanted_recorders(&self.manifests);
         for (key, recorder) in recorders {
+            if !wanted.contains(&key) && self.draining.insert(key.clone()) {
+                info!(recorder = %key.name, "is not wanted any more; it records on until others record what it has");
+            }
             let files = self.folder.recorder(&key);
             let known = self.running.get(&key).is_some_and(|running| running.recorder == recorder);
             let give = || {
@@ -380,7 +390,7 @@ impl Plane {
     }
 
     fn is_wanted(&self, key: &Key) -> bool {
-        wanted(&self.manifests).contains(key)
+        wanted_recorders(&self.manifests).contains(key)
     }
 
     fn heard(&mut self, key: &Key, answer: Option<Vec<(Key, ChannelReport)>>) {
