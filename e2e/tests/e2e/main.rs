@@ -10,6 +10,7 @@ mod edits;
 mod failover;
 mod failover_kinds;
 mod failover_links;
+mod failover_planned;
 mod files;
 mod flips;
 mod full;

@@ -188,7 +188,7 @@ impl Channels {
     /// Another recorder is to have the stream, if the assignment says so: it is recorded here until that one has proven that it does.
     fn leave_or_stop(&mut self, uid: Uuid, assignment: &Assignment) {
         if let (Some(retired), Some(channel)) = (assignment.retired.get(&uid), self.channels.get(&uid))
-            && self.standby.retire(uid, retired, assignment.uid)
+            && self.standby.retire(uid, retired, assignment.uid, &channel.control)
         {
             info!(
                 stream = name(&channel.plan),

@@ -132,10 +132,22 @@ impl Brain {
     }
 
     /// Another recorder is to have it: it is let go of when that one has proven that it records. Whether there is anything to wait for.
-    pub(super) fn retire(&mut self, stream: Uuid, plan: Assignment) -> bool {
-        let Some(held) = self.streams.get_mut(&stream) else { return false };
-        held.plan = plan;
-        held.stream.is_recording()
+    /// `alone`: the epoch in which it is recorded here, and the side of its channel, where nobody else held it so far.
+    pub(super) fn retire(
+        &mut self,
+        now: u64,
+        stream: Uuid,
+        plan: Assignment,
+        alone: impl FnOnce() -> Option<(u64, Box<dyn Seat>)>,
+    ) -> bool {
+        if let Some(held) = self.streams.get_mut(&stream) {
+            held.plan = plan;
+            return held.stream.is_recording();
+        }
+        let Some((epoch, seat)) = alone() else { return false };
+        let stream_here = Stream::recorded_alone(self.me, now, epoch);
+        self.streams.insert(stream, Held { plan, stream: stream_here, seat });
+        true
     }
 
     /// It is not held any more.

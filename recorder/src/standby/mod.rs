@@ -134,18 +134,19 @@ impl Standby {
             holders: shared.holders.clone(),
             retired: shared.retired.clone(),
         };
-        let seat = || {
-            let seat = ChannelSeat {
-                stream: uid,
-                control: Arc::clone(control),
-                shared_slots: Arc::clone(&self.shared_slots),
-                store: Arc::clone(&self.store),
-            };
-            Box::new(seat) as Box<dyn Seat>
-        };
+        let seat = || self.seat(uid, control);
         // Not under the lock: footage is read for it.
         let epoch = if self.brain().holds(uid) { 0 } else { self.last_epoch(uid) };
         self.brain().hold(clock::monotonic_us(), uid, assignment, epoch, seat);
+    }
+
+    fn seat(&self, stream: Uuid, control: &Arc<Control>) -> Box<dyn Seat> {
+        Box::new(ChannelSeat {
+            stream,
+            control: Arc::clone(control),
+            shared_slots: Arc::clone(&self.shared_slots),
+            store: Arc::clone(&self.store),
+        })
     }
 
     /// The slots that takeovers share.
@@ -154,7 +155,7 @@ impl Standby {
     }
 
     /// Another recorder is to have a stream. Whether this one records it until then.
-    pub(crate) fn retire(&self, stream: Uuid, plan: &RetiredPlan, me: Uuid) -> bool {
+    pub(crate) fn retire(&self, stream: Uuid, plan: &RetiredPlan, me: Uuid, control: &Arc<Control>) -> bool {
         let assignment = Assignment {
             version: plan.plan_version,
             epoch: 0,
@@ -162,7 +163,8 @@ impl Standby {
             holders: plan.holders.clone(),
             retired: vec![me],
         };
-        self.brain().retire(stream, assignment)
+        let alone = || control.epoch().map(|epoch| (epoch, self.seat(stream, control)));
+        self.brain().retire(clock::monotonic_us(), stream, assignment, alone)
     }
 
     /// A stream is not held any more, or by nobody else.

@@ -91,6 +91,13 @@ impl World {
         self.brains[number].hold(self.now, STREAM, plan.clone(), 0, move || Box::new(DeskSeat(desk)));
     }
 
+    /// The first one is to hold it no more.
+    fn retire(&mut self, plan: &Assignment, alone: bool) -> bool {
+        let desk = Arc::clone(&self.desks[0]);
+        let seat = || alone.then(|| (1, Box::new(DeskSeat(desk)) as Box<dyn Seat>));
+        self.brains[0].retire(self.now, STREAM, plan.clone(), seat)
+    }
+
     /// It records from now on, or does not.
     fn footage(&self, number: usize, records: bool) {
         let first = SteadyTime(self.now as i64);
@@ -215,13 +222,19 @@ fn who_is_to_end_is_relieved_first() {
 
 #[test]
 fn a_stream_moves_without_a_frame_that_nobody_records() {
-    let mut world = World::new(2, &plan(1, &[0], &[]));
+    moves(false);
+    // One that was held alone is nothing that others were ever told of.
+    moves(true);
+}
+
+fn moves(alone: bool) {
+    let mut world = World::new(2, &plan(1, if alone { &[] } else { &[0] }, &[]));
     world.run(SECOND, |_| false);
     world.footage(0, true);
     world.desks[0].wishes();
     // The operator gives it to the other one, which hears of it later.
     let moved = plan(2, &[1], &[0]);
-    assert!(world.brains[0].retire(STREAM, moved.clone()));
+    assert!(world.retire(&moved, alone));
     world.run(5 * SECOND, |_| false);
     assert_eq!((world.desks[0].wishes(), world.brains[0].released()), (vec![], vec![]));
     world.plan(1, &moved);
@@ -231,6 +244,20 @@ fn a_stream_moves_without_a_frame_that_nobody_records() {
     world.footage(1, true);
     world.run(3 * SECOND, |_| false);
     assert_eq!(world.desks[0].wishes(), [Wish::StandBy]);
+    assert_eq!(world.brains[0].released(), [STREAM]);
+}
+
+#[test]
+fn who_sees_nothing_of_a_stream_that_moves_does_not_wait_for_its_camera() {
+    let mut world = World::new(2, &plan(1, &[], &[]));
+    let blind = |world: &World, at: usize| world.desks[at].own.lock().unwrap().camera = false;
+    (0..2).for_each(|at| blind(&world, at));
+    let moved = plan(2, &[1], &[0]);
+    assert!(world.retire(&moved, true));
+    world.run(5 * SECOND, |_| false);
+    assert!(world.brains[0].released().is_empty(), "nobody else was told of it yet");
+    world.plan(1, &moved);
+    world.run(SECOND, |_| false);
     assert_eq!(world.brains[0].released(), [STREAM]);
 }
 

@@ -81,6 +81,13 @@ impl Stream {
         }
     }
 
+    /// A stream that `me` alone held up to `now`, and records in `epoch`. From now on others are to have it.
+    #[must_use]
+    pub fn recorded_alone(me: Uuid, now: u64, epoch: u64) -> Self {
+        let recording = Some(Recording { since: now, hold: None, failed: BTreeMap::new() });
+        Self { recording, ..Self::new(me, now, epoch) }
+    }
+
     /// Whether it is to be recorded.
     #[must_use]
     pub const fn is_recording(&self) -> bool {
@@ -247,7 +254,13 @@ impl Stream {
             let owes = scene.own.footage.is_none() && self.is_missed(scene);
             (better && proven && !owes && self.has_waited(recording, scene, peer)) || (idle && peer.recorder != self.me)
         });
-        if !done {
+        // Who is to have it knows, and from here there is nothing to be seen: neither need wait for the camera.
+        let is_told = |peer: &Peer<'_>| {
+            let knows = peer.report.is_some_and(|report| report.version >= scene.plan.version);
+            peer.liveness == Liveness::Alive && knows && scene.is_holder(peer)
+        };
+        let needless = scene.seat.is_none() && idle && scene.peers.iter().any(is_told);
+        if !done && !needless {
             return None;
         }
         if let Some(hold) = recording.hold {
