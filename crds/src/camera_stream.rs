@@ -36,7 +36,10 @@ pub struct CameraStreamSpec {
     #[x_kube(
         validation = crate::validate::URL_SCHEME.at(".url"),
         validation = crate::validate::URL_USER_INFO.at(".url"),
-        validation = crate::validate::URL_FORM.at(".url")
+        validation = crate::validate::URL_FORM.at(".url"),
+        validation = crate::validate::ONVIF_SCHEME.at(".onvif.endpoint"),
+        validation = crate::validate::ONVIF_USER_INFO.at(".onvif.endpoint"),
+        validation = crate::validate::ONVIF_FORM.at(".onvif.endpoint")
     )]
     pub source: Source,
     /// The StoragePool, in the same namespace, whose recorders record this stream.
@@ -77,6 +80,23 @@ pub struct Source {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_sessions: Option<u32>,
+    /// Where the camera can be asked for a key frame over ONVIF, for one that cannot be asked over RTCP: a recorder that begins to record, or has lost
+    /// pictures, needs not wait for the next one then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onvif: Option<Onvif>,
+}
+
+/// A camera's ONVIF services. User name and password are those of the stream.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Onvif {
+    /// The address of the device service, for example `http://camera-7.example/onvif/device_service`.
+    #[schemars(length(min = 1, max = 2048))]
+    pub endpoint: String,
+    /// The token of the media profile that sends the stream; found by the stream's address where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub profile: Option<String>,
 }
 
 /// How RTP packets travel.

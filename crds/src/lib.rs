@@ -31,7 +31,7 @@ pub mod validate;
 pub mod yaml;
 
 pub use camera_stream::{
-    CameraStream, CameraStreamSpec, CameraStreamStatus, RedundancyClass, Source, StreamAssignment, StreamPhase,
+    CameraStream, CameraStreamSpec, CameraStreamStatus, Onvif, RedundancyClass, Source, StreamAssignment, StreamPhase,
     Transport,
 };
 pub use common::{Placement, PlanVersion, PoolRef, RetentionSpec, SecretRef, StreamRef};

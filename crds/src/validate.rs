@@ -47,6 +47,21 @@ pub const URL_FORM: CelRule = CelRule {
     rule: "self.url.matches('^[a-zA-Z][a-zA-Z0-9+.-]*://([^/?#]*@)?([a-zA-Z0-9_.-]+|\\\\[[0-9a-fA-F:.]+\\\\])(:[0-9]{1,5})?([/?][^\\\\s#]*)?$')",
     message: "must be an address such as rtsp://camera.example:554/stream1, with a host, no spaces and no #fragment",
 };
+/// The device service is spoken with over HTTP.
+pub const ONVIF_SCHEME: CelRule = CelRule {
+    rule: "!has(self.onvif) || self.onvif.endpoint.startsWith('http://')",
+    message: "must begin with http://; https is not supported yet",
+};
+/// Its address holds no credentials either.
+pub const ONVIF_USER_INFO: CelRule = CelRule {
+    rule: "!has(self.onvif) || !self.onvif.endpoint.matches('^[a-zA-Z][a-zA-Z0-9+.-]*://[^/?#]*@')",
+    message: "must not hold a user name or password: those of source.credentialsSecretRef are used",
+};
+/// And can be understood.
+pub const ONVIF_FORM: CelRule = CelRule {
+    rule: "!has(self.onvif) || self.onvif.endpoint.matches('^[a-zA-Z][a-zA-Z0-9+.-]*://([^/?#]*@)?([a-zA-Z0-9_.-]+|\\\\[[0-9a-fA-F:.]+\\\\])(:[0-9]{1,5})?([/?][^\\\\s#]*)?$')",
+    message: "must be an address such as http://camera.example/onvif/device_service, with a host, no spaces and no #fragment",
+};
 /// A pool's name leaves room for what is derived from it.
 pub const POOL_NAME: CelRule = CelRule {
     rule: "self.metadata.name.matches('^[a-z]([-a-z0-9]{0,37}[a-z0-9])?$')",
@@ -191,6 +206,22 @@ fn source(source: &Source, path: &str) -> Vec<FieldError> {
         && secret.name.is_empty()
     {
         errors.push(FieldError::new(format!("{path}.credentialsSecretRef.name"), "", "must name a Secret"));
+    }
+    if let Some(onvif) = &source.onvif {
+        let endpoint = onvif.endpoint.as_str();
+        let rules = [
+            (ONVIF_SCHEME, endpoint.starts_with("http://")),
+            (ONVIF_USER_INFO, !has_user_info(endpoint)),
+            (ONVIF_FORM, is_plain_url(endpoint)),
+        ];
+        let broken = rules.into_iter().filter(|(_, holds)| !holds);
+        errors
+            .extend(broken.map(|(rule, _)| {
+                FieldError::new(format!("{path}.onvif.endpoint"), redact_url(endpoint), rule.message)
+            }));
+        if onvif.profile.as_ref().is_some_and(|profile| profile.is_empty() || profile.len() > 64) {
+            errors.push(FieldError::new(format!("{path}.onvif.profile"), "", "must have 1 to 64 characters"));
+        }
     }
     if source.max_sessions == Some(0) {
         errors.push(FieldError::new(format!("{path}.maxSessions"), 0, "must be at least 1"));

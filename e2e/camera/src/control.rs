@@ -4,6 +4,7 @@
 //! GET  /cameras                  all cameras: URL, ledger, sessions now and ever, newest frames, faults
 //! GET  /cameras/<name>/latest    newest emitted frames
 //! POST /cameras/<name>/fault     a `Fault` as JSON, for example {"fault":"drop","every":100}; {"fault":"none"} ends all
+//! POST /cameras/<name>/onvif     SOAP: its device and media service
 //! POST /accepting                true or false: whether the RTSP port is open
 //! ```
 
@@ -16,6 +17,8 @@ use anyhow::Context as _;
 
 use crate::camera::LatestFrames;
 use crate::fault::Fault;
+use crate::onvif::{self, Outcome};
+use crate::spec::CameraSpec;
 
 /// Longest body that is read.
 const BODY_LIMIT_BYTES: u64 = 64 * 1024;
@@ -24,6 +27,7 @@ const BODY_LIMIT_BYTES: u64 = 64 * 1024;
 #[derive(Debug)]
 pub(crate) enum Command {
     Fault { camera: String, fault: Fault, reply: mpsc::Sender<Result<(), String>> },
+    Spec { camera: String, reply: mpsc::Sender<Option<CameraSpec>> },
     Latest { camera: String, reply: mpsc::Sender<Option<LatestFrames>> },
     List { reply: mpsc::Sender<Vec<serde_json::Value>> },
     Accepting { on: bool, reply: mpsc::Sender<Result<(), String>> },
@@ -66,14 +70,49 @@ fn serve(stream: TcpStream, commands: &mpsc::Sender<Command>) -> anyhow::Result<
     }
     let mut body = vec![0; std::cmp::min(length, BODY_LIMIT_BYTES as usize)];
     reader.read_exact(&mut body)?;
-    let (status, answer) = answer(&method, &path, &body, commands)?;
+    let (status, answer) = match onvif_camera(&method, &path) {
+        Some(camera) => onvif(camera, &path, &String::from_utf8_lossy(&body), commands)?,
+        None => {
+            let (status, answer) = answer(&method, &path, &body, commands)?;
+            (status, answer.to_string())
+        }
+    };
     let answer = format!("{answer}\n");
+    let kind = if answer.starts_with('<') { "application/soap+xml; charset=utf-8" } else { "application/json" };
     let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         answer.len()
     );
     (&stream).write_all(format!("{head}{answer}").as_bytes())?;
     Ok(())
+}
+
+/// The camera whose ONVIF services a request is for.
+fn onvif_camera<'p>(method: &str, path: &'p str) -> Option<&'p str> {
+    let camera = path.strip_prefix("/cameras/")?.strip_suffix("/onvif")?;
+    (method == "POST").then_some(camera)
+}
+
+/// Status and SOAP body. Errors: the server's thread is gone.
+fn onvif(
+    camera: &str,
+    path: &str,
+    request: &str,
+    commands: &mpsc::Sender<Command>,
+) -> anyhow::Result<(&'static str, String)> {
+    let (reply, found) = mpsc::channel();
+    commands.send(Command::Spec { camera: camera.to_owned(), reply })?;
+    let Some(spec) = found.recv()? else { return Ok(("404 Not Found", "<html/>".to_owned())) };
+    Ok(match onvif::answer(&spec, "192.0.2.1", path, request) {
+        Outcome::Answer(text) => ("200 OK", text),
+        Outcome::Fault(text) => ("400 Bad Request", text),
+        Outcome::KeyFrame(text) => {
+            let (reply, done) = mpsc::channel();
+            commands.send(Command::Fault { camera: camera.to_owned(), fault: Fault::Key, reply })?;
+            done.recv()?.map_err(anyhow::Error::msg)?;
+            ("200 OK", text)
+        }
+    })
 }
 
 /// Status and JSON body. Errors: the server's thread is gone.

@@ -23,6 +23,7 @@ mod control;
 mod fault;
 pub mod h264;
 pub mod ledger;
+mod onvif;
 mod recode;
 mod rtp;
 mod rtsp;

@@ -446,6 +446,9 @@ impl State {
                 };
                 let _ = reply.send(result);
             }
+            Command::Spec { camera, reply } => {
+                let _ = reply.send(self.find(&camera).map(|at| self.cameras[at].spec.clone()));
+            }
             Command::Latest { camera, reply } => {
                 let _ = reply.send(self.find(&camera).map(|at| self.cameras[at].latest));
             }

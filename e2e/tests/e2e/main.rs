@@ -16,6 +16,7 @@ mod flips;
 mod full;
 mod kill;
 mod memory;
+mod onvif;
 mod placement;
 mod power;
 mod recording;

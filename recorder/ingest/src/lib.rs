@@ -33,5 +33,6 @@ mod time_jump;
 pub use config::IngestConfig;
 pub use event::{Event, SenderReport, SessionEnd, SessionEndKind, Sink, StreamParameters, TickTime};
 pub use ingest::{AfterTick, Ingest, TickStats};
+pub use native::KeyFrames;
 pub use spec::{Credentials, SourceId, SourceSpec, SpecError};
 pub use stats::SourceStats;

@@ -28,6 +28,12 @@ impl Credentials {
         Self { username: username.into(), password: password.into() }
     }
 
+    /// User name and password, for another protocol of the same camera.
+    #[must_use]
+    pub fn for_login(&self) -> (&str, &str) {
+        (&self.username, &self.password)
+    }
+
     /// For the engine alone.
     pub(crate) fn username(&self) -> &str {
         &self.username

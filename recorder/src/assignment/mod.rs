@@ -18,7 +18,7 @@ pub use copy::{COPY_NAME, CopyError, read_copy, write_copy};
 pub use diff::{Change, diff};
 pub use file::{FileError, FileWatch, parse};
 pub use holders::{Class, RetiredPlan, Shared};
-pub use plan::{Assignment, ChannelPlan, HoldPlan, PlanError, Refusal, SecretName, VolumePlan};
+pub use plan::{Assignment, ChannelPlan, HoldPlan, OnvifPlan, PlanError, Refusal, SecretName, VolumePlan};
 pub use secrets::{SecretError, Secrets};
 
 use framekeeper_crds::Recorder;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use framekeeper_crds::{Channel, Placement, Recorder, RecorderRetention, Role, StreamRef};
+use framekeeper_crds::{Channel, Onvif, Placement, Recorder, RecorderRetention, Role, StreamRef};
 use framekeeper_ingest::SourceSpec;
 use framekeeper_media::WallTime;
 use framekeeper_store::{Hold, Limits, PlanVersion, Retention, StreamIdent};
@@ -96,8 +96,19 @@ pub struct ChannelPlan {
     pub audio: bool,
     /// Higher ones first.
     pub priority: i32,
+    /// Where the camera is asked for key frames.
+    pub onvif: Option<OnvifPlan>,
     /// Who else holds it; `None`: nobody.
     pub shared: Option<Shared>,
+}
+
+/// Where a camera is asked for key frames over ONVIF.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnvifPlan {
+    /// Its device service; no user info in it.
+    pub endpoint: Url,
+    /// The token of the media profile, where it was given.
+    pub profile: Option<String>,
 }
 
 impl ChannelPlan {
@@ -175,6 +186,9 @@ impl Assignment {
         // Whatever is made from the object from here on may be seen: a password in an address is refused, and ends here.
         for channel in &mut recorder.spec.channels {
             channel.source.url = framekeeper_crds::validate::redact_url(&channel.source.url);
+            if let Some(onvif) = &mut channel.source.onvif {
+                onvif.endpoint = framekeeper_crds::validate::redact_url(&onvif.endpoint);
+            }
         }
         let spec = &recorder.spec;
         let segment = spec.segment;
@@ -434,6 +448,7 @@ fn channel_plan(channel: &Channel, me: Uuid) -> Result<ChannelPlan, (&'static st
         )
     })?;
     SourceSpec::new(url.clone()).validate().map_err(|error| ("InvalidSource", format!("source.{error}")))?;
+    let onvif = channel.source.onvif.as_ref().map(onvif_plan).transpose()?;
     Ok(ChannelPlan {
         stream: StreamIdent { uid, namespace: stream.namespace.clone(), name: stream.name.clone() },
         epoch: channel.epoch,
@@ -447,8 +462,21 @@ fn channel_plan(channel: &Channel, me: Uuid) -> Result<ChannelPlan, (&'static st
             .map(|secret| SecretName { namespace: stream.namespace.clone(), name: secret.name.clone() }),
         audio: channel.audio,
         priority: channel.priority,
+        onvif,
         shared,
     })
+}
+
+fn onvif_plan(onvif: &Onvif) -> Result<OnvifPlan, (&'static str, String)> {
+    let shown = framekeeper_crds::validate::redact_url(&onvif.endpoint);
+    let plain =
+        |url: &Url| url.scheme() == "http" && url.username().is_empty() && url.password().is_none() && url.has_host();
+    let endpoint = Url::parse(&onvif.endpoint).ok().filter(plain).ok_or_else(|| {
+        let must =
+            "it must be an address such as http://camera.example/onvif/device_service, without user name and password";
+        ("InvalidSource", format!("source.onvif.endpoint is {shown:?}; {must}"))
+    })?;
+    Ok(OnvifPlan { endpoint, profile: onvif.profile.clone() })
 }
 
 #[cfg(test)]

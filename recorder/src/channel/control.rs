@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use framekeeper_store::PlanVersion;
 use framekeeper_takeover::{Footage, SteadyTime};
+use tokio::sync::Notify;
 
 use crate::assignment::{ChannelPlan, Class};
 
@@ -84,6 +85,7 @@ pub(crate) struct Control {
     gop_us: AtomicU64,
     memory: AtomicI64,
     footage: Mutex<Option<Footage>>,
+    key_frame: Notify,
 }
 
 impl Control {
@@ -107,7 +109,18 @@ impl Control {
             gop_us: AtomicU64::new(0),
             memory: AtomicI64::new(NEVER),
             footage: Mutex::new(None),
+            key_frame: Notify::new(),
         })
+    }
+
+    /// The camera is to be asked for a key frame, by whoever can.
+    pub(super) fn want_key_frame(&self) {
+        self.key_frame.notify_one();
+    }
+
+    /// Waits until the camera is to be asked for a key frame.
+    pub(super) async fn key_frame_wanted(&self) {
+        self.key_frame.notified().await;
     }
 
     /// The plan changed. In effect from the next tick on. Of one that others hold as well it does not say whether it is recorded.

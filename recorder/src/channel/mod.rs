@@ -7,10 +7,12 @@
 //!                                       ├ cutter       where fragments end
 //!                                       └ held         whether the camera keeps a session that does not play
 //!                              sink ─► stats ─► HTTP, metrics, status
+//!                              sink ─► control ─► asker ─► ONVIF    a key frame is wanted
 //!           standby ─ Wish ─► control ─► sink ─► ring    the last seconds, while another recorder records
 //! ```
-//! Everything but `sink` is pure: no clock, no I/O, no lock.
+//! Everything but `sink` and `asker` is pure: no clock, no I/O, no lock.
 
+mod asker;
 mod av_sync;
 mod control;
 mod core;
@@ -29,6 +31,7 @@ mod stats;
 mod wall_clock;
 
 pub(crate) use self::core::{Core, RECORDING, Report};
+pub(crate) use asker::Asker;
 pub(crate) use control::{Control, Wish};
 pub(crate) use sink::ChannelSink;
 pub(crate) use slots::SharedSlots;

@@ -512,6 +512,9 @@ impl Sink for ChannelSink {
         }
         self.core.tick(at, &mut self.actions);
         self.act(at);
+        if self.core.asks_for_key_frame(at) && !self.holds() {
+            self.control.want_key_frame();
+        }
         if self.standing.wish == Wish::StandBy && !self.core.plays() {
             // No more comes of what was to be recorded to its end.
             self.is_ending = false;

@@ -61,6 +61,7 @@ impl Bench {
             url: "rtsp://camera/1".parse().unwrap(),
             secret: None,
             audio: false,
+            onvif: None,
             priority: 0,
             shared: Some(Shared { class, holders, retired: Vec::new() }),
         };

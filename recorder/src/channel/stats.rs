@@ -24,6 +24,8 @@ pub(crate) struct ChannelStats {
     audio_frames: AtomicU64,
     bytes: AtomicU64,
     key_frames: AtomicU64,
+    asked: AtomicU64,
+    not_asked: AtomicU64,
     sessions: AtomicU64,
     lost_packets: AtomicU64,
     last_frame_us: AtomicI64,
@@ -70,6 +72,10 @@ pub(crate) struct Snapshot {
     /// Sessions that ended, and attempts that failed, by why.
     pub(crate) ends: Vec<(&'static str, u64)>,
     pub(crate) lost_packets: u64,
+    /// Key frames that the camera was asked for over ONVIF.
+    pub(crate) key_frames_asked: u64,
+    /// And that it could not be asked for.
+    pub(crate) key_frames_refused: u64,
     pub(crate) last_frame: Option<WallTime>,
     pub(crate) bits_per_second: u64,
     pub(crate) frames_per_second: f64,
@@ -87,6 +93,8 @@ impl ChannelStats {
             audio_frames: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             key_frames: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+            not_asked: AtomicU64::new(0),
             sessions: AtomicU64::new(0),
             lost_packets: AtomicU64::new(0),
             last_frame_us: AtomicI64::new(NEVER),
@@ -113,6 +121,12 @@ impl ChannelStats {
     pub(crate) fn publish_rates(&self, rates: Rates) {
         self.bits_per_second.store(rates.bits_per_second, Ordering::Relaxed);
         self.millihertz.store(rates.millihertz, Ordering::Relaxed);
+    }
+
+    /// The camera was asked for a key frame over ONVIF, or could not be.
+    pub(crate) fn asked_for_key_frame(&self, asked: bool) {
+        let count = if asked { &self.asked } else { &self.not_asked };
+        count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Packets were lost.
@@ -174,6 +188,8 @@ impl ChannelStats {
             },
             ends: lock(&self.ends).clone(),
             lost_packets: load(&self.lost_packets),
+            key_frames_asked: load(&self.asked),
+            key_frames_refused: load(&self.not_asked),
             last_frame: Some(self.last_frame_us.load(Ordering::Relaxed)).filter(|us| *us != NEVER).map(WallTime),
             bits_per_second: load(&self.bits_per_second),
             frames_per_second: load(&self.millihertz) as f64 / 1000.0,

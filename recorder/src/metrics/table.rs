@@ -100,6 +100,22 @@ pub(super) const METRICS: &[Metric] = &[
         samples: |scrape| streams(scrape, |channel| channel.snapshot.counts.key_frames),
     },
     Metric {
+        name: "framekeeper_stream_key_frame_requests",
+        unit: None,
+        kind: Kind::Counter,
+        labels: STREAM,
+        help: "Key frames that the camera was asked for over ONVIF and agreed to send.",
+        samples: |scrape| streams(scrape, |channel| channel.snapshot.key_frames_asked),
+    },
+    Metric {
+        name: "framekeeper_stream_key_frame_requests_failed",
+        unit: None,
+        kind: Kind::Counter,
+        labels: STREAM,
+        help: "Key frames that the camera could not be asked for over ONVIF, or refused; the log says why.",
+        samples: |scrape| streams(scrape, |channel| channel.snapshot.key_frames_refused),
+    },
+    Metric {
         name: "framekeeper_stream_audio_frames",
         unit: None,
         kind: Kind::Counter,

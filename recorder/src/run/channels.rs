@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use framekeeper_crds::ChannelState;
 use framekeeper_ingest::{Credentials, Ingest, SourceId, SourceSpec};
+use framekeeper_onvif::{Camera, Client, Login};
 use framekeeper_store::{GapReason, Store};
+use tokio::runtime::Handle;
 use tracing::{info, warn};
+use url::Url;
 use uuid::Uuid;
 
-use crate::assignment::{Assignment, Change, ChannelPlan, Secrets, diff};
-use crate::channel::{ChannelSink, ChannelStats, Condition, Control, Core, Report};
+use crate::assignment::{Assignment, Change, ChannelPlan, OnvifPlan, Secrets, diff};
+use crate::channel::{Asker, ChannelSink, ChannelStats, Condition, Control, Core, Report};
 use crate::clock;
 use crate::metrics::TickNumbers;
 use crate::standby::Standby;
@@ -35,6 +38,9 @@ pub(super) struct Channels {
     /// Streams that were recorded by this process before.
     known: HashSet<Uuid>,
     looks: u32,
+    /// Made with the first camera that is asked over ONVIF.
+    onvif: Option<Client>,
+    runtime: Handle,
 }
 
 struct Channel {
@@ -43,6 +49,16 @@ struct Channel {
     control: Arc<Control>,
     /// Its source, once it has one, and the credentials that the source was given.
     source: Option<(SourceId, Option<Credentials>)>,
+    /// Asks the camera for key frames, with what it was given to do so.
+    asker: Option<(Asked, Asker)>,
+}
+
+/// How a camera is asked for key frames.
+#[derive(PartialEq, Eq)]
+struct Asked {
+    onvif: OnvifPlan,
+    url: Url,
+    credentials: Option<Credentials>,
 }
 
 impl Channels {
@@ -53,6 +69,7 @@ impl Channels {
         standby: Arc<Standby>,
         ingest: Ingest,
         tick: Duration,
+        runtime: Handle,
     ) -> Self {
         Self {
             view,
@@ -66,6 +83,8 @@ impl Channels {
             retired: HashSet::new(),
             known: HashSet::new(),
             looks: 0,
+            onvif: None,
+            runtime,
         }
     }
 
@@ -132,6 +151,7 @@ impl Channels {
             if let Some(channel) = self.channels.get(&uid) {
                 let plan = channel.plan.clone();
                 self.bring_up(&plan, secrets);
+                self.ask_for_key_frames(uid);
             }
         }
     }
@@ -167,8 +187,42 @@ impl Channels {
             control: Arc::clone(&control),
         });
         self.standby.hold(&plan, &control);
-        self.channels.insert(plan.stream.uid, Channel { plan: plan.clone(), stats, control, source: None });
+        self.channels
+            .insert(plan.stream.uid, Channel { plan: plan.clone(), stats, control, source: None, asker: None });
         self.bring_up(&plan, secrets);
+        self.ask_for_key_frames(plan.stream.uid);
+    }
+
+    /// Has the camera asked for key frames as its plan says, with the credentials that its source has.
+    fn ask_for_key_frames(&mut self, uid: Uuid) {
+        let Some(channel) = self.channels.get_mut(&uid) else { return };
+        let wanted = channel.plan.onvif.clone().zip(channel.source.as_ref()).map(|(onvif, (_, credentials))| Asked {
+            onvif,
+            url: channel.plan.url.clone(),
+            credentials: credentials.clone(),
+        });
+        if channel.asker.as_ref().map(|(asked, _)| asked) == wanted.as_ref() {
+            return;
+        }
+        channel.asker = None;
+        let Some(asked) = wanted else { return };
+        let stream = name(&channel.plan);
+        if self.onvif.is_none() {
+            match Client::new() {
+                Ok(client) => self.onvif = Some(client),
+                Err(error) => return warn!(stream, "the camera cannot be asked for key frames: {error}"),
+            }
+        }
+        let Some(client) = self.onvif.clone() else { return };
+        let login = asked.credentials.as_ref().map(|credentials| {
+            let (user, password) = credentials.for_login();
+            Login { user: user.to_owned(), password: password.to_owned() }
+        });
+        let camera =
+            Camera::new(client, asked.onvif.endpoint.clone(), asked.url.clone(), asked.onvif.profile.clone(), login);
+        let asker =
+            Asker::start(&self.runtime, stream, camera, Arc::clone(&channel.control), Arc::clone(&channel.stats));
+        channel.asker = Some((asked, asker));
     }
 
     fn adjust(&mut self, plan: ChannelPlan, secrets: &mut Secrets) {
@@ -183,6 +237,7 @@ impl Channels {
             }
         }
         self.bring_up(&plan, secrets);
+        self.ask_for_key_frames(plan.stream.uid);
     }
 
     /// Another recorder is to have the stream, if the assignment says so: it is recorded here until that one has proven that it does.

@@ -234,7 +234,14 @@ impl Worker {
         let ingest = Ingest::start(config, after_tick).map_err(system("the tick thread could not be started"))?;
         let standby = Arc::new(Standby::start(&options.peers, assignment.uid, Arc::clone(&store))?);
         view.set_known_as(standby.public_key(), standby.address());
-        let mut channels = Channels::new(Arc::clone(&view), Arc::clone(&store), Arc::clone(&standby), ingest, tick);
+        let mut channels = Channels::new(
+            Arc::clone(&view),
+            Arc::clone(&store),
+            Arc::clone(&standby),
+            ingest,
+            tick,
+            runtime.handle().clone(),
+        );
         let mut secrets = Secrets::new(options.secrets.as_deref());
         channels.apply(&assignment, &mut secrets);
 

@@ -8,7 +8,7 @@ const AGAIN_US: u64 = 1_000_000;
 
 /// Whether pictures can be decoded, and when somebody asked.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct KeyFrames {
+pub struct KeyFrames {
     /// Since when pictures come that nobody can decode whole.
     missing_us: Option<u64>,
     begun: bool,
@@ -17,7 +17,7 @@ pub(super) struct KeyFrames {
 
 impl KeyFrames {
     /// A picture came; whether others were lost before it.
-    pub(super) fn picture(&mut self, now_us: u64, is_key: bool, lost: bool) {
+    pub fn picture(&mut self, now_us: u64, is_key: bool, lost: bool) {
         if is_key {
             self.missing_us = None;
         } else if lost || !self.begun {
@@ -27,7 +27,8 @@ impl KeyFrames {
     }
 
     /// Whether to ask at `now_us`; if so, it is taken for done.
-    pub(super) fn ask(&mut self, now_us: u64) -> bool {
+    #[must_use]
+    pub fn ask(&mut self, now_us: u64) -> bool {
         let long = |since_us: Option<u64>, at_least_us| {
             since_us.is_some_and(|since| now_us.saturating_sub(since) >= at_least_us)
         };

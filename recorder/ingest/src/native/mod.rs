@@ -30,6 +30,8 @@ mod transport;
 mod urls;
 mod wire;
 
+pub use key_frames::KeyFrames;
+
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::rc::Rc;
 use std::time::Duration;
