@@ -1,0 +1,292 @@
+//! A recorder comes back: it has its streams again when it has proven itself, and what others were given meanwhile it lets go of.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use framekeeper_crds::{PlanVersion, Role};
+use framekeeper_e2e::harness::{count, poll, program, signal};
+use framekeeper_e2e::judge;
+use rustix::process::Signal;
+
+use super::failover::{Setting, Site};
+
+/// How often recorders are asked.
+const LOOK: Duration = Duration::from_millis(100);
+/// For a recorder that failed to be missed, and to be started again.
+const SOON: Duration = Duration::from_secs(15);
+/// The hold that is the default.
+const HOLD: Duration = Duration::from_secs(30);
+/// That a recorder is back is seen here a little later than by whom stands in for it.
+const SEEN_LATER: Duration = Duration::from_secs(1);
+/// With what comes behind the hold: a group of pictures, and the next key frame.
+const GIVEN_BACK: Duration = Duration::from_secs(50);
+/// After this much time without a takeover a stream is given back as soon as ever.
+const CALM: Duration = Duration::from_secs(61);
+
+/// The spec of cameras like those of other tests.
+fn cameras(count: usize) -> Vec<String> {
+    vec![format!("name=cam,count={count},width=320,height=180,fps=25,bitrate=300k,gop=50,audio=aac")]
+}
+
+#[test]
+fn a_stream_is_given_back_when_its_recorder_has_been_back_for_30_s() -> Result<()> {
+    let runs = count(1, 3);
+    let setting = Setting {
+        recorders: 3,
+        at_first: 3,
+        cameras: cameras(count(6, 60)),
+        pool: "toleratedFailures: 1",
+        stable: HOLD.as_secs() as u32,
+        wrapper: &[],
+    };
+    let mut site = Site::set_up(tempfile::tempdir()?, &setting)?;
+    site.wait_protected()?;
+    let (mut soonest, mut latest) = (Duration::MAX, Duration::ZERO);
+    for number in 0..runs {
+        site.pause(500..2_500);
+        let victim = site.some_recorder();
+        let streams: BTreeSet<String> =
+            site.primaries.iter().filter(|(_, primary)| **primary == victim).map(|(name, _)| name.clone()).collect();
+        ensure!(!streams.is_empty(), "recorder {victim} has no stream");
+        let (_, worker) = site.processes(victim)?;
+        signal(worker, Signal::KILL);
+        for (name, held) in wait_given_back(&site, victim, &streams).with_context(|| format!("run {number}"))? {
+            ensure!(
+                held + SEEN_LATER >= HOLD,
+                "{name} was given back {held:.1?} after recorder {victim} was back\n{}",
+                site.system.operator.log_tail()
+            );
+            (soonest, latest) = (soonest.min(held), latest.max(held));
+        }
+        site.wait_protected()?;
+        site.ask_for_coverage()?;
+        if number + 1 < runs {
+            std::thread::sleep(CALM);
+        }
+    }
+    site.judge()?;
+    judge::result(&format!(
+        "{runs} kills: streams were given back {:.1} s to {:.1} s after their recorder was back, 0 frames missing",
+        soonest.as_secs_f64(),
+        latest.as_secs_f64()
+    ));
+    Ok(())
+}
+
+/// How long after its primary was back each of these streams was given back by whoever had taken it over.
+fn wait_given_back(site: &Site, victim: usize, streams: &BTreeSet<String>) -> Result<BTreeMap<String, Duration>> {
+    let mut taken = BTreeSet::new();
+    let mut back = BTreeMap::new();
+    let mut given_back = BTreeMap::new();
+    let mut said = BTreeMap::new();
+    let all = poll(SOON + GIVEN_BACK, LOOK, || {
+        said = site.said()?;
+        for name in streams {
+            let holders = said.get(name).map(Vec::as_slice).unwrap_or_default();
+            let stands_in = |ordinal: usize| ordinal != victim;
+            if holders.iter().any(|said| stands_in(said.ordinal) && said.reason == "TakenOver") {
+                taken.insert(name.clone());
+            }
+            // Of the time before its end it says nothing any more once its place was taken.
+            let records = holders.iter().any(|said| said.ordinal == victim && said.state == "Recording");
+            if taken.contains(name) && records {
+                back.entry(name.clone()).or_insert_with(Instant::now);
+            }
+            let stands_by = holders.iter().any(|said| stands_in(said.ordinal) && said.state == "Standby");
+            if let Some(since) = back.get(name).filter(|_| stands_by && records) {
+                given_back.entry(name.clone()).or_insert_with(|| since.elapsed());
+            }
+        }
+        Ok((given_back.len() == streams.len()).then_some(()))
+    })?;
+    ensure!(all.is_some(), "not given back: {given_back:?} of {streams:?}; back: {back:?}; {said:?}");
+    Ok(given_back)
+}
+
+/// Streams of which a third is left in the end, and so many of them are the victim's.
+const STREAMS: usize = 9;
+/// Recorder of [`with_a_kept_assignment`].
+const VICTIM: usize = 0;
+/// Plans come, are read and put into force.
+const IN_FORCE: Duration = Duration::from_secs(20);
+
+/// A program in the place of the recorder's: recorder 0 reads the assignment that is kept for it.
+fn with_a_kept_assignment(folder: &Path) -> Result<PathBuf> {
+    let script = folder.join("recorder-with-a-kept-assignment");
+    // The arguments one by one, each put back behind the others.
+    let text = format!(
+        "#!/bin/sh\ncase \"$*\" in *main-recorder-{VICTIM}/*)\n  for word; do\n    shift\n    case $word in */assignment.yaml) word={} ;; esac\n    \
+         set -- \"$@\" \"$word\"\n  done\nesac\nexec {} \"$@\"\n",
+        kept(folder).display(),
+        program("framekeeper-recorder")?.display()
+    );
+    fs::write(&script, text)?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    Ok(script)
+}
+
+/// What recorder 0 reads.
+fn kept(folder: &Path) -> PathBuf {
+    folder.join("kept.yaml")
+}
+
+/// What the operator writes for it.
+fn newest(folder: &Path) -> PathBuf {
+    folder.join(format!("data/run/main-recorder-{VICTIM}/assignment.yaml"))
+}
+
+/// What recorder 0 reads is what the operator writes from now on.
+fn read_the_newest(folder: &Path) -> Result<()> {
+    let next = kept(folder).with_extension("next");
+    std::os::unix::fs::symlink(newest(folder), &next)?;
+    Ok(fs::rename(next, kept(folder))?)
+}
+
+/// What recorder 0 reads stays as it is.
+fn keep_the_present(folder: &Path) -> Result<()> {
+    let next = kept(folder).with_extension("next");
+    fs::copy(newest(folder), &next)?;
+    Ok(fs::rename(next, kept(folder))?)
+}
+
+/// Version of the newest plan by which recorder 0 holds any stream, and the streams.
+fn told(folder: &Path) -> Result<(PlanVersion, BTreeSet<String>)> {
+    let recorder = framekeeper_crds::yaml::read_recorder(&fs::read_to_string(newest(folder))?)?;
+    let spec = recorder.spec;
+    let versions = spec.channels.iter().map(|it| it.plan_version).chain(spec.retired.iter().map(|it| it.plan_version));
+    let newest = versions.max().context("recorder 0 holds nothing")?;
+    let primaries = spec.channels.iter().filter(|channel| channel.role == Role::Primary);
+    Ok((newest, primaries.map(|channel| channel.stream.name.clone()).collect()))
+}
+
+/// The manifest without these streams, and with so many channels a recorder.
+fn without(manifest: &str, gone: &[&String], max_channels: usize) -> String {
+    let is_gone = |document: &&str| gone.iter().any(|name| document.contains(&format!("\n  name: {name}\n")));
+    let documents: Vec<&str> = manifest.split("---\n").filter(|document| !is_gone(document)).collect();
+    let line = |line: &str| match line.trim_start().starts_with("maxChannels: ") {
+        true => format!("  maxChannels: {max_channels}\n"),
+        false => format!("{line}\n"),
+    };
+    documents.join("---\n").lines().map(line).collect()
+}
+
+/// Waits until each stream is recorded by one recorder, which is (or is not) recorder 0.
+fn wait_recorded_once(site: &Site, by_victim: impl Fn(&str) -> Option<bool>) -> Result<()> {
+    let mut said = BTreeMap::new();
+    let once = poll(IN_FORCE, LOOK, || {
+        said = site.said()?;
+        let as_wanted = |name: &String| {
+            let holders = said.get(name).map(Vec::as_slice).unwrap_or_default();
+            let recording: Vec<usize> =
+                holders.iter().filter(|said| said.state == "Recording").map(|said| said.ordinal).collect();
+            recording.len() == 1 && by_victim(name).is_none_or(|wanted| recording.contains(&VICTIM) == wanted)
+        };
+        Ok(site.names.iter().all(as_wanted).then_some(()))
+    })?;
+    once.with_context(|| format!("not recorded once as wanted: {said:?}\n{}", site.system.operator.log_tail()))
+}
+
+#[test]
+fn a_recorder_that_comes_back_two_plans_late_lets_go_and_loses_nothing() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().to_owned();
+    let script = with_a_kept_assignment(&path)?.display().to_string();
+    read_the_newest(&path)?;
+    let setting = Setting {
+        recorders: 3,
+        at_first: 3,
+        cameras: cameras(STREAMS),
+        pool: "toleratedFailures: 1",
+        stable: 3,
+        wrapper: &["sh", "-c", "exec \"$@\" --recorder-bin \"$0\"", &script],
+    };
+    let mut site = Site::set_up(folder, &setting)?;
+    site.wait_protected()?;
+    let (first, had) = told(&path)?;
+    ensure!(had.len() == STREAMS / 3, "recorder {VICTIM} has {had:?}");
+    keep_the_present(&path)?;
+    let (supervisor, worker) = site.processes(VICTIM)?;
+    for process in [supervisor, worker] {
+        signal(process, Signal::STOP);
+    }
+
+    // Streams of the others go, and with them slots, until it has more than its share: twice it has to give one away.
+    let mut versions = vec![first];
+    let mut has = had.clone();
+    for share in [STREAMS * 2 / 9, STREAMS / 9] {
+        let mut gone = Vec::new();
+        for recorder in 0..3 {
+            let its: Vec<&String> =
+                site.primaries.iter().filter(|(_, primary)| **primary == recorder).map(|(name, _)| name).collect();
+            let stay = if recorder == VICTIM { its.len() } else { share - usize::from(recorder == 1) };
+            gone.extend(its.into_iter().skip(stay));
+        }
+        let manifest = without(&fs::read_to_string(&site.system.manifest)?, &gone, share * 2);
+        let gone: BTreeSet<String> = gone.into_iter().cloned().collect();
+        site.system.edit(&manifest)?;
+        site.names.retain(|name| !gone.contains(name));
+        let mut now = None;
+        let moved = poll(IN_FORCE, LOOK, || {
+            let (version, its) = told(&path)?;
+            let is_next = version > *versions.last().context("no version")? && its.len() == share;
+            now = Some((version, its));
+            Ok(is_next.then_some(()))
+        })?;
+        ensure!(moved.is_some(), "no stream was taken from recorder {VICTIM}: {now:?}\n{manifest}");
+        let (version, its) = now.context("no assignment")?;
+        versions.push(version);
+        has = its;
+        // By those that live, all of them.
+        wait_recorded_once(&site, |_| Some(false))?;
+        for holders in site.said()? {
+            ensure!(holders.1.iter().all(|said| said.ordinal != VICTIM), "it stands still, and says {holders:?}");
+        }
+        site.primaries.retain(|name, _| !gone.contains(name));
+        for (name, holders) in site.said()? {
+            let primary = holders.iter().find(|said| said.role == "Primary").map(|said| said.ordinal);
+            site.primaries.insert(name, primary.unwrap_or(VICTIM));
+        }
+    }
+    ensure!(versions.is_sorted() && has.len() == 1, "{versions:?}, {has:?}");
+
+    // It comes back, and knows neither of the two plans.
+    signal(worker, Signal::KILL);
+    for process in [supervisor, worker] {
+        signal(process, Signal::CONT);
+    }
+    site.system.wait_ready(VICTIM, SOON)?;
+    ensure!(fs::read(kept(&path))? != fs::read(newest(&path))?, "it was given the newest assignment");
+    // Others tell it. What it has by the newest plan as well it gets back, of the others it keeps nothing.
+    wait_recorded_once(&site, |name| Some(has.contains(name)))?;
+    let still = site.said()?.into_iter().flat_map(|(name, holders)| {
+        let here = holders.into_iter().filter(|said| said.ordinal == VICTIM && said.state == "Recording");
+        here.map(move |_| name.clone())
+    });
+    // Streams that are gone altogether nobody has told it of.
+    let still: BTreeSet<String> = still.filter(|name| site.names.contains(name)).collect();
+    ensure!(still == has, "it records {still:?}, and has {has:?}");
+    read_the_newest(&path)?;
+    site.wait_protected()?;
+    site.ask_for_coverage()?;
+    let stop = site.end()?;
+    let mut arguments = vec!["--ledger".to_owned()];
+    arguments.extend(
+        site.names.iter().map(|name| site.cameras.ledgers.join(format!("{name}.ledger")).display().to_string()),
+    );
+    arguments.push("--volume".to_owned());
+    arguments.extend(site.system.volumes().iter().map(|volume| volume.display().to_string()));
+    arguments.extend(["--union".to_owned(), "--stop".to_owned(), stop.to_string()]);
+    judge::check(&arguments)?;
+    judge::result(&format!(
+        "a recorder with {} streams came back by plan {:?}, when plan {:?} left it {}: told so, let go, 0 frames missing, one coverage",
+        had.len(),
+        versions.first(),
+        versions.last(),
+        has.len()
+    ));
+    Ok(())
+}
