@@ -135,8 +135,13 @@ impl Site {
 
     /// What each recorder says of each stream.
     pub(super) fn said(&self) -> Result<BTreeMap<String, Vec<Said>>> {
+        self.said_by(0..self.recorders)
+    }
+
+    /// What these recorders say of each stream: one that stands still is not to be asked.
+    pub(super) fn said_by(&self, recorders: std::ops::Range<usize>) -> Result<BTreeMap<String, Vec<Said>>> {
         let mut said = BTreeMap::<_, Vec<_>>::new();
-        for ordinal in 0..self.recorders {
+        for ordinal in recorders {
             for channel in self.system.channels(ordinal)?.unwrap_or_default() {
                 let text = |key: &str| channel.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
                 let epoch = channel.get("epoch").and_then(Value::as_u64).unwrap_or(0);
