@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use framekeeper_crds::{PlanVersion, Role};
+use framekeeper_crds::{Channel, PlanVersion, Role};
 use framekeeper_e2e::harness::{count, poll, program, signal};
 use framekeeper_e2e::judge;
 use rustix::process::Signal;
@@ -122,8 +122,8 @@ fn wait_given_back(site: &Site, victim: usize, streams: &BTreeSet<String>) -> Re
     Ok(given_back)
 }
 
-/// Streams of which a third is left in the end, and so many of them are the victim's.
-const STREAMS: usize = 9;
+/// Half of these streams is left in the end: enough for each recorder to share one with each other, so that whichever is asked knows of all footage.
+const STREAMS: usize = 12;
 /// Recorder of [`with_a_kept_assignment`].
 const VICTIM: usize = 0;
 /// Plans come, are read and put into force.
@@ -168,14 +168,30 @@ fn keep_the_present(folder: &Path) -> Result<()> {
     Ok(fs::rename(next, kept(folder))?)
 }
 
-/// Version of the newest plan by which recorder 0 holds any stream, and the streams.
-fn told(folder: &Path) -> Result<(PlanVersion, BTreeSet<String>)> {
-    let recorder = framekeeper_crds::yaml::read_recorder(&fs::read_to_string(newest(folder))?)?;
-    let spec = recorder.spec;
-    let versions = spec.channels.iter().map(|it| it.plan_version).chain(spec.retired.iter().map(|it| it.plan_version));
-    let newest = versions.max().context("recorder 0 holds nothing")?;
-    let primaries = spec.channels.iter().filter(|channel| channel.role == Role::Primary);
-    Ok((newest, primaries.map(|channel| channel.stream.name.clone()).collect()))
+/// What the operator tells recorder 0.
+#[derive(Debug)]
+struct Told {
+    /// Of the newest plan for a stream that it has or had.
+    version: PlanVersion,
+    /// Streams of which it is the primary.
+    primary: BTreeSet<String>,
+    /// Streams that it holds.
+    held: BTreeSet<String>,
+}
+
+impl Told {
+    fn read(folder: &Path) -> Result<Self> {
+        let spec = framekeeper_crds::yaml::read_recorder(&fs::read_to_string(newest(folder))?)?.spec;
+        let retired = spec.retired.iter().map(|it| it.plan_version);
+        let versions = spec.channels.iter().map(|it| it.plan_version).chain(retired);
+        let name = |channel: &Channel| channel.stream.name.clone();
+        let primary = |channel: &&Channel| channel.role == Role::Primary;
+        Ok(Self {
+            version: versions.max().context("recorder 0 holds nothing")?,
+            primary: spec.channels.iter().filter(primary).map(name).collect(),
+            held: spec.channels.iter().map(name).collect(),
+        })
+    }
 }
 
 /// The manifest without these streams, and with so many channels a recorder.
@@ -189,20 +205,18 @@ fn without(manifest: &str, gone: &[&String], max_channels: usize) -> String {
     documents.join("---\n").lines().map(line).collect()
 }
 
-/// Waits until each stream is recorded by one recorder, which is (or is not) recorder 0.
-fn wait_recorded_once(site: &Site, recorders: Range<usize>, by_victim: impl Fn(&str) -> Option<bool>) -> Result<()> {
+/// Waits until each stream is recorded by those that it is to be recorded by.
+fn wait_recorded(site: &Site, recorders: Range<usize>, wanted: impl Fn(&str, &[usize]) -> bool) -> Result<()> {
     let mut said = BTreeMap::new();
-    let once = poll(IN_FORCE, LOOK, || {
+    let as_wanted = poll(IN_FORCE, LOOK, || {
         said = site.said_by(recorders.clone())?;
-        let as_wanted = |name: &String| {
-            let holders = said.get(name).map(Vec::as_slice).unwrap_or_default();
-            let recording: Vec<usize> =
-                holders.iter().filter(|said| said.state == "Recording").map(|said| said.ordinal).collect();
-            recording.len() == 1 && by_victim(name).is_none_or(|wanted| recording.contains(&VICTIM) == wanted)
+        let is_wanted = |name: &String| {
+            let recording = said.get(name).into_iter().flatten().filter(|said| said.state == "Recording");
+            wanted(name, &recording.map(|said| said.ordinal).collect::<Vec<_>>())
         };
-        Ok(site.names.iter().all(as_wanted).then_some(()))
+        Ok(site.names.iter().all(is_wanted).then_some(()))
     })?;
-    once.with_context(|| format!("not recorded once as wanted: {said:?}\n{}", site.system.operator.log_tail()))
+    as_wanted.with_context(|| format!("not recorded as wanted: {said:?}\n{}", site.system.operator.log_tail()))
 }
 
 #[test]
@@ -221,19 +235,27 @@ fn a_recorder_that_comes_back_two_plans_late_lets_go_and_loses_nothing() -> Resu
     };
     let mut site = Site::set_up(folder, &setting)?;
     site.wait_protected()?;
-    let (first, had) = told(&path)?;
+    let first = Told::read(&path)?;
+    let had = first.primary.clone();
     ensure!(had.len() == STREAMS / 3, "recorder {VICTIM} has {had:?}");
+    let standbys: BTreeMap<String, usize> = site
+        .said()?
+        .into_iter()
+        .filter_map(|(name, holders)| Some((name, holders.iter().find(|said| said.role == "Standby")?.ordinal)))
+        .collect();
     keep_the_present(&path)?;
     let (supervisor, worker) = site.processes(VICTIM)?;
     for process in [supervisor, worker] {
         signal(process, Signal::STOP);
     }
 
-    // Streams of the others go, and with them slots, until it has more than its share: twice it has to give one away, first to one of the
-    // others and then to the other one. What it had at first is recorded all the time.
-    let mut versions = vec![first];
-    let mut has = had.clone();
-    for (share, receiver) in [(STREAMS * 2 / 9, 1), (STREAMS / 9, 2)] {
+    // Streams of the others go, and with them slots, until it has more than its share: twice it has to give one away, to
+    // one that has nothing of it, so that nobody whom it knows to hold it records it. What it had at first is recorded all the time.
+    let mut last = Told::read(&path)?;
+    for share in [STREAMS / 3 - 1, STREAMS / 3 - 2] {
+        // What comes last by name moves first; of the two others, one stands by for it.
+        let moves = last.primary.last().context("it has nothing")?;
+        let receiver = 3 - standbys.get(moves).context("a stream without a standby")?;
         let mut gone = Vec::new();
         for recorder in 0..3 {
             let mut its: Vec<&String> =
@@ -242,30 +264,27 @@ fn a_recorder_that_comes_back_two_plans_late_lets_go_and_loses_nothing() -> Resu
             let stay = if recorder == VICTIM { its.len() } else { share - usize::from(recorder == receiver) };
             gone.extend(its.into_iter().skip(stay));
         }
-        let manifest = without(&fs::read_to_string(&site.system.manifest)?, &gone, share * 2);
+        let manifest = without(&fs::read_to_string(&site.system.manifest)?, &gone, 2 * share + 1);
         let gone: BTreeSet<String> = gone.into_iter().cloned().collect();
         site.system.edit(&manifest)?;
         site.names.retain(|name| !gone.contains(name));
-        let mut now = None;
+        let before = last.version;
         let moved = poll(IN_FORCE, LOOK, || {
-            let (version, its) = told(&path)?;
-            let is_next = version > *versions.last().context("no version")? && its.len() == share;
-            now = Some((version, its));
-            Ok(is_next.then_some(()))
+            last = Told::read(&path)?;
+            Ok((last.version > before && last.primary.len() == share).then_some(()))
         })?;
-        ensure!(moved.is_some(), "no stream was taken from recorder {VICTIM}: {now:?}\n{manifest}");
-        let (version, its) = now.context("no assignment")?;
-        versions.push(version);
-        has = its;
+        ensure!(moved.is_some(), "no stream was taken from recorder {VICTIM}: {last:?}\n{manifest}");
         // By those that live, all of them.
-        wait_recorded_once(&site, 1..3, |_| Some(false))?;
+        wait_recorded(&site, 1..3, |_, by| by.len() == 1)?;
         site.primaries.retain(|name, _| !gone.contains(name));
         for (name, holders) in site.said_by(1..3)? {
             let primary = holders.iter().find(|said| said.role == "Primary").map(|said| said.ordinal);
             site.primaries.insert(name, primary.unwrap_or(VICTIM));
         }
     }
-    ensure!(has.len() == 1 && site.names.iter().all(|name| had.contains(name)), "{has:?} of {:?}", site.names);
+    ensure!(had.iter().all(|name| site.names.contains(name)), "recorder {VICTIM} had {had:?}, of {:?}", site.names);
+    let lost: Vec<&String> = had.iter().filter(|name| !last.held.contains(*name)).collect();
+    ensure!(!lost.is_empty(), "recorder {VICTIM} holds all that it had: {last:?}");
 
     // It comes back, and knows neither of the two plans.
     signal(worker, Signal::KILL);
@@ -273,16 +292,15 @@ fn a_recorder_that_comes_back_two_plans_late_lets_go_and_loses_nothing() -> Resu
         signal(process, Signal::CONT);
     }
     site.system.wait_ready(VICTIM, SOON)?;
+    // Others tell it: what it does not hold any more it lets go of. Where it is to stand by only, it records until it is told.
+    wait_recorded(&site, 0..3, |name, by| {
+        let by_victim = by.contains(&VICTIM);
+        match last.primary.contains(name) {
+            true => by == [VICTIM],
+            false => by.len() == 1 + usize::from(by_victim) && (!by_victim || last.held.contains(name)),
+        }
+    })?;
     ensure!(fs::read(kept(&path))? != fs::read(newest(&path))?, "it was given the newest assignment");
-    // Others tell it. What it has by the newest plan as well it gets back, of the others it keeps nothing.
-    wait_recorded_once(&site, 0..3, |name| Some(has.contains(name)))?;
-    let still = site.said()?.into_iter().flat_map(|(name, holders)| {
-        let here = holders.into_iter().filter(|said| said.ordinal == VICTIM && said.state == "Recording");
-        here.map(move |_| name.clone())
-    });
-    // Streams that are gone altogether nobody has told it of.
-    let still: BTreeSet<String> = still.filter(|name| site.names.contains(name)).collect();
-    ensure!(still == has, "it records {still:?}, and has {has:?}");
     read_the_newest(&path)?;
     site.wait_protected()?;
     site.ask_for_coverage()?;
@@ -296,11 +314,12 @@ fn a_recorder_that_comes_back_two_plans_late_lets_go_and_loses_nothing() -> Resu
     arguments.extend(["--union".to_owned(), "--stop".to_owned(), stop.to_string()]);
     judge::check(&arguments)?;
     judge::result(&format!(
-        "a recorder with {} streams came back by plan {:?}, when plan {:?} left it {}: told so, let go, 0 frames missing, one coverage",
+        "a recorder came back with plan {} for {} streams, where plan {} left it {}: it let go of {}, 0 frames missing, one coverage",
+        first.version.sequence,
         had.len(),
-        versions.first(),
-        versions.last(),
-        has.len()
+        last.version.sequence,
+        last.primary.len(),
+        lost.len()
     ));
     Ok(())
 }
