@@ -1,6 +1,6 @@
 //! One stream on one of its holders: begin, go on, let go.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
@@ -40,8 +40,6 @@ pub struct Stream {
     wanted: Option<u64>,
     /// Since when each holder with a lower rank delivers.
     stable: BTreeMap<Uuid, u64>,
-    /// Those of them that delivered, and do not any more.
-    ceased: BTreeSet<Uuid>,
     /// Hold and end of the last takeover of one's own.
     last: Option<(u64, u64)>,
     released: bool,
@@ -78,7 +76,6 @@ impl Stream {
             covered: None,
             wanted: None,
             stable: BTreeMap::new(),
-            ceased: BTreeSet::new(),
             last: None,
             released: false,
         }
@@ -94,7 +91,6 @@ impl Stream {
     pub fn slept(&mut self) {
         self.wanted = None;
         self.stable.clear();
-        self.ceased.clear();
     }
 
     /// What is to be done at `now`. To be asked at least four times a second, and whenever a link or this recorder's condition changes.
@@ -152,13 +148,9 @@ impl Stream {
             let peer = scene.peer(better);
             if peer.is_some_and(|peer| scene.delivers(peer)) {
                 self.stable.entry(better).or_insert(scene.now);
-                self.ceased.remove(&better);
                 continue;
             }
             let was = self.stable.remove(&better).is_some();
-            if was {
-                self.ceased.insert(better);
-            }
             if let Some(recording) = self.recording.as_mut().filter(|_| was) {
                 recording.failed.insert(better, failing(peer));
             }
@@ -230,9 +222,7 @@ impl Stream {
         self.epoch = self.epoch.saturating_add(1);
         let failed = scene.better().filter_map(|better| {
             let peer = scene.peer(better);
-            // One that could by now, and did not go on: it was started again, sooner than its failure was acted on.
-            let has_failed = self.ceased.contains(&better) || !peer.is_some_and(|peer| scene.could(peer));
-            has_failed.then(|| (better, failing(peer)))
+            (!peer.is_some_and(|peer| scene.could(peer))).then(|| (better, failing(peer)))
         });
         self.recording = Some(Recording { since: scene.now, hold, failed: failed.collect() });
         Action::Begin { epoch: self.epoch, from: self.covered }
