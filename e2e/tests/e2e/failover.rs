@@ -37,7 +37,6 @@ pub(super) struct Said {
     pub(super) role: String,
     pub(super) state: String,
     pub(super) reason: String,
-    pub(super) epoch: u64,
 }
 
 /// A clip that was taken.
@@ -144,8 +143,7 @@ impl Site {
         for ordinal in recorders {
             for channel in self.system.channels(ordinal)?.unwrap_or_default() {
                 let text = |key: &str| channel.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-                let epoch = channel.get("epoch").and_then(Value::as_u64).unwrap_or(0);
-                let one = Said { ordinal, role: text("role"), state: text("state"), reason: text("reason"), epoch };
+                let one = Said { ordinal, role: text("role"), state: text("state"), reason: text("reason") };
                 said.entry(text("name")).or_default().push(one);
             }
         }
