@@ -50,6 +50,8 @@ pub(crate) struct Session {
     /// Index of the camera.
     pub(crate) camera: usize,
     pub(crate) phase: Phase,
+    /// Since when it is set up and does not play, while that is so.
+    pub(crate) idle_since_ns: Option<u64>,
     pub(crate) tracks: [Option<TrackState>; 2],
     /// Codes its pictures, where the camera does that for each session.
     pub(crate) recoder: Option<Recoder>,

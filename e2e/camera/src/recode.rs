@@ -24,7 +24,8 @@ impl std::fmt::Debug for Recoder {
 impl Recoder {
     /// The encoder of a session with this number, where the camera has one for each.
     pub(crate) fn of(spec: &CameraSpec, session: u64) -> Option<Self> {
-        let own = CameraSpec { seed: spec.effective_seed() ^ session | 1, ..spec.clone() };
+        // A seed is odd, so the number goes above its last bit.
+        let own = CameraSpec { seed: spec.effective_seed() ^ (session << 1) | 1, ..spec.clone() };
         spec.per_session.then(|| Self { encoder: encoder(&own), coded: Coded::default(), mtu: spec.mtu })
     }
 

@@ -102,6 +102,7 @@ impl State {
                             }
                         }
                         session.phase = Phase::Ready;
+                        session.idle_since_ns = session.idle_since_ns.or(Some(now_ms * 1_000_000));
                         Answer::Send(Response::new(request, "200 OK").header("Session", &id))
                     }
                     "TEARDOWN" => Answer::Teardown(Response::new(request, "200 OK").header("Session", &id)),
@@ -173,7 +174,8 @@ impl State {
             camera.sessions.push(key);
             let (id, tracks) = (self.next_session, [None, None]);
             let recoder = Recoder::of(&camera.spec, id);
-            connection.session = Some(Session { id, camera: at, phase: Phase::Ready, tracks, recoder });
+            let (phase, idle_since_ns) = (Phase::Ready, Some(self.now_ns()));
+            connection.session = Some(Session { id, camera: at, phase, idle_since_ns, tracks, recoder });
         }
         let Some(session) = &mut connection.session else { return status("454 Session Not Found") };
         let camera = &self.cameras[at];
@@ -208,6 +210,7 @@ impl State {
         // A second PLAY of a playing session changes nothing.
         if session.phase == Phase::Ready {
             session.phase = Phase::Waiting;
+            session.idle_since_ns = None;
         }
         Answer::Send(
             Response::new(request, "200 OK")

@@ -427,8 +427,13 @@ impl State {
     fn close_silent_sessions(&mut self, now_ns: u64) -> anyhow::Result<()> {
         for key in 0..self.connections.len() {
             let Some(connection) = &self.connections[key] else { continue };
-            let timeout = connection.session.as_ref().map_or(60, |session| self.cameras[session.camera].spec.timeout);
-            if now_ns - connection.last_heard_ns > u64::from(timeout) * 1_000_000_000 {
+            let spec = connection.session.as_ref().map(|session| &self.cameras[session.camera].spec);
+            let is_over = |since_ns: u64, seconds: u32| now_ns - since_ns > u64::from(seconds) * 1_000_000_000;
+            let idle_since_ns = connection.session.as_ref().and_then(|session| session.idle_since_ns);
+            let idle = spec.map_or(0, |spec| spec.idle);
+            if is_over(connection.last_heard_ns, spec.map_or(60, |spec| spec.timeout))
+                || idle > 0 && idle_since_ns.is_some_and(|since_ns| is_over(since_ns, idle))
+            {
                 self.close(key, EndReason::Timeout)?;
             }
         }

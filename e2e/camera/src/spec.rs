@@ -110,6 +110,8 @@ pub struct CameraSpec {
     pub start: StartAt,
     /// Seconds without a sign of life after which a session is closed.
     pub timeout: u32,
+    /// Seconds after which a session that is set up and does not play is closed, whatever else its client says; 0: never.
+    pub idle: u32,
     /// Answer DESCRIBE with 302 to the camera of this name.
     pub redirect: String,
     /// Sessions at a time; 0: any number.
@@ -156,6 +158,7 @@ impl Default for CameraSpec {
             nonce_seconds: 0,
             start: StartAt::Key,
             timeout: 60,
+            idle: 0,
             redirect: String::new(),
             max_sessions: 0,
             replace: false,

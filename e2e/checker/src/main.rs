@@ -125,6 +125,9 @@ struct Check {
     /// Cameras whose streams are not on the volumes are no finding.
     #[arg(long)]
     ignore_absent: bool,
+    /// Streams on the volumes whose cameras have no ledger here are no finding.
+    #[arg(long)]
+    ignore_others: bool,
     /// Without volumes: pictures so close to the ends of a clip's range may be there or not.
     #[arg(long, default_value_t = 20)]
     edge_ms: i64,
@@ -300,7 +303,7 @@ fn check_streams(check: &Check, ledgers: &[Ledger], found: &[Vec<Found>], report
             None => report.findings.push(format!("camera {}: no stream of it on the volumes", ledger.camera)),
         }
     }
-    for (camera, found) in by_camera {
+    for (camera, found) in by_camera.into_iter().filter(|_| !check.ignore_others) {
         let streams: Vec<_> = found.iter().map(|one| one.stream.as_str()).collect();
         report.findings.push(format!("streams {streams:?}: no ledger of a camera {camera}"));
     }

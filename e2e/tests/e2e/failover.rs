@@ -32,12 +32,11 @@ const BEHIND_NS: i64 = 6_000_000_000;
 
 /// What a recorder says of a stream.
 #[derive(Debug)]
-#[expect(dead_code, reason = "the reason is for whoever reads why a test failed")]
 pub(super) struct Said {
-    ordinal: usize,
-    role: String,
+    pub(super) ordinal: usize,
+    pub(super) role: String,
     pub(super) state: String,
-    reason: String,
+    pub(super) reason: String,
 }
 
 /// A clip that was taken.
@@ -48,14 +47,30 @@ pub(super) struct Taken {
     path: PathBuf,
 }
 
-/// A pool whose streams have standbys, with all of them protected.
+/// What a [`Site`] is made of.
+pub(super) struct Setting<'s> {
+    /// Recorders.
+    pub(super) recorders: usize,
+    /// So many of them are in the manifest with which it begins.
+    pub(super) at_first: usize,
+    /// Specs of cameras.
+    pub(super) cameras: Vec<String>,
+    /// More of the pool's spec.
+    pub(super) pool: &'s str,
+    /// Seconds after which streams are given back.
+    pub(super) stable: u32,
+    /// The operator's command line is added to it.
+    pub(super) wrapper: &'s [&'s str],
+}
+
+/// A pool whose streams have standbys.
 pub(super) struct Site {
     pub(super) system: System,
     recorders: usize,
     pub(super) cameras: Cameras,
     pub(super) names: Vec<String>,
     /// Each stream's primary.
-    primaries: BTreeMap<String, usize>,
+    pub(super) primaries: BTreeMap<String, usize>,
     random: StdRng,
     /// Standbys record as well.
     mirrored: bool,
@@ -63,7 +78,7 @@ pub(super) struct Site {
 }
 
 impl Site {
-    /// `cameras` cameras; `pool`: more of the pool's spec. Streams are given back after 3 s.
+    /// `cameras` cameras; `pool`: more of the pool's spec. Streams are given back after 3 s. All are protected when it returns.
     pub(super) fn start(recorders: usize, cameras: usize, pool: &str) -> Result<Self> {
         Self::on(tempfile::tempdir()?, recorders, cameras, pool)
     }
@@ -85,10 +100,21 @@ impl Site {
         let spec = format!(
             "name=cam,count={cameras},kind=synthetic,width=320,height=180,fps=25,bitrate={bitrate},gop=50,audio=aac"
         );
-        let cameras = Cameras::start(folder.path(), 0, &[spec])?;
+        let mut site = Self::set_up(
+            folder,
+            &Setting { recorders, at_first: recorders, cameras: vec![spec], pool, stable: 3, wrapper },
+        )?;
+        site.wait_protected()?;
+        Ok(site)
+    }
+
+    /// Starts everything, and waits for nothing.
+    pub(super) fn set_up(folder: tempfile::TempDir, setting: &Setting<'_>) -> Result<Self> {
+        let &Setting { recorders, at_first, ref cameras, pool, stable, wrapper } = setting;
+        let cameras = Cameras::start(folder.path(), 0, cameras)?;
         let names = framekeeper_e2e::bench::stamps::ledger_names(&cameras.ledgers)?;
         let plan = PoolPlan {
-            recorders,
+            recorders: at_first,
             max_channels: names.len() * 2,
             // All that a test records must be there at its end: 20 minutes of 60 cameras, some of the time twice.
             budget: if names.len() > 30 { "3Gi" } else { "900Mi" }.to_owned(),
@@ -97,21 +123,24 @@ impl Site {
         };
         let manifest = folder.path().join("pool.yaml");
         std::fs::write(&manifest, with_pool_spec(&plan.manifest(), pool)?)?;
-        let environment = [("FRAMEKEEPER_STABLE", "3".to_owned())];
+        let environment = [("FRAMEKEEPER_STABLE", stable.to_string())];
         let system = System::start_on_under(folder.path(), manifest, recorders, &environment, wrapper)?;
         let seed: u64 = rand::random();
         judge::result(&format!("seed {seed}"));
         let mirrored = pool.contains("Mirrored");
         let random = <StdRng as rand::SeedableRng>::seed_from_u64(seed);
-        let mut site = Self { system, recorders, cameras, names, primaries: BTreeMap::new(), random, mirrored, folder };
-        site.wait_protected()?;
-        Ok(site)
+        Ok(Self { system, recorders, cameras, names, primaries: BTreeMap::new(), random, mirrored, folder })
     }
 
     /// What each recorder says of each stream.
     pub(super) fn said(&self) -> Result<BTreeMap<String, Vec<Said>>> {
+        self.said_by(0..self.recorders)
+    }
+
+    /// What these recorders say of each stream: one that stands still is not to be asked.
+    pub(super) fn said_by(&self, recorders: std::ops::Range<usize>) -> Result<BTreeMap<String, Vec<Said>>> {
         let mut said = BTreeMap::<_, Vec<_>>::new();
-        for ordinal in 0..self.recorders {
+        for ordinal in recorders {
             for channel in self.system.channels(ordinal)?.unwrap_or_default() {
                 let text = |key: &str| channel.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
                 let one = Said { ordinal, role: text("role"), state: text("state"), reason: text("reason") };
@@ -242,7 +271,7 @@ impl Site {
     }
 
     /// Stops everything; up to when frames are expected.
-    fn end(&mut self) -> Result<i64> {
+    pub(super) fn end(&mut self) -> Result<i64> {
         std::thread::sleep(Duration::from_secs(2));
         let stop = now_ns()?;
         std::thread::sleep(Duration::from_millis(500));

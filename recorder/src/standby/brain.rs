@@ -226,7 +226,11 @@ fn peers<'a>(
     now: u64,
     rules: &Rules,
 ) -> Vec<Peer<'a>> {
-    let others = plan.holders.iter().chain(&plan.retired).filter(|other| **other != me);
+    let named = || plan.holders.iter().chain(&plan.retired);
+    // Those that have it by a newer plan, of which this one was not told yet, and to which it is a former holder.
+    let is_newer = |tie: &Tie| tie.reports.get(&stream).is_some_and(|report| report.version > plan.version);
+    let newer = ties.iter().filter(|(peer, tie)| is_newer(tie) && !named().any(|other| other == *peer));
+    let others = named().chain(newer.map(|(peer, _)| peer)).filter(|other| **other != me);
     let peer = |recorder: &Uuid| match ties.get(recorder) {
         Some(tie) => Peer { recorder: *recorder, liveness: tie.liveness(now, rules), report: tie.reports.get(&stream) },
         None => Peer { recorder: *recorder, liveness: Liveness::Failed, report: None },

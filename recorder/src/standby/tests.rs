@@ -133,6 +133,18 @@ impl World {
         let now = self.now;
         self.brains.iter_mut().for_each(|brain| brain.close(now, name(number)));
     }
+
+    /// One that died comes back with nothing in memory.
+    fn rise(&mut self, number: usize, plan: &Assignment) {
+        let mut brain = Brain::new(name(number), Rules { hold: 3 * SECOND, ..Rules::default() });
+        let others: Vec<_> = (0..self.up.len()).filter(|other| *other != number).collect();
+        brain.set_peers(self.now, &others.into_iter().map(|other| (name(other), true)).collect::<Vec<_>>());
+        let desk = Arc::clone(&self.desks[number]);
+        self.hold(&mut brain, &desk, plan);
+        self.brains[number] = brain;
+        self.up[number] = true;
+        self.footage(number, false);
+    }
 }
 
 /// Both are up, the first one records.
@@ -161,13 +173,7 @@ fn a_standby_takes_over_at_once_and_gives_back() {
 
     // It is back, with nothing in memory, and records: after the hold it has the stream again.
     world.run(10 * SECOND, |_| false);
-    let mut brain = Brain::new(name(0), Rules { hold: 3 * SECOND, ..Rules::default() });
-    brain.set_peers(world.now, &[(name(1), true)]);
-    let desk = Arc::clone(&world.desks[0]);
-    world.hold(&mut brain, &desk, &plan(1, &[0, 1], &[]));
-    world.brains[0] = brain;
-    world.up[0] = true;
-    world.footage(0, false);
+    world.rise(0, &plan(1, &[0, 1], &[]));
     world.run(500 * MS, |_| false);
     assert!(matches!(world.desks[0].wishes()[..], [Wish::Record { .. }]));
     world.footage(0, true);
@@ -176,6 +182,27 @@ fn a_standby_takes_over_at_once_and_gives_back() {
     assert_eq!(world.desks[1].wishes(), [Wish::StandBy]);
     let counts = world.brains[1].counts(world.now);
     assert_eq!((counts.handbacks, counts.taken, counts.alive), (1, 0, 1));
+}
+
+#[test]
+fn a_recorder_that_was_not_told_of_the_newest_plans_lets_go_of_what_they_give_to_others() {
+    let old = plan(1, &[0, 1], &[]);
+    let mut world = World::new(3, &old);
+    world.run(100 * MS, |_| false);
+    world.footage(0, true);
+    world.run(5 * SECOND, |_| false);
+    world.desks[0].wishes();
+    // To one that has nothing of it by the plan that it knows; the standby goes on standing by.
+    let newest = plan(3, &[2, 1], &[0]);
+    world.plan(1, &newest);
+    world.plan(2, &newest);
+    world.run(SECOND, |_| false);
+    assert!(matches!(world.desks[2].wishes()[..], [Wish::Record { .. }]));
+    assert_eq!((world.desks[0].wishes(), world.desks[1].wishes()), (vec![], vec![]), "nothing of it is durable yet");
+    world.footage(2, true);
+    let took = world.run(10 * SECOND, |world| !world.desks[0].wishes.lock().unwrap().is_empty());
+    assert!(took < 3 * SECOND, "{took} µs");
+    assert_eq!(world.desks[0].wishes(), [Wish::StandBy]);
 }
 
 #[test]

@@ -201,6 +201,21 @@ fn silent_sessions_are_closed_and_keep_alives_keep_them() {
 }
 
 #[test]
+fn sessions_that_do_not_play_are_closed_where_the_camera_is_like_that() {
+    let (server, _folder) = serve(&[&format!("name=a,idle=1,{SMALL}")]);
+    let mut idle = Client::connect(&server, "a");
+    let mut playing = Client::connect(&server, "a");
+    idle.setup();
+    playing.play();
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(3) && idle.stream.write_all(b"$\x01\0\0").is_ok() {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(since.elapsed() > Duration::from_secs(1) && since.elapsed() < Duration::from_secs(3));
+    assert!(playing.request("GET_PARAMETER", "", "").starts_with("RTSP/1.0 200"));
+}
+
+#[test]
 fn a_session_that_does_not_read_loses_frames_and_nobody_else_does() {
     let (server, _folder) = serve(&["name=a,width=1280,height=720,bitrate=60M,gop=25"]);
     let mut stuck = Client::connect(&server, "a");
