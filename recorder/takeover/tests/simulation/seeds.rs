@@ -12,7 +12,8 @@ const CALM: u64 = 120 * SECOND;
 
 fn shape(seed: u64, bug: Bug) -> Shape {
     let standbys = 1 + (seed / 3 % 2) as usize;
-    Shape { nodes: 3 + (seed % 3) as usize, streams: 20, standbys, bug }
+    let volumes = 1 + (seed / 2 % 2) as usize;
+    Shape { nodes: 3 + (seed % 3) as usize, streams: 20, standbys, volumes, bug }
 }
 
 /// One course; its faults.
@@ -24,10 +25,11 @@ fn play(seed: u64, bug: Bug) -> (World, usize) {
     let mut trouble = Trouble::new(TROUBLE, shape.standbys, apart);
     world.run_until(TROUBLE + CALM, |world| trouble.step(world));
     if world.wrong.is_empty() {
-        // In the first seconds plans are on their way.
-        world.check_frames(10 * SECOND, world.now - 10 * SECOND);
         world.check_calm();
         world.check_doubled();
+        world.end();
+        // In the first seconds plans are on their way.
+        world.check_frames(10 * SECOND, world.now - 10 * SECOND);
     }
     (world, trouble.count)
 }
