@@ -15,12 +15,20 @@ struct Unsynced {
     after: Vec<u8>,
 }
 
-/// What was written to a file since its last sync. Names are durable at once here; that they are not has its own tests, in the store.
-type Loose = Arc<Mutex<Vec<Unsynced>>>;
+#[derive(Default)]
+struct Marks {
+    /// What was written since the last sync.
+    loose: Vec<Unsynced>,
+    /// Nothing was ever written at or behind this.
+    used: u64,
+}
+
+/// What is known of a file. Names are durable at once here; that they are not has its own tests, in the store.
+type Known = Arc<Mutex<Marks>>;
 
 #[derive(Default)]
 struct State {
-    loose: Mutex<BTreeMap<PathBuf, Loose>>,
+    files: Mutex<BTreeMap<PathBuf, Known>>,
     fails: AtomicBool,
 }
 
@@ -45,8 +53,8 @@ impl PlatterDisk {
 
     /// The power fails: of each write that was not synced `keeps` says whether it is there all the same. To be called when nobody has it open.
     pub(crate) fn lose_power(&self, mut keeps: impl FnMut() -> bool) {
-        for (path, loose) in self.state.loose.lock().unwrap().iter() {
-            let loose = std::mem::take(&mut *loose.lock().unwrap());
+        for (path, known) in self.state.files.lock().unwrap().iter() {
+            let loose = std::mem::take(&mut known.lock().unwrap().loose);
             if loose.is_empty() {
                 continue;
             }
@@ -85,8 +93,8 @@ struct PlatterFolder {
 
 impl PlatterFolder {
     fn wrap(&self, path: &Path, file: Arc<dyn File>) -> Arc<dyn File> {
-        let loose = self.state.loose.lock().unwrap().entry(self.root.join(path)).or_default().clone();
-        Arc::new(PlatterFile { file, loose, state: self.state.clone() })
+        let known = self.state.files.lock().unwrap().entry(self.root.join(path)).or_default().clone();
+        Arc::new(PlatterFile { file, known, state: self.state.clone() })
     }
 }
 
@@ -107,15 +115,15 @@ impl Folder for PlatterFolder {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.state.enter()?;
         self.folder.rename(from, to)?;
-        let mut files = self.state.loose.lock().unwrap();
-        let loose = files.remove(&self.root.join(from));
-        files.extend(loose.map(|loose| (self.root.join(to), loose)));
+        let mut files = self.state.files.lock().unwrap();
+        let known = files.remove(&self.root.join(from));
+        files.extend(known.map(|known| (self.root.join(to), known)));
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.state.enter()?;
-        self.state.loose.lock().unwrap().remove(&self.root.join(path));
+        self.state.files.lock().unwrap().remove(&self.root.join(path));
         self.folder.remove(path)
     }
 
@@ -158,11 +166,17 @@ impl Folder for PlatterFolder {
 
 struct PlatterFile {
     file: Arc<dyn File>,
-    loose: Loose,
+    known: Known,
     state: Arc<State>,
 }
 
 impl PlatterFile {
+    fn wrote(&self, offset: u64, before: Vec<u8>, after: Vec<u8>) {
+        let mut known = self.known.lock().unwrap();
+        known.used = known.used.max(offset + after.len() as u64);
+        known.loose.push(Unsynced { offset: offset as usize, before, after });
+    }
+
     fn before(&self, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
         let mut before = vec![0; bytes];
         let read = self.file.read_at(&mut before, offset)?;
@@ -178,7 +192,7 @@ impl File for PlatterFile {
         parts.iter().for_each(|part| after.extend_from_slice(part));
         let before = self.before(offset, after.len())?;
         let written = self.file.write_vectored_at(parts, offset)?;
-        self.loose.lock().unwrap().push(Unsynced { offset: offset as usize, before, after });
+        self.wrote(offset, before, after);
         Ok(written)
     }
 
@@ -188,7 +202,7 @@ impl File for PlatterFile {
 
     fn sync(&self) -> io::Result<()> {
         self.state.enter()?;
-        self.loose.lock().unwrap().clear();
+        self.known.lock().unwrap().loose.clear();
         Ok(())
     }
 
@@ -196,8 +210,13 @@ impl File for PlatterFile {
         self.state.enter()?;
         let before = self.before(offset, bytes as usize)?;
         self.file.zero_range(offset, bytes)?;
-        self.loose.lock().unwrap().push(Unsynced { offset: offset as usize, after: vec![0; before.len()], before });
+        let after = vec![0; before.len()];
+        self.wrote(offset, before, after);
         Ok(())
+    }
+
+    fn data_from(&self, offset: u64) -> io::Result<Option<u64>> {
+        Ok((offset < self.known.lock().unwrap().used).then_some(offset))
     }
 
     fn size(&self) -> io::Result<u64> {
@@ -208,7 +227,7 @@ impl File for PlatterFile {
     fn set_size(&self, bytes: u64) -> io::Result<()> {
         self.state.enter()?;
         self.file.set_size(bytes)?;
-        self.loose.lock().unwrap().retain(|write| write.offset as u64 + write.after.len() as u64 <= bytes);
+        self.known.lock().unwrap().loose.retain(|write| write.offset as u64 + write.after.len() as u64 <= bytes);
         Ok(())
     }
 }

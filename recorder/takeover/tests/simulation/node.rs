@@ -71,6 +71,8 @@ pub(crate) struct Held {
     next_seen: u32,
     /// The next frame to be given to the store, while recording.
     next_written: Option<u32>,
+    /// What it records begins with this frame.
+    began: u32,
     /// The run that goes on, if any: the frame behind its newest one, and how far ahead the time of day was when it began.
     run: Option<(u32, i64)>,
     recorded: Option<Recorded>,
@@ -92,6 +94,7 @@ impl Held {
             memory: VecDeque::new(),
             next_seen: 0,
             next_written: None,
+            began: 0,
             run: None,
             recorded: None,
             given: writer.durable().map_or(0, |durable| durable.frames),
@@ -271,7 +274,7 @@ impl Node {
         let old = |frame: u32| u64::from(frame) * FRAME + RING < now;
         while held.memory.front().is_some_and(|front| old(front - front % GOP + GOP)) {
             let frame = held.memory.pop_front().unwrap();
-            if held.next_written.is_none() {
+            if held.next_written.is_none() || frame < held.began {
                 dropped.push(frame);
             }
         }
@@ -309,7 +312,7 @@ impl Node {
                 let next = from.map_or(0, |from| (from.0 / FRAME as i64) as u32);
                 let late = if self.bug == Bug::BeginsTooLate { GOP } else { 0 };
                 held.next_written = Some(next - next % GOP + late);
-                (held.run, held.recorded) = (None, None);
+                (held.began, held.run, held.recorded) = (next - next % GOP + late, None, None);
             }
             Some(Action::End) => {
                 // What the store was given is still written.
