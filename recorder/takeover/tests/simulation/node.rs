@@ -46,6 +46,12 @@ pub(crate) fn number(name: Uuid) -> usize {
     name.as_u128() as usize - 1
 }
 
+/// Where the group of pictures begins that a frame is in. Each camera has key frames at times of its own.
+pub(crate) fn key_of(stream: usize, frame: u32) -> u32 {
+    let phase = stream as u32 % GOP;
+    frame.saturating_sub((frame + GOP - phase) % GOP)
+}
+
 fn time(frame: u32) -> SteadyTime {
     SteadyTime(i64::from(frame) * FRAME as i64)
 }
@@ -106,11 +112,12 @@ impl Held {
     }
 
     /// What comes next of what is in memory, if there is enough for a piece of it.
-    fn next_piece(&self) -> Option<std::ops::Range<u32>> {
+    fn next_piece(&self, stream: usize) -> Option<std::ops::Range<u32>> {
         let next = self.next_written?;
         let from = self.memory.partition_point(|frame| *frame < next);
         let start = *self.memory.get(from)?;
-        let whole = start - start % PIECE + PIECE;
+        let key = key_of(stream, start);
+        let whole = key + (start - key) / PIECE * PIECE + PIECE;
         let there = self.memory.iter().skip(from).zip(start..whole).filter(|(there, wanted)| *there == wanted).count();
         let end = start + there as u32;
         // The rest of it may come.
@@ -120,7 +127,7 @@ impl Held {
 
     /// Gives the store what there is of whole pieces.
     fn write(&mut self, stream: usize, me: Uuid, site: &Site, ahead: i64) {
-        while let (Some(frames), Some(writer)) = (self.next_piece(), &mut self.writer) {
+        while let (Some(frames), Some(writer)) = (self.next_piece(stream), &mut self.writer) {
             let goes_on = self.run.filter(|(end, _)| *end == frames.start);
             let ahead = goes_on.map_or(ahead, |(_, ahead)| ahead);
             if goes_on.is_none() {
@@ -173,12 +180,14 @@ pub(crate) struct Node {
     pub(crate) bug: Bug,
     /// Of footage of streams that it held once.
     pub(crate) epochs: Vec<u64>,
+    /// How it stood with each stream at the last decision.
+    owns: Vec<Own>,
 }
 
 impl Node {
     pub(crate) fn new(number: usize, shape: &Shape) -> Self {
-        let &Shape { nodes, streams, volumes, bug, .. } = shape;
-        let mut site = Site::new(name(number), volumes);
+        let &Shape { nodes, streams, volumes, rotating, bug, .. } = shape;
+        let mut site = Site::new(name(number), volumes, rotating && number % 2 == 1);
         site.open(0);
         Self {
             me: name(number),
@@ -199,6 +208,7 @@ impl Node {
             watches: true,
             bug,
             epochs: vec![0; streams],
+            owns: vec![Own::default(); streams],
         }
     }
 
@@ -262,7 +272,7 @@ impl Node {
         match held.session {
             Some(since) if since <= now => {
                 // Nothing can be shown before a key frame.
-                let first = ((since / FRAME) as u32 + 1).next_multiple_of(GOP);
+                let first = key_of(stream, (since / FRAME) as u32) + GOP;
                 let from = held.next_seen.max(first);
                 held.memory.extend(from..=newest.max(from.saturating_sub(1)));
                 held.next_seen = held.next_seen.max(newest + 1);
@@ -272,7 +282,7 @@ impl Node {
         held.write(stream, self.me, &self.site, self.wall_ahead);
         let mut dropped = Vec::new();
         let old = |frame: u32| u64::from(frame) * FRAME + RING < now;
-        while held.memory.front().is_some_and(|front| old(front - front % GOP + GOP)) {
+        while held.memory.front().is_some_and(|front| old(key_of(stream, *front) + GOP)) {
             let frame = held.memory.pop_front().unwrap();
             if held.next_written.is_none() || frame < held.began {
                 dropped.push(frame);
@@ -281,7 +291,7 @@ impl Node {
         dropped
     }
 
-    pub(crate) fn own(&self, stream: usize, now: u64) -> Own {
+    fn own(&self, stream: usize, now: u64) -> Own {
         let held = self.held[stream].as_ref().unwrap();
         let recording = |held: &&Held| held.machine.is_recording();
         let used = || self.held.iter().flatten().filter(recording).count();
@@ -311,8 +321,8 @@ impl Node {
                 held.epoch = epoch;
                 let next = from.map_or(0, |from| (from.0 / FRAME as i64) as u32);
                 let late = if self.bug == Bug::BeginsTooLate { GOP } else { 0 };
-                held.next_written = Some(next - next % GOP + late);
-                (held.began, held.run, held.recorded) = (next - next % GOP + late, None, None);
+                held.began = key_of(stream, next) + late;
+                (held.next_written, held.run, held.recorded) = (Some(held.began), None, None);
             }
             Some(Action::End) => {
                 // What the store was given is still written.
@@ -324,6 +334,7 @@ impl Node {
             }
             None => {}
         }
+        self.owns[stream] = if action.is_some() && self.held[stream].is_some() { self.own(stream, now) } else { own };
         action
     }
 
@@ -370,8 +381,7 @@ impl Node {
     }
 
     fn report(&mut self, stream: usize, now: u64, rules: &Rules, to: usize) -> Option<Report> {
-        self.held[stream].as_ref()?;
-        let own = self.own(stream, now);
+        let own = self.owns[stream];
         let held = self.held[stream].as_mut()?;
         let peers = peers(self.me, &self.links, &self.reports, stream, now, rules);
         let mut report = held.machine.report(now, rules, &held.plan, &own, &peers, name(to));

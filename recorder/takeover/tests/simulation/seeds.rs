@@ -13,7 +13,8 @@ const CALM: u64 = 120 * SECOND;
 fn shape(seed: u64, bug: Bug) -> Shape {
     let standbys = 1 + (seed / 3 % 2) as usize;
     let volumes = 1 + (seed / 2 % 2) as usize;
-    Shape { nodes: 3 + (seed % 3) as usize, streams: 20, standbys, volumes, bug }
+    let rotating = (seed / 4).is_multiple_of(2);
+    Shape { nodes: 3 + (seed % 3) as usize, streams: 20, standbys, volumes, rotating, bug }
 }
 
 /// One course; its faults.

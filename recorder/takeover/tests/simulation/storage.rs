@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use framekeeper_media::h264::H264Parameters;
@@ -19,13 +20,12 @@ use rand::rngs::StdRng;
 use uuid::Uuid;
 
 use crate::disk::PlatterDisk;
-use crate::node::{FRAME, GOP, MS, SECOND};
+use crate::node::{FRAME, MS, SECOND, key_of};
 
 const SEGMENT_BYTES: u64 = 1 << 20;
 /// Room for all that is recorded in ten minutes: nothing is given up.
 const FILES: u64 = 96;
-/// From sync to sync, and between two looks of the one who watches the volumes.
-const SYNC: u64 = 500 * MS;
+/// Between two looks of the one who watches the volumes, and between two rounds of a volume's keeper.
 const WATCH: u64 = 250 * MS;
 const KEEP: u64 = SECOND;
 const TICKS_A_FRAME: i64 = 90_000 * FRAME as i64 / SECOND as i64;
@@ -98,6 +98,8 @@ pub(crate) struct Site {
     /// While its process lives.
     store: Option<Stepped>,
     init: Arc<InitSegment>,
+    /// From sync to sync.
+    sync: Duration,
     next_watch: u64,
 }
 
@@ -110,7 +112,8 @@ pub(crate) struct Piece {
 }
 
 impl Site {
-    pub(crate) fn new(recorder: Uuid, volumes: usize) -> Self {
+    /// `rotates`: its disks do, and are synced less often for that.
+    pub(crate) fn new(recorder: Uuid, volumes: usize, rotates: bool) -> Self {
         let volume = |at: usize| {
             let dir = PathBuf::from(format!("/volume-{at}"));
             let disk = PlatterDisk::new(&dir);
@@ -124,6 +127,7 @@ impl Site {
             volumes: (0..volumes).map(volume).collect(),
             store: None,
             init: Arc::new(InitSegment::new(&video, None)),
+            sync: if rotates { StoreConfig::ROTATIONAL_SYNC_INTERVAL } else { StoreConfig::SYNC_INTERVAL },
             next_watch: 0,
         }
     }
@@ -137,13 +141,17 @@ impl Site {
     pub(crate) fn open(&mut self, now: u64) {
         self.clocks.now.store(now, Ordering::Relaxed);
         let volumes = (0..self.volumes.len()).map(|at| self.config(at)).collect();
-        let config = StoreConfig::new("default/main", &self.recorder.to_string(), self.recorder, volumes);
+        let config = StoreConfig {
+            sync_interval: Some(self.sync),
+            ..StoreConfig::new("default/main", &self.recorder.to_string(), self.recorder, volumes)
+        };
         let disks = self.volumes.iter().map(|volume| (volume.dir.clone(), volume.disk.clone()));
         let env =
             Env { disk: Arc::new(Disks(disks.collect())), clock: self.clocks.clone(), random: self.random.clone() };
         self.store = Some(Stepped::open(&config, env).unwrap());
+        let next_sync = now + self.sync.as_micros() as u64;
         for volume in &mut self.volumes {
-            (volume.next_sync, volume.next_round, volume.waits) = (now + SYNC, now, None);
+            (volume.next_sync, volume.next_round, volume.waits) = (next_sync, now, None);
         }
     }
 
@@ -245,7 +253,7 @@ impl Site {
             }
             store.write(at);
             if volume.next_sync + volume.slow <= now {
-                volume.next_sync = now + SYNC;
+                volume.next_sync = now + self.sync.as_micros() as u64;
                 store.sync(at);
             }
             if volume.next_round <= now {
@@ -295,7 +303,7 @@ impl Site {
 impl Piece {
     pub(crate) fn fragment(&self) -> Fragment {
         let frame = |number: u32| {
-            let is_key = number.is_multiple_of(GOP);
+            let is_key = key_of(self.stream, number) == number;
             let mut data = vec![0, 0, 0, 9, if is_key { 0x65 } else { 0x41 }];
             data.extend((u64::from(number) | (self.stream as u64) << 32).to_be_bytes());
             let time = MediaTime(i64::from(number) * TICKS_A_FRAME);
@@ -311,7 +319,7 @@ impl Piece {
         };
         Fragment {
             video: self.frames.clone().map(frame).collect(),
-            begins_random_access: self.frames.start.is_multiple_of(GOP),
+            begins_random_access: key_of(self.stream, self.frames.start) == self.frames.start,
             ..Fragment::default()
         }
     }

@@ -27,6 +27,8 @@ pub(crate) struct Shape {
     pub(crate) standbys: usize,
     /// Of each recorder.
     pub(crate) volumes: usize,
+    /// The disks of every other recorder rotate.
+    pub(crate) rotating: bool,
     pub(crate) bug: Bug,
 }
 
