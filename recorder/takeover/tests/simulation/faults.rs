@@ -3,7 +3,7 @@
 use rand::RngExt as _;
 
 use crate::node::{MS, SECOND};
-use crate::world::World;
+use crate::world::{TOLD, World};
 
 /// Something that ends by itself.
 #[derive(Clone, Debug)]
@@ -21,9 +21,6 @@ enum Fault {
 /// A recorder that is back takes the place of a standby when its camera plays and a group of pictures is in its memory, and a primary that is back
 /// when those are durable: until then the stream is not protected, and the next failure not promised anything.
 const SETTLES: u64 = 5 * SECOND;
-
-/// By then everybody who lives has heard of a plan.
-const HEARD_OF: u64 = 2 * SECOND;
 
 /// The faults of one course of events.
 pub(crate) struct Trouble {
@@ -77,7 +74,7 @@ impl Trouble {
         }
         if world.plans_made != plans {
             // A new holder is one when it has heard of it and settled.
-            self.next = self.next.max(now + HEARD_OF + SETTLES);
+            self.next = self.next.max(now + TOLD + SETTLES);
         }
     }
 }

@@ -88,7 +88,7 @@ pub(crate) struct Held {
     kept: bool,
     vouched: Vec<(Uuid, SteadyTime)>,
     /// Of its own footage.
-    epoch: u64,
+    pub(crate) epoch: u64,
 }
 
 impl Held {
@@ -180,6 +180,8 @@ pub(crate) struct Node {
     pub(crate) bug: Bug,
     /// Of footage of streams that it held once.
     pub(crate) epochs: Vec<u64>,
+    /// Sequence numbers of the newest plans that it was told.
+    pub(crate) knows: Vec<u64>,
     /// How it stood with each stream at the last decision.
     owns: Vec<Own>,
 }
@@ -208,8 +210,14 @@ impl Node {
             watches: true,
             bug,
             epochs: vec![0; streams],
+            knows: vec![0; streams],
             owns: vec![Own::default(); streams],
         }
+    }
+
+    /// Neither dead nor stopped.
+    pub(crate) fn runs(&self, now: u64) -> bool {
+        self.up && self.paused_until <= now
     }
 
     /// The process ends at once. With the `power` of its machine goes what is not durable.

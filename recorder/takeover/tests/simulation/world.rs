@@ -10,9 +10,12 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::node::{Bug, FRAME, MS, Node, SECOND, name, number};
+use crate::planner::Statuses;
 
 pub(crate) const TICK: u64 = 100 * MS;
 const BEAT: u64 = 250 * MS;
+/// By then everybody who lives has been told of a plan.
+pub(crate) const TOLD: u64 = 5 * SECOND;
 /// Clocks of recorders are apart from the true time by up to so much, microseconds.
 const CLOCKS: i64 = 900_000;
 
@@ -50,6 +53,9 @@ pub(crate) struct World {
     pub(crate) standbys: usize,
     /// Of the recorders, as the planner sees them.
     pub(crate) conditions: Vec<Condition>,
+    pub(crate) statuses: Vec<Statuses>,
+    /// Of those, the operator reads the one that is so many before the end.
+    pub(crate) late: usize,
     /// Nothing gets from the first to the second.
     pub(crate) cut: BTreeSet<(usize, usize)>,
     /// The node does not reach the stream's camera.
@@ -93,6 +99,8 @@ impl World {
             plans: (0..streams).map(plan).collect(),
             standbys,
             conditions: vec![Condition::Active; nodes],
+            statuses: vec![Statuses::new(); nodes],
+            late: 1,
             cut: BTreeSet::new(),
             blind: BTreeSet::new(),
             loss: 0.0,
@@ -139,16 +147,9 @@ impl World {
     pub(crate) fn announce(&mut self, stream: usize) {
         let plan = self.plans[stream].clone();
         for recorder in plan.holders.iter().chain(&plan.retired) {
-            let at = self.now + self.random.random_range(0..2_000) * MS;
+            let at = self.now + self.random.random_range(0..TOLD);
             self.post(at, number(*recorder), Message::Plan { stream, plan: plan.clone() });
         }
-    }
-
-    /// The highest epoch that anybody has told the operator of.
-    pub(crate) fn epoch_seen(&self, stream: usize) -> u64 {
-        let planned = self.nodes.iter().flat_map(|node| node.held[stream].as_ref()).map(|held| held.plan.epoch).max();
-        let begun = self.epochs.iter().filter(|((of, _), _)| *of == stream).map(|(_, epoch)| *epoch).max();
-        planned.max(begun).unwrap_or(0)
     }
 
     /// The process ends at once. `silent`: its machine loses its power, and nobody is told.
@@ -186,7 +187,7 @@ impl World {
 
     fn tick(&mut self) {
         let now = self.now;
-        let runs = |node: &Node| node.up && node.paused_until <= now;
+        let runs = |node: &Node| node.runs(now);
         for number in 0..self.nodes.len() {
             if runs(&self.nodes[number]) {
                 self.nodes[number].wake(now, &self.rules);
@@ -215,6 +216,7 @@ impl World {
                 self.beat(number);
             }
         }
+        self.write_statuses();
         for stream in 0..self.plans.len() {
             let recording = self.nodes.iter().filter(|node| node.up);
             let recording =
@@ -240,13 +242,16 @@ impl World {
             match message {
                 Message::Beat { from, heartbeat } => node.hear(from, self.now, heartbeat),
                 Message::Closed { from } => node.links[from].close(self.now),
-                Message::Plan { stream, plan } => match &mut node.held[stream] {
-                    Some(held) if held.plan.version < plan.version => held.plan = plan,
-                    Some(_) => {}
-                    // One that has let go already needs not be told to.
-                    None if plan.rank(name(to)).is_some() => node.hold(stream, plan, self.now),
-                    None => {}
-                },
+                Message::Plan { stream, plan } => {
+                    node.knows[stream] = node.knows[stream].max(plan.version.sequence);
+                    match &mut node.held[stream] {
+                        Some(held) if held.plan.version < plan.version => held.plan = plan,
+                        Some(_) => {}
+                        // One that has let go already needs not be told to.
+                        None if plan.rank(name(to)).is_some() => node.hold(stream, plan, self.now),
+                        None => {}
+                    }
+                }
             }
         }
         for (at, letter, to, message) in later {
