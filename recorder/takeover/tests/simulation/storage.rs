@@ -12,8 +12,8 @@ use framekeeper_media::{FrameFlags, FrameIdentity, MediaTime, WallTime};
 use framekeeper_store::env::{Clock, Disk, Env, Folder, Random};
 use framekeeper_store::stepped::Stepped;
 use framekeeper_store::{
-    EntryKind, Fragment, PlanVersion, RunStart, Storage, StoreConfig, StreamIdent, StreamWriter, VideoFrame,
-    VolumeConfig,
+    EntryKind, Fragment, PlanVersion, ReadError, Reader, RunStart, Storage, StoreConfig, StreamIdent, StreamWriter,
+    VideoFrame, VolumeConfig,
 };
 use rand::RngExt as _;
 use rand::rngs::StdRng;
@@ -23,8 +23,8 @@ use crate::disk::PlatterDisk;
 use crate::node::{FRAME, MS, SECOND, key_of};
 
 const SEGMENT_BYTES: u64 = 1 << 20;
-/// Room for all that is recorded in ten minutes: nothing is given up.
-const FILES: u64 = 96;
+/// Of all volumes together: room for all that is recorded in ten minutes, so that nothing is given up.
+const FILES: u64 = 80;
 /// Between two looks of the one who watches the volumes, and between two rounds of a volume's keeper.
 const WATCH: u64 = 250 * MS;
 const KEEP: u64 = SECOND;
@@ -133,8 +133,8 @@ impl Site {
     }
 
     fn config(&self, at: usize) -> VolumeConfig {
-        let dir = self.volumes[at].dir.clone();
-        VolumeConfig { dir, uuid: None, segment_bytes: SEGMENT_BYTES, budget_bytes: FILES * SEGMENT_BYTES }
+        let (dir, files) = (self.volumes[at].dir.clone(), FILES / self.volumes.len() as u64);
+        VolumeConfig { dir, uuid: None, segment_bytes: SEGMENT_BYTES, budget_bytes: files * SEGMENT_BYTES }
     }
 
     /// The process begins, or begins anew.
@@ -267,48 +267,56 @@ impl Site {
         }
     }
 
-    /// All pictures of a stream that a recorder serves that starts on these disks.
-    pub(crate) fn served(&mut self, streams: usize, now: u64) -> Vec<Vec<u32>> {
+    /// All pictures of each stream that a recorder serves that starts on these disks, or what it cannot read.
+    pub(crate) fn served(&mut self, streams: usize, now: u64) -> Vec<Result<Vec<u32>, ReadError>> {
         self.kill();
         self.mend(now);
         self.open(now);
-        let volumes = 0..self.volumes.len();
         let store = self.store.as_mut().unwrap();
-        for at in volumes {
+        for at in 0..self.volumes.len() {
             while !store.keep(at) {}
         }
         let reader = store.store().reader();
-        let all = |stream: usize| {
-            let segments = reader.segments(Uuid::from_u128(stream as u128), WallTime(0), WallTime(i64::MAX)).unwrap();
-            let mut frames = Vec::new();
-            for segment in &segments {
-                for (at, entry) in reader.index(segment).unwrap().entries.iter().enumerate() {
-                    let mut data = [0; 13];
-                    // Each is in the index; that what is served is the picture itself is looked at here and there.
-                    let EntryKind::Video { identity, .. } = entry.kind else { continue };
-                    let number = identity.0 as u32;
-                    if at % 16 == 0 {
-                        reader.read_at(segment, entry.data_offset.into(), &mut data).unwrap();
-                        assert_eq!(data[5..], (u64::from(number) | (stream as u64) << 32).to_be_bytes());
-                    }
-                    frames.push(number);
-                }
-            }
-            frames
-        };
-        (0..streams).map(all).collect()
+        (0..streams).map(|stream| pictures(&reader, stream)).collect()
     }
+}
+
+fn pictures(reader: &Reader, stream: usize) -> Result<Vec<u32>, ReadError> {
+    let mut frames = Vec::new();
+    for segment in &reader.segments(Uuid::from_u128(stream as u128), WallTime(0), WallTime(i64::MAX))? {
+        for (at, entry) in reader.index(segment)?.entries.iter().enumerate() {
+            let EntryKind::Video { identity, .. } = entry.kind else { continue };
+            // Each is in the index; that what is served is the picture itself is looked at here and there.
+            if at % 16 == 0 {
+                let mut data = [0; PICTURE_BYTES];
+                reader.read_at(segment, entry.data_offset.into(), &mut data)?;
+                assert_eq!(data, picture(stream, identity.0 as u32));
+            }
+            frames.push(identity.0 as u32);
+        }
+    }
+    Ok(frames)
+}
+
+const PICTURE_BYTES: usize = 13;
+
+/// One NAL unit that tells whose and which it is.
+fn picture(stream: usize, number: u32) -> [u8; PICTURE_BYTES] {
+    let mut data = [0; PICTURE_BYTES];
+    data[3] = (PICTURE_BYTES - 4) as u8;
+    data[4] = if key_of(stream, number) == number { 0x65 } else { 0x41 };
+    data[5..9].copy_from_slice(&(stream as u32).to_be_bytes());
+    data[9..].copy_from_slice(&number.to_be_bytes());
+    data
 }
 
 impl Piece {
     pub(crate) fn fragment(&self) -> Fragment {
         let frame = |number: u32| {
             let is_key = key_of(self.stream, number) == number;
-            let mut data = vec![0, 0, 0, 9, if is_key { 0x65 } else { 0x41 }];
-            data.extend((u64::from(number) | (self.stream as u64) << 32).to_be_bytes());
             let time = MediaTime(i64::from(number) * TICKS_A_FRAME);
             VideoFrame {
-                data: Bytes::from(data),
+                data: Bytes::copy_from_slice(&picture(self.stream, number)),
                 pts: time,
                 dts: time,
                 duration: TICKS_A_FRAME as u32,

@@ -285,9 +285,13 @@ impl World {
 
     /// All recorders lose their power, and serve what they find when they are back.
     pub(crate) fn end(&mut self) {
-        for node in &mut self.nodes {
+        for (number, node) in self.nodes.iter_mut().enumerate() {
             node.kill(Some(&mut self.random));
             for (stream, frames) in node.site.served(self.plans.len(), self.now).into_iter().enumerate() {
+                let frames = frames.unwrap_or_else(|error| {
+                    self.wrong.push(format!("stream {stream}: recorder {number} cannot serve it: {error}"));
+                    Vec::new()
+                });
                 let durable = &mut self.durable[stream];
                 for frame in frames {
                     durable.resize(durable.len().max(frame as usize + 1), false);
