@@ -23,8 +23,8 @@ use crate::disk::PlatterDisk;
 use crate::node::{FRAME, MS, SECOND, key_of};
 
 const SEGMENT_BYTES: u64 = 1 << 20;
-/// Of all volumes together: room for all that is recorded in ten minutes, so that nothing is given up.
-const FILES: u64 = 80;
+/// Room for all that is recorded in ten minutes, also where streams go from volume to volume: nothing is given up.
+const FILES: u64 = 128;
 /// Between two looks of the one who watches the volumes, and between two rounds of a volume's keeper.
 const WATCH: u64 = 250 * MS;
 const KEEP: u64 = SECOND;
@@ -133,8 +133,8 @@ impl Site {
     }
 
     fn config(&self, at: usize) -> VolumeConfig {
-        let (dir, files) = (self.volumes[at].dir.clone(), FILES / self.volumes.len() as u64);
-        VolumeConfig { dir, uuid: None, segment_bytes: SEGMENT_BYTES, budget_bytes: files * SEGMENT_BYTES }
+        let dir = self.volumes[at].dir.clone();
+        VolumeConfig { dir, uuid: None, segment_bytes: SEGMENT_BYTES, budget_bytes: FILES * SEGMENT_BYTES }
     }
 
     /// The process begins, or begins anew.
@@ -264,6 +264,7 @@ impl Site {
         if self.next_watch <= now {
             self.next_watch = now + WATCH;
             store.watch();
+            assert!(store.store().volumes().iter().all(|volume| volume.retired == 0), "there is too little room");
         }
     }
 
