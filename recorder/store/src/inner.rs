@@ -1,6 +1,6 @@
 //! What all parts of an open store share: its volumes and streams, and which stream is written where.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -18,7 +18,8 @@ pub(crate) struct Inner {
     volumes: RwLock<Vec<Arc<Volume>>>,
     /// Position that the next volume gets; none is given twice.
     next_at: AtomicUsize,
-    pub(crate) streams: RwLock<HashMap<Uuid, Arc<StreamState>>>,
+    /// In an order, so that what is done to all of them is done in the same one each time.
+    pub(crate) streams: RwLock<BTreeMap<Uuid, Arc<StreamState>>>,
     pub(crate) budget: QueueBudget,
     limits: QueueLimits,
     pub(crate) reader_cache_bytes: usize,

@@ -78,6 +78,8 @@ mod reader;
 mod retention;
 mod segment;
 mod stats;
+#[doc(hidden)]
+pub mod stepped;
 mod store;
 mod stream;
 #[doc(hidden)]

@@ -111,7 +111,7 @@ impl Store {
         Ok((store, workers))
     }
 
-    fn open_volume(&self, config: &VolumeConfig) -> Result<Workers, OpenError> {
+    pub(crate) fn open_volume(&self, config: &VolumeConfig) -> Result<Workers, OpenError> {
         let budget_us = u64::try_from(self.config.recovery_budget.as_micros()).unwrap_or(u64::MAX);
         let until_us = self.env.clock.monotonic_us().saturating_add(budget_us);
         self.open_volume_until(config, until_us)
@@ -222,6 +222,21 @@ impl Store {
         }
         self.inner.remove(volume.at);
         if ended { Ok(()) } else { Err(VolumeError::Hangs { volume: volume.uuid }) }
+    }
+
+    /// Takes out a volume whose workers are stepped by hand, and not stepped any more.
+    pub(crate) fn take_out_stepped(&self, volume: &Volume, streams: Destination) {
+        volume.set_draining(true);
+        self.inner.leave(volume);
+        self.inner.streams().iter().for_each(|stream| stream.lost(volume.at));
+        for stream in self.inner.streams() {
+            stream.move_to(volume.at, streams, &self.inner.budget);
+        }
+        self.inner.remove(volume.at);
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
     }
 
     fn volume(&self, uuid: Uuid) -> Result<Arc<Volume>, VolumeError> {

@@ -3,7 +3,7 @@
 use rand::RngExt as _;
 
 use crate::node::{MS, SECOND};
-use crate::world::World;
+use crate::world::{TOLD, World};
 
 /// Something that ends by itself.
 #[derive(Clone, Debug)]
@@ -14,15 +14,13 @@ enum Fault {
     Blind(Vec<(usize, usize)>),
     DiskFails(usize),
     DiskHangs(usize),
+    DiskIsSlow(usize),
     Slow(u64),
 }
 
 /// A recorder that is back takes the place of a standby when its camera plays and a group of pictures is in its memory, and a primary that is back
 /// when those are durable: until then the stream is not protected, and the next failure not promised anything.
 const SETTLES: u64 = 5 * SECOND;
-
-/// By then everybody who lives has heard of a plan.
-const HEARD_OF: u64 = 2 * SECOND;
 
 /// The faults of one course of events.
 pub(crate) struct Trouble {
@@ -76,7 +74,7 @@ impl Trouble {
         }
         if world.plans_made != plans {
             // A new holder is one when it has heard of it and settled.
-            self.next = self.next.max(now + HEARD_OF + SETTLES);
+            self.next = self.next.max(now + TOLD + SETTLES);
         }
     }
 }
@@ -85,7 +83,8 @@ impl Trouble {
 fn begin(world: &mut World, node: usize, length: u64, calm: bool) -> Option<Fault> {
     let (nodes, streams) = (world.nodes.len(), world.plans.len());
     let other = (node + world.random.random_range(1..nodes)) % nodes;
-    let kind = world.random.random_range(0..16);
+    let (one, all) = (world.random.random_range(0..world.nodes[node].site.count()), world.random.random_bool(0.5));
+    let kind = world.random.random_range(0..17);
     let fault = match kind {
         0 | 1 => {
             world.kill(node, kind == 1);
@@ -103,11 +102,11 @@ fn begin(world: &mut World, node: usize, length: u64, calm: bool) -> Option<Faul
         6 => Fault::Blind(vec![(node, world.random.random_range(0..streams))]),
         7 => Fault::Blind((0..streams).map(|stream| (node, stream)).collect()),
         8 => {
-            world.nodes[node].disk_fails = true;
+            world.nodes[node].site.fail(|at| all || at == one);
             Fault::DiskFails(node)
         }
         9 => {
-            world.nodes[node].disk_hangs = true;
+            world.nodes[node].site.hang(|at| all || at == one);
             Fault::DiskHangs(node)
         }
         10 => {
@@ -115,11 +114,16 @@ fn begin(world: &mut World, node: usize, length: u64, calm: bool) -> Option<Faul
             Fault::Slow(before.min(20 * MS))
         }
         11 => {
+            let by = world.random.random_range(500..5_000) * MS;
+            world.nodes[node].site.slow_down(by);
+            Fault::DiskIsSlow(node)
+        }
+        12 => {
             let stream = world.random.random_range(0..streams);
             world.replan(stream);
             return None;
         }
-        12 | 13 => {
+        13 | 14 => {
             world.set_clock(node);
             return None;
         }
@@ -145,8 +149,9 @@ fn end(world: &mut World, fault: Fault) {
         Fault::Paused => {}
         Fault::Cut(ways) => world.cut.retain(|way| !ways.contains(way)),
         Fault::Blind(cameras) => world.blind.retain(|camera| !cameras.contains(camera)),
-        Fault::DiskFails(node) => world.nodes[node].disk_fails = false,
-        Fault::DiskHangs(node) => world.nodes[node].disk_hangs = false,
+        Fault::DiskFails(node) | Fault::DiskHangs(node) | Fault::DiskIsSlow(node) => {
+            world.nodes[node].site.mend(world.now)
+        }
         Fault::Slow(before) => world.delay = before,
     }
 }

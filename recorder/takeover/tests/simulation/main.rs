@@ -7,9 +7,11 @@
     reason = "tests fail by panicking, in their helpers too"
 )]
 
+mod disk;
 mod faults;
 mod node;
 mod planner;
 mod scenes;
 mod seeds;
+mod storage;
 mod world;

@@ -1,21 +1,26 @@
-//! A recorder: its cameras, its memory, its disk. Only what decides is real.
+//! A recorder: its cameras and its memory. What decides is real, and so is what stores: [`Site`].
 
 use std::collections::VecDeque;
 
 use framekeeper_media::WallTime;
+use framekeeper_store::{Appended, StreamWriter};
 use framekeeper_takeover::heartbeat::Heartbeat;
 use framekeeper_takeover::{
     Action, Assignment, Footage, Link, Moment, Own, Peer, PeerClock, Report, Rules, SteadyTime, Stream,
 };
+use rand::rngs::StdRng;
 use uuid::Uuid;
+
+use crate::storage::{Piece, Site, frame_of};
+use crate::world::Shape;
 
 pub(crate) const MS: u64 = 1_000;
 pub(crate) const SECOND: u64 = 1_000 * MS;
 /// Between two pictures, and between two key frames.
 pub(crate) const FRAME: u64 = 200 * MS;
 pub(crate) const GOP: u32 = 10;
-/// From a picture to its being durable.
-const SYNC: u64 = 600 * MS;
+/// Pictures that the store is given at once; whole ones in a GOP.
+const PIECE: u32 = 2;
 /// Pictures that stay in memory; whole GOPs.
 const RING: u64 = 7 * SECOND;
 /// Until a camera answers.
@@ -41,30 +46,53 @@ pub(crate) fn number(name: Uuid) -> usize {
     name.as_u128() as usize - 1
 }
 
+/// Where the group of pictures begins that a frame is in. Each camera has key frames at times of its own.
+pub(crate) fn key_of(stream: usize, frame: u32) -> u32 {
+    let phase = stream as u32 % GOP;
+    frame.saturating_sub((frame + GOP - phase) % GOP)
+}
+
 fn time(frame: u32) -> SteadyTime {
     SteadyTime(i64::from(frame) * FRAME as i64)
+}
+
+/// A stretch of recording without a hole.
+#[derive(Clone, Copy)]
+struct Recorded {
+    first: u32,
+    /// Pictures that the store was given before, since it was opened.
+    behind: u64,
 }
 
 /// A stream on a recorder.
 pub(crate) struct Held {
     pub(crate) plan: Assignment,
     pub(crate) machine: Stream,
+    /// While the process lives.
+    writer: Option<StreamWriter>,
     /// When the camera's session stood.
     session: Option<u64>,
     /// Whole GOPs, but for the newest.
     memory: VecDeque<u32>,
     next_seen: u32,
-    /// The next frame to be written, while recording.
+    /// The next frame to be given to the store, while recording.
     next_written: Option<u32>,
-    pub(crate) pending: VecDeque<(u32, u64)>,
-    footage: Option<Footage>,
+    /// What it records begins with this frame.
+    began: u32,
+    /// The run that goes on, if any: the frame behind its newest one, and how far ahead the time of day was when it began.
+    run: Option<(u32, i64)>,
+    recorded: Option<Recorded>,
+    /// Pictures that the store was given since it was opened, and has not dropped at once.
+    given: u64,
+    /// The store took the newest ones.
+    kept: bool,
     vouched: Vec<(Uuid, SteadyTime)>,
     /// Of its own footage.
-    epoch: u64,
+    pub(crate) epoch: u64,
 }
 
 impl Held {
-    pub(crate) fn new(plan: Assignment, me: Uuid, now: u64, epoch: u64) -> Self {
+    pub(crate) fn new(plan: Assignment, me: Uuid, now: u64, epoch: u64, writer: StreamWriter) -> Self {
         Self {
             plan,
             machine: Stream::new(me, now, epoch),
@@ -72,27 +100,68 @@ impl Held {
             memory: VecDeque::new(),
             next_seen: 0,
             next_written: None,
-            pending: VecDeque::new(),
-            footage: None,
+            began: 0,
+            run: None,
+            recorded: None,
+            given: writer.durable().map_or(0, |durable| durable.frames),
+            kept: true,
+            writer: Some(writer),
             vouched: Vec::new(),
             epoch,
         }
     }
-}
 
-/// What happens to a stream's frames.
-pub(crate) enum Fate {
-    Durable(u32),
-    /// Out of the memory of a recorder that did not record it.
-    Dropped(u32),
+    /// What comes next of what is in memory, if there is enough for a piece of it.
+    fn next_piece(&self, stream: usize) -> Option<std::ops::Range<u32>> {
+        let next = self.next_written?;
+        let from = self.memory.partition_point(|frame| *frame < next);
+        let start = *self.memory.get(from)?;
+        let key = key_of(stream, start);
+        let whole = key + (start - key) / PIECE * PIECE + PIECE;
+        let there = self.memory.iter().skip(from).zip(start..whole).filter(|(there, wanted)| *there == wanted).count();
+        let end = start + there as u32;
+        // The rest of it may come.
+        let comes = self.session.is_some() && self.memory.back() == Some(&(end - 1));
+        (end == whole || !comes).then_some(start..end)
+    }
+
+    /// Gives the store what there is of whole pieces.
+    fn write(&mut self, stream: usize, me: Uuid, site: &Site, ahead: i64) {
+        while let (Some(frames), Some(writer)) = (self.next_piece(stream), &mut self.writer) {
+            let goes_on = self.run.filter(|(end, _)| *end == frames.start);
+            let ahead = goes_on.map_or(ahead, |(_, ahead)| ahead);
+            if goes_on.is_none() {
+                // What comes now does not follow on what was before.
+                self.recorded = None;
+                let rank = self.plan.rank(me).unwrap_or(self.plan.holders.len());
+                writer.begin_run(site.run(self.epoch, rank as u32, self.plan.version));
+            }
+            let appended = writer.append(Piece { stream, frames: frames.clone(), ahead }.fragment());
+            self.kept = appended == Appended::Queued;
+            let new = Recorded { first: frames.start, behind: self.given };
+            self.recorded = self.kept.then_some(self.recorded.unwrap_or(new));
+            if !matches!(appended, Appended::Dropped(_)) {
+                self.given += u64::from(frames.end - frames.start);
+            }
+            self.run = Some((frames.end, ahead));
+            self.next_written = Some(frames.end);
+        }
+    }
+
+    /// What is durable of what is recorded without a hole; `early`: or given to the store.
+    fn footage(&self, early: bool) -> Option<Footage> {
+        let Recorded { first, behind } = self.recorded?;
+        let durable = || self.writer.as_ref()?.durable().filter(|durable| durable.frames > behind);
+        let newest = if early { self.run?.0 - 1 } else { frame_of(durable()?.pts) };
+        (newest >= first).then(|| Footage { first: time(first), durable: time(newest + 1) })
+    }
 }
 
 pub(crate) struct Node {
     pub(crate) me: Uuid,
     pub(crate) up: bool,
     pub(crate) paused_until: u64,
-    pub(crate) disk_fails: bool,
-    pub(crate) disk_hangs: bool,
+    pub(crate) site: Site,
     pub(crate) leaving: bool,
     pub(crate) held: Vec<Option<Held>>,
     pub(crate) links: Vec<Link>,
@@ -111,16 +180,22 @@ pub(crate) struct Node {
     pub(crate) bug: Bug,
     /// Of footage of streams that it held once.
     pub(crate) epochs: Vec<u64>,
+    /// Sequence numbers of the newest plans that it was told.
+    pub(crate) knows: Vec<u64>,
+    /// How it stood with each stream at the last decision.
+    owns: Vec<Own>,
 }
 
 impl Node {
-    pub(crate) fn new(number: usize, nodes: usize, streams: usize, bug: Bug) -> Self {
+    pub(crate) fn new(number: usize, shape: &Shape) -> Self {
+        let &Shape { nodes, streams, volumes, rotating, bug, .. } = shape;
+        let mut site = Site::new(name(number), volumes, rotating && number % 2 == 1);
+        site.open(0);
         Self {
             me: name(number),
             up: true,
             paused_until: 0,
-            disk_fails: false,
-            disk_hangs: false,
+            site,
             leaving: false,
             held: (0..streams).map(|_| None).collect(),
             links: vec![Link::new(0); nodes],
@@ -135,12 +210,30 @@ impl Node {
             watches: true,
             bug,
             epochs: vec![0; streams],
+            knows: vec![0; streams],
+            owns: vec![Own::default(); streams],
+        }
+    }
+
+    /// Neither dead nor stopped.
+    pub(crate) fn runs(&self, now: u64) -> bool {
+        self.up && self.paused_until <= now
+    }
+
+    /// The process ends at once. With the `power` of its machine goes what is not durable.
+    pub(crate) fn kill(&mut self, power: Option<&mut StdRng>) {
+        self.up = false;
+        self.held.iter_mut().flatten().for_each(|held| held.writer = None);
+        match power {
+            Some(random) => self.site.lose_power(random),
+            None => self.site.kill(),
         }
     }
 
     /// The process begins anew: its plans are on its volumes, the rest is gone.
     pub(crate) fn start(&mut self, now: u64) {
         self.up = true;
+        self.site.open(now);
         self.leaving = false;
         self.last_tick = now;
         self.next_beat = now;
@@ -149,8 +242,9 @@ impl Node {
         self.clocks.iter_mut().for_each(|clock| *clock = PeerClock::default());
         self.links.iter_mut().for_each(|link| *link = Link::new(now));
         self.reports.iter_mut().flatten().for_each(|report| *report = None);
-        for held in self.held.iter_mut().flatten() {
-            *held = Held::new(held.plan.clone(), self.me, now, held.epoch);
+        for (stream, held) in self.held.iter_mut().enumerate() {
+            let Some(held) = held else { continue };
+            *held = Held::new(held.plan.clone(), self.me, now, held.epoch, self.site.writer(stream));
         }
     }
 
@@ -168,9 +262,14 @@ impl Node {
         }
     }
 
-    /// Frames come, are written, become durable, and leave memory.
-    pub(crate) fn film(&mut self, stream: usize, now: u64, camera: bool) -> Vec<Fate> {
-        let (fails, hangs, early) = (self.disk_fails, self.disk_hangs, self.bug == Bug::DurableTooEarly);
+    /// It holds a stream from now on.
+    pub(crate) fn hold(&mut self, stream: usize, plan: Assignment, now: u64) {
+        let writer = self.site.writer(stream);
+        self.held[stream] = Some(Held::new(plan, self.me, now, self.epochs[stream], writer));
+    }
+
+    /// Frames come, are given to the store, and leave memory: those that this one did not record are returned.
+    pub(crate) fn film(&mut self, stream: usize, now: u64, camera: bool) -> Vec<u32> {
         let Some(held) = &mut self.held[stream] else { return Vec::new() };
         if !camera {
             held.session = None;
@@ -181,54 +280,38 @@ impl Node {
         match held.session {
             Some(since) if since <= now => {
                 // Nothing can be shown before a key frame.
-                let first = ((since / FRAME) as u32 + 1).next_multiple_of(GOP);
+                let first = key_of(stream, (since / FRAME) as u32) + GOP;
                 let from = held.next_seen.max(first);
                 held.memory.extend(from..=newest.max(from.saturating_sub(1)));
                 held.next_seen = held.next_seen.max(newest + 1);
             }
             _ => held.next_seen = newest + 1,
         }
-        if let Some(next) = &mut held.next_written {
-            let new: Vec<u32> = held.memory.iter().copied().filter(|frame| frame >= next).collect();
-            *next = new.last().map_or(*next, |last| last + 1);
-            if early {
-                new.iter().for_each(|frame| note(&mut held.footage, *frame));
-            }
-            held.pending.extend(new.into_iter().map(|frame| (frame, now)));
-        }
-        let mut fates = Vec::new();
-        while let Some((frame, since)) = held.pending.front().copied() {
-            if fails || hangs || now - since < SYNC {
-                break;
-            }
-            held.pending.pop_front();
-            if !early {
-                note(&mut held.footage, frame);
-            }
-            fates.push(Fate::Durable(frame));
-        }
+        held.write(stream, self.me, &self.site, self.wall_ahead);
+        let mut dropped = Vec::new();
         let old = |frame: u32| u64::from(frame) * FRAME + RING < now;
-        while held.memory.front().is_some_and(|front| old(front - front % GOP + GOP)) {
+        while held.memory.front().is_some_and(|front| old(key_of(stream, *front) + GOP)) {
             let frame = held.memory.pop_front().unwrap();
-            if held.next_written.is_none() {
-                fates.push(Fate::Dropped(frame));
+            if held.next_written.is_none() || frame < held.began {
+                dropped.push(frame);
             }
         }
-        fates
+        dropped
     }
 
-    pub(crate) fn own(&self, stream: usize, now: u64) -> Own {
+    fn own(&self, stream: usize, now: u64) -> Own {
         let held = self.held[stream].as_ref().unwrap();
         let recording = |held: &&Held| held.machine.is_recording();
-        let oldest = self.held.iter().flatten().filter_map(|held| Some(held.pending.front()?.1)).min();
+        let used = || self.held.iter().flatten().filter(recording).count();
+        let storage = self.site.storage(stream);
         Own {
             camera: held.session.is_some_and(|since| since <= now),
             memory: held.memory.front().map(|frame| time(*frame)),
-            storage: !self.disk_fails,
-            slot: held.machine.is_recording() || self.held.iter().flatten().filter(recording).count() < self.slots,
+            storage: storage.takes && held.kept,
+            slot: held.machine.is_recording() || self.slots >= self.held.len() || used() < self.slots,
             leaving: self.leaving,
-            unsynced: oldest.map_or(0, |since| now - since),
-            footage: held.footage.filter(|_| held.next_written.is_some()),
+            unsynced: storage.unsynced_us,
+            footage: held.footage(self.bug == Bug::DurableTooEarly),
             gop: u64::from(GOP) * FRAME,
         }
     }
@@ -246,12 +329,12 @@ impl Node {
                 held.epoch = epoch;
                 let next = from.map_or(0, |from| (from.0 / FRAME as i64) as u32);
                 let late = if self.bug == Bug::BeginsTooLate { GOP } else { 0 };
-                held.next_written = Some(next - next % GOP + late);
-                held.footage = None;
+                held.began = key_of(stream, next) + late;
+                (held.next_written, held.run, held.recorded) = (Some(held.began), None, None);
             }
             Some(Action::End) => {
-                // What was taken is still written.
-                held.next_written = None;
+                // What the store was given is still written.
+                (held.next_written, held.run, held.recorded, held.kept) = (None, None, None, true);
             }
             Some(Action::Release) => {
                 self.epochs[stream] = held.epoch;
@@ -259,12 +342,19 @@ impl Node {
             }
             None => {}
         }
+        self.owns[stream] = if action.is_some() && self.held[stream].is_some() { self.own(stream, now) } else { own };
         action
     }
 
     /// The monotonic clocks of all run as one, times of day do not.
     fn moment(&self, now: u64) -> Moment {
         Moment { monotonic: now, wall: WallTime(self.wall_ahead.saturating_add_unsigned(now)) }
+    }
+
+    /// Its time of day is set.
+    pub(crate) fn set_ahead(&mut self, ahead: i64) {
+        self.wall_ahead = ahead;
+        self.site.set_ahead(ahead);
     }
 
     /// What it tells another one.
@@ -299,8 +389,7 @@ impl Node {
     }
 
     fn report(&mut self, stream: usize, now: u64, rules: &Rules, to: usize) -> Option<Report> {
-        self.held[stream].as_ref()?;
-        let own = self.own(stream, now);
+        let own = self.owns[stream];
         let held = self.held[stream].as_mut()?;
         let peers = peers(self.me, &self.links, &self.reports, stream, now, rules);
         let mut report = held.machine.report(now, rules, &held.plan, &own, &peers, name(to));
@@ -310,15 +399,6 @@ impl Node {
         }
         Some(report)
     }
-}
-
-/// One more frame is durable, or said to be.
-fn note(footage: &mut Option<Footage>, frame: u32) {
-    let durable = time(frame + 1);
-    *footage = match *footage {
-        Some(known) if known.durable == time(frame) => Some(Footage { durable, ..known }),
-        _ => Some(Footage { first: time(frame), durable }),
-    };
 }
 
 fn peers<'a>(

@@ -7,7 +7,7 @@ const GOP: u64 = 2 * SECOND;
 
 /// One stream whose holders are recorders 0, 1, … in this order, recorded by 0 since a while.
 fn calm(nodes: usize, standbys: usize) -> World {
-    let mut world = World::new(1, &Shape { nodes, streams: 1, standbys, bug: Bug::None });
+    let mut world = World::new(1, &Shape { nodes, streams: 1, standbys, volumes: 1, rotating: false, bug: Bug::None });
     world.run_until(30 * SECOND, |_| {});
     assert_eq!((recording(&world), world.takeovers), (vec![0], 0));
     world
@@ -44,6 +44,7 @@ fn go_on(world: &mut World, length: u64) {
 /// Nothing is lost but the last seconds, which are on their way.
 fn whole(world: &mut World) {
     go_on(world, 20 * SECOND);
+    world.end();
     world.check_frames(10 * SECOND, world.now - 10 * SECOND);
     let last = (world.now - 10 * SECOND) / crate::node::FRAME;
     let frames = &world.durable[0];
@@ -143,24 +144,25 @@ fn a_session_that_was_torn_for_a_moment_leaves_no_hole() {
     go_on(&mut world, crate::world::TICK);
     world.blind.clear();
     go_on(&mut world, 10 * SECOND);
-    whole(&mut world);
     assert_eq!(recording(&world), [0]);
+    whole(&mut world);
 }
 
 #[test]
 fn a_hanging_disk_is_taken_over_from_by_a_better_one_only() {
     let mut world = calm(3, 1);
-    world.nodes[0].disk_hangs = true;
+    world.nodes[0].site.hang(|_| true);
     let soon = until(&mut world, &[0, 1], 6 * SECOND);
     assert!((2 * SECOND..=4 * SECOND).contains(&soon), "{soon}");
     go_on(&mut world, 3 * SECOND);
-    world.nodes[0].disk_hangs = false;
+    world.nodes[0].site.mend(world.now);
     until(&mut world, &[0], 20 * SECOND);
     whole(&mut world);
     // Each of three records one, and so knows of its disk.
-    let mut world = World::new(1, &Shape { nodes: 3, streams: 3, standbys: 1, bug: Bug::None });
+    let mut world =
+        World::new(1, &Shape { nodes: 3, streams: 3, standbys: 1, volumes: 1, rotating: false, bug: Bug::None });
     world.run_until(30 * SECOND, |_| {});
-    world.nodes.iter_mut().for_each(|node| node.disk_hangs = true);
+    world.nodes.iter_mut().for_each(|node| node.site.hang(|_| true));
     go_on(&mut world, 10 * SECOND);
     assert_eq!(recording(&world), [0], "recording on another disk that hangs helps nobody");
 }
@@ -205,7 +207,8 @@ fn a_standby_that_starts_waits_until_it_can_hear_the_others() {
 
 #[test]
 fn mirrors_record_all_the_time() {
-    let mut world = World::new(1, &Shape { nodes: 3, streams: 1, standbys: 1, bug: Bug::None });
+    let mut world =
+        World::new(1, &Shape { nodes: 3, streams: 1, standbys: 1, volumes: 1, rotating: false, bug: Bug::None });
     world.mirror();
     world.run_until(30 * SECOND, |_| {});
     assert_eq!(recording(&world), [0, 1]);
@@ -276,7 +279,8 @@ fn a_primary_that_comes_and_goes_is_trusted_less_each_time() {
 #[test]
 fn a_move_to_other_recorders_loses_nothing_and_what_was_before_lets_go() {
     for seed in 0..20 {
-        let mut world = World::new(seed, &Shape { nodes: 5, streams: 1, standbys: 1, bug: Bug::None });
+        let mut world =
+            World::new(seed, &Shape { nodes: 5, streams: 1, standbys: 1, volumes: 1, rotating: false, bug: Bug::None });
         world.run_until(20 * SECOND, |_| {});
         for _ in 0..4 {
             world.replan(0);

@@ -12,7 +12,9 @@ const CALM: u64 = 120 * SECOND;
 
 fn shape(seed: u64, bug: Bug) -> Shape {
     let standbys = 1 + (seed / 3 % 2) as usize;
-    Shape { nodes: 3 + (seed % 3) as usize, streams: 20, standbys, bug }
+    let volumes = 1 + (seed / 2 % 2) as usize;
+    let rotating = (seed / 4).is_multiple_of(2);
+    Shape { nodes: 3 + (seed % 3) as usize, streams: 20, standbys, volumes, rotating, bug }
 }
 
 /// One course; its faults.
@@ -24,10 +26,11 @@ fn play(seed: u64, bug: Bug) -> (World, usize) {
     let mut trouble = Trouble::new(TROUBLE, shape.standbys, apart);
     world.run_until(TROUBLE + CALM, |world| trouble.step(world));
     if world.wrong.is_empty() {
-        // In the first seconds plans are on their way.
-        world.check_frames(10 * SECOND, world.now - 10 * SECOND);
         world.check_calm();
         world.check_doubled();
+        world.end();
+        // In the first seconds plans are on their way.
+        world.check_frames(10 * SECOND, world.now - 10 * SECOND);
     }
     (world, trouble.count)
 }
@@ -71,7 +74,7 @@ fn play_all(seeds: std::ops::Range<u64>) -> Result<(usize, usize), String> {
 
 #[test]
 fn no_course_of_events_loses_a_frame_that_a_live_recorder_had() {
-    let seeds = seeds(24, 10_000);
+    let seeds = seeds(12, 10_000);
     let count = seeds.end - seeds.start;
     let (faults, takeovers) = play_all(seeds).unwrap_or_else(|wrong| panic!("{wrong}"));
     println!("result: {count} courses, {faults} faults, {takeovers} takeovers");
@@ -79,8 +82,9 @@ fn no_course_of_events_loses_a_frame_that_a_live_recorder_had() {
 
 #[test]
 fn the_same_seed_is_the_same_course() {
-    let [once, twice] = [(), ()].map(|()| play(7, Bug::None).0.log);
-    assert_eq!(once, twice);
+    let [once, twice] = [(), ()].map(|()| play(6, Bug::None).0);
+    assert_eq!(once.log, twice.log);
+    assert_eq!(once.durable, twice.durable);
 }
 
 /// A simulation that finds nothing proves nothing.
@@ -88,8 +92,10 @@ fn the_same_seed_is_the_same_course() {
 fn bugs_that_were_put_in_are_found() {
     for bug in [Bug::DurableTooEarly, Bug::BeginsTooLate, Bug::VouchesForTheDead] {
         let wrong = |seed| play(seed, bug).0.wrong.first().cloned();
-        let found = (0..24).find_map(|seed| Some((seed, wrong(seed)?)));
-        let (seed, wrong) = found.unwrap_or_else(|| panic!("{bug:?} was not found in 24 courses"));
+        // Where syncs are seldom there is more to lose.
+        let seeds = || (0..48).filter(|seed| shape(*seed, bug).rotating);
+        let found = seeds().find_map(|seed| Some((seed, wrong(seed)?)));
+        let (seed, wrong) = found.unwrap_or_else(|| panic!("{bug:?} was not found in {} courses", seeds().count()));
         println!("result: {bug:?} found by seed {seed}: {wrong}");
     }
 }

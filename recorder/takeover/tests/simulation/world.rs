@@ -9,10 +9,13 @@ use framekeeper_takeover::{Action, Assignment, Class, Rules};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::node::{Bug, FRAME, Fate, Held, MS, Node, SECOND, name, number};
+use crate::node::{Bug, FRAME, MS, Node, SECOND, name, number};
+use crate::planner::Statuses;
 
 pub(crate) const TICK: u64 = 100 * MS;
 const BEAT: u64 = 250 * MS;
+/// By then everybody who lives has been told of a plan.
+pub(crate) const TOLD: u64 = 5 * SECOND;
 /// Clocks of recorders are apart from the true time by up to so much, microseconds.
 const CLOCKS: i64 = 900_000;
 
@@ -25,6 +28,10 @@ pub(crate) struct Shape {
     pub(crate) nodes: usize,
     pub(crate) streams: usize,
     pub(crate) standbys: usize,
+    /// Of each recorder.
+    pub(crate) volumes: usize,
+    /// The disks of every other recorder rotate.
+    pub(crate) rotating: bool,
     pub(crate) bug: Bug,
 }
 
@@ -46,6 +53,9 @@ pub(crate) struct World {
     pub(crate) standbys: usize,
     /// Of the recorders, as the planner sees them.
     pub(crate) conditions: Vec<Condition>,
+    pub(crate) statuses: Vec<Statuses>,
+    /// Of those, the operator reads the one that is so many before the end.
+    pub(crate) late: usize,
     /// Nothing gets from the first to the second.
     pub(crate) cut: BTreeSet<(usize, usize)>,
     /// The node does not reach the stream's camera.
@@ -55,7 +65,7 @@ pub(crate) struct World {
     ways: BinaryHeap<Way>,
     letters: BTreeMap<u64, Message>,
     posted: u64,
-    /// Frames that are durable somewhere.
+    /// Frames that some recorder serves at the end.
     pub(crate) durable: Vec<Vec<bool>>,
     /// Frames that a recorder had and let go, each with when and whose it was.
     dropped: Vec<BTreeMap<u32, (u64, usize)>>,
@@ -73,7 +83,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(seed: u64, shape: &Shape) -> Self {
-        let &Shape { nodes, streams, standbys, bug } = shape;
+        let &Shape { nodes, streams, standbys, .. } = shape;
         let plan = |stream: usize| Assignment {
             version: PlanVersion { term: 1, sequence: 1 },
             epoch: 1,
@@ -85,10 +95,12 @@ impl World {
             now: 0,
             random: StdRng::seed_from_u64(seed),
             rules: rules(),
-            nodes: (0..nodes).map(|number| Node::new(number, nodes, streams, bug)).collect(),
+            nodes: (0..nodes).map(|number| Node::new(number, shape)).collect(),
             plans: (0..streams).map(plan).collect(),
             standbys,
             conditions: vec![Condition::Active; nodes],
+            statuses: vec![Statuses::new(); nodes],
+            late: 1,
             cut: BTreeSet::new(),
             blind: BTreeSet::new(),
             loss: 0.0,
@@ -107,7 +119,7 @@ impl World {
         };
         (0..streams).for_each(|stream| world.announce(stream));
         for node in &mut world.nodes {
-            node.wall_ahead = world.random.random_range(-CLOCKS..=CLOCKS);
+            node.set_ahead(world.random.random_range(-CLOCKS..=CLOCKS));
         }
         world
     }
@@ -135,21 +147,15 @@ impl World {
     pub(crate) fn announce(&mut self, stream: usize) {
         let plan = self.plans[stream].clone();
         for recorder in plan.holders.iter().chain(&plan.retired) {
-            let at = self.now + self.random.random_range(0..2_000) * MS;
+            let at = self.now + self.random.random_range(0..TOLD);
             self.post(at, number(*recorder), Message::Plan { stream, plan: plan.clone() });
         }
     }
 
-    /// The highest epoch that anybody has told the operator of.
-    pub(crate) fn epoch_seen(&self, stream: usize) -> u64 {
-        let planned = self.nodes.iter().flat_map(|node| node.held[stream].as_ref()).map(|held| held.plan.epoch).max();
-        let begun = self.epochs.iter().filter(|((of, _), _)| *of == stream).map(|(_, epoch)| *epoch).max();
-        planned.max(begun).unwrap_or(0)
-    }
-
-    /// The process ends at once. `silent`: its machine does, and nobody is told.
+    /// The process ends at once. `silent`: its machine loses its power, and nobody is told.
     pub(crate) fn kill(&mut self, node: usize, silent: bool) {
-        self.nodes[node].up = false;
+        let random = &mut self.random;
+        self.nodes[node].kill(silent.then_some(random));
         self.say(format!("recorder {node} dies{}", if silent { " silently" } else { "" }));
         for other in (0..self.nodes.len()).filter(|other| *other != node && !silent) {
             if !self.cut.contains(&(node, other)) {
@@ -162,7 +168,7 @@ impl World {
     pub(crate) fn set_clock(&mut self, node: usize) {
         let is_wrong = self.random.random_bool(0.2);
         let apart = if is_wrong { 7_200_000_000 } else { CLOCKS };
-        self.nodes[node].wall_ahead = self.random.random_range(-apart..=apart);
+        self.nodes[node].set_ahead(self.random.random_range(-apart..=apart));
         self.say(format!("the clock of recorder {node} is set to {:+.1} s", self.nodes[node].wall_ahead as f64 / 1e6));
     }
 
@@ -181,7 +187,7 @@ impl World {
 
     fn tick(&mut self) {
         let now = self.now;
-        let runs = |node: &Node| node.up && node.paused_until <= now;
+        let runs = |node: &Node| node.runs(now);
         for number in 0..self.nodes.len() {
             if runs(&self.nodes[number]) {
                 self.nodes[number].wake(now, &self.rules);
@@ -195,9 +201,12 @@ impl World {
             self.nodes[number].last_tick = now;
             for stream in 0..self.plans.len() {
                 let camera = !self.blind.contains(&(number, stream));
-                for fate in self.nodes[number].film(stream, now, camera) {
-                    self.note(number, stream, fate);
+                for frame in self.nodes[number].film(stream, now, camera) {
+                    self.dropped[stream].entry(frame).or_insert((now, number));
                 }
+            }
+            self.nodes[number].site.step(now);
+            for stream in 0..self.plans.len() {
                 if let Some(action) = self.nodes[number].decide(stream, now, &self.rules) {
                     self.acted(number, stream, action);
                 }
@@ -207,6 +216,7 @@ impl World {
                 self.beat(number);
             }
         }
+        self.write_statuses();
         for stream in 0..self.plans.len() {
             let recording = self.nodes.iter().filter(|node| node.up);
             let recording =
@@ -232,15 +242,16 @@ impl World {
             match message {
                 Message::Beat { from, heartbeat } => node.hear(from, self.now, heartbeat),
                 Message::Closed { from } => node.links[from].close(self.now),
-                Message::Plan { stream, plan } => match &mut node.held[stream] {
-                    Some(held) if held.plan.version < plan.version => held.plan = plan,
-                    Some(_) => {}
-                    // One that has let go already needs not be told to.
-                    none if plan.rank(name(to)).is_some() => {
-                        *none = Some(Held::new(plan, name(to), self.now, node.epochs[stream]));
+                Message::Plan { stream, plan } => {
+                    node.knows[stream] = node.knows[stream].max(plan.version.sequence);
+                    match &mut node.held[stream] {
+                        Some(held) if held.plan.version < plan.version => held.plan = plan,
+                        Some(_) => {}
+                        // One that has let go already needs not be told to.
+                        None if plan.rank(name(to)).is_some() => node.hold(stream, plan, self.now),
+                        None => {}
                     }
-                    _ => {}
-                },
+                }
             }
         }
         for (at, letter, to, message) in later {
@@ -260,19 +271,6 @@ impl World {
         }
     }
 
-    fn note(&mut self, node: usize, stream: usize, fate: Fate) {
-        match fate {
-            Fate::Durable(frame) => {
-                let frames = &mut self.durable[stream];
-                frames.resize(frames.len().max(frame as usize + 1), false);
-                frames[frame as usize] = true;
-            }
-            Fate::Dropped(frame) => {
-                self.dropped[stream].entry(frame).or_insert((self.now, node));
-            }
-        }
-    }
-
     fn acted(&mut self, node: usize, stream: usize, action: Action) {
         let rank = self.nodes[node].held[stream].as_ref().and_then(|held| held.plan.rank(name(node)));
         self.say(format!("stream {stream}: recorder {node} (rank {rank:?}) {action:?}"));
@@ -281,6 +279,24 @@ impl World {
             let before = self.epochs.insert((stream, node), epoch);
             if before.is_some_and(|before| before >= epoch) {
                 self.wrong.push(format!("stream {stream}: recorder {node} begins epoch {epoch} behind {before:?}"));
+            }
+        }
+    }
+
+    /// All recorders lose their power, and serve what they find when they are back.
+    pub(crate) fn end(&mut self) {
+        for (number, node) in self.nodes.iter_mut().enumerate() {
+            node.kill(Some(&mut self.random));
+            for (stream, frames) in node.site.served(self.plans.len(), self.now).into_iter().enumerate() {
+                let frames = frames.unwrap_or_else(|error| {
+                    self.wrong.push(format!("stream {stream}: recorder {number} cannot serve it: {error}"));
+                    Vec::new()
+                });
+                let durable = &mut self.durable[stream];
+                for frame in frames {
+                    durable.resize(durable.len().max(frame as usize + 1), false);
+                    durable[frame as usize] = true;
+                }
             }
         }
     }
