@@ -227,9 +227,14 @@ impl Stream {
         self.wanted = None;
         // Whoever says the highest that there is does not begin them anew.
         self.epoch = self.epoch.saturating_add(1);
+        // One that is back before anybody missed it has failed all the same: what it records begins behind a hole.
+        let has_hole = |peer: &Peer<'_>| {
+            let first = peer.report.and_then(|report| report.footage).map(|footage| footage.first);
+            first.zip(self.covered).is_some_and(|(first, covered)| first > covered)
+        };
         let failed = scene.better().filter_map(|better| {
             let peer = scene.peer(better);
-            (!peer.is_some_and(|peer| scene.could(peer))).then(|| (better, failing(peer)))
+            (!peer.is_some_and(|peer| scene.could(peer) && !has_hole(peer))).then(|| (better, failing(peer)))
         });
         self.recording = Some(Recording { since: scene.now, hold, failed: failed.collect() });
         Action::Begin { epoch: self.epoch, from: self.covered }
