@@ -69,7 +69,10 @@ fn is_allowed(spec: &CameraSpec, request: &str) -> bool {
 
 /// What stands between the tags of an element, whatever its prefix.
 fn inner<'r>(request: &'r str, name: &str) -> Option<&'r str> {
-    let (_, rest) = request.split_once(&format!(":{name}"))?;
+    let tag = format!(":{name}");
+    let mut rests = request.split(&tag).skip(1);
+    // Not of another one that begins like it.
+    let rest = rests.find(|rest| rest.starts_with([' ', '>']))?;
     let (text, _) = rest.split_once('>')?.1.split_once('<')?;
     Some(text)
 }
@@ -98,7 +101,7 @@ mod tests {
         let spec: CameraSpec = "name=a,user=admin,password=geheim".parse().unwrap();
         let request = |digest: &str| {
             format!(
-                "<w:Username>admin</w:Username><w:Password Type=\"x\">{digest}</w:Password><w:Nonce EncodingType=\"y\">MDEyMzQ1Njc4OWFiY2RlZg==</w:Nonce>\
+                "<w:UsernameToken><w:Username>admin</w:Username><w:Password Type=\"x\">{digest}</w:Password><w:Nonce EncodingType=\"y\">MDEyMzQ1Njc4OWFiY2RlZg==</w:Nonce>\
                  <u:Created>2026-11-29T01:02:03Z</u:Created><trt:SetSynchronizationPoint><trt:ProfileToken>stream</trt:ProfileToken>"
             )
         };

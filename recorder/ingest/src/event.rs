@@ -89,6 +89,8 @@ pub enum Event {
         /// How many, by sequence number.
         packets: u64,
     },
+    /// Pictures come that nobody can decode whole: none of those so far was a key frame, or some were lost since. Said again each second.
+    KeyFrameWanted,
     /// RTP time jumped (more than 10 s against arrival); the next frame starts a new run. The session goes on.
     TimeJump,
     /// Sender report of the video track.

@@ -17,6 +17,7 @@ use crate::backoff::{Backoff, BackoffLimits};
 use crate::contain::contain;
 use crate::engine::{Engine, Failure, Item, Progress, Session, Traffic, VideoUnit};
 use crate::event::{Event, SessionEnd, SessionEndKind, Sink, StreamParameters, TickTime};
+use crate::key_frames::KeyFrames;
 use crate::silence::{Silence, SilenceLimits, SilenceWatch};
 use crate::spec::SourceSpec;
 use crate::stats::{Counters, SourceStats};
@@ -71,6 +72,7 @@ struct Playing {
     audio_jump: JumpWatch,
     /// When the first frame was delivered; frames are from the first random access point on.
     delivering_since_us: Option<u64>,
+    key_frames: KeyFrames,
 }
 
 impl Source {
@@ -294,6 +296,7 @@ impl Running {
                 video_jump: JumpWatch::default(),
                 audio_jump: JumpWatch::default(),
                 delivering_since_us: None,
+                key_frames: KeyFrames::default(),
             });
         }
         if let Some(playing) = &mut self.playing {
@@ -302,6 +305,9 @@ impl Running {
             }
             for item in items.drain(..) {
                 playing.item(at, arrival, item, sink, stats);
+            }
+            if playing.key_frames.ask(now_us) {
+                sink.event(at, Event::KeyFrameWanted);
             }
         }
         if progress == Progress::Ready && self.ready_since_us.is_none() {
@@ -370,6 +376,7 @@ impl Playing {
         self.silence.video(at.monotonic_us);
         let inspected = inspect(&unit.data);
         let mut flags = inspected.flags;
+        self.key_frames.picture(at.monotonic_us, flags.contains(FrameFlags::RANDOM_ACCESS), unit.lost_packets > 0);
         let jumped = self.video_jump.frame(unit.pts.0, VIDEO_CLOCK_HZ, arrival);
         if self.delivering_since_us.is_none() {
             if self.parameters.is_none() || !flags.contains(FrameFlags::RANDOM_ACCESS) {

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use framekeeper_crds::ChannelState;
-use framekeeper_ingest::{Event, KeyFrames, SenderReport, SessionEnd, SessionEndKind, StreamParameters, TickTime};
+use framekeeper_ingest::{Event, SenderReport, SessionEnd, SessionEndKind, StreamParameters, TickTime};
 use framekeeper_media::dts::DecodeTimes;
 use framekeeper_media::init::InitSegment;
 use framekeeper_media::unit::VIDEO_CLOCK_HZ;
@@ -130,9 +130,6 @@ pub(crate) struct Core {
     counts: Counts,
     last_frame: Option<WallTime>,
     held: Held,
-    key_frames: KeyFrames,
-    /// Packets were lost since the last picture.
-    lost: bool,
 }
 
 /// From PLAY to the end of the session.
@@ -214,14 +211,7 @@ impl Core {
             counts: Counts::default(),
             last_frame: None,
             held: Held::default(),
-            key_frames: KeyFrames::default(),
-            lost: false,
         }
-    }
-
-    /// Whether the camera is to be asked for a key frame, without which nothing of what comes can be decoded whole. If so, it is taken for done.
-    pub(crate) fn asks_for_key_frame(&mut self, at: TickTime) -> bool {
-        self.key_frames.ask(at.monotonic_us)
     }
 
     /// Whether a session is set up of which no frame is expected, or none has come yet. It ends by itself where the camera does not answer any more.
@@ -287,7 +277,7 @@ impl Core {
             Event::Parameters(parameters) => self.changed(parameters, out),
             Event::Video(unit) => self.video(at, unit, out),
             Event::Audio(frame) => self.audio(at, frame),
-            Event::Loss { .. } => self.lost = true,
+            Event::Loss { .. } | Event::KeyFrameWanted => {}
             Event::TimeJump => self.jumped(out),
             Event::VideoReport(report) => {
                 if let Some(session) = &mut self.session {
@@ -363,7 +353,6 @@ impl Core {
     fn playing(&mut self, parameters: Box<StreamParameters>, out: &mut Vec<Action>) {
         self.end_run(out);
         self.held.play();
-        self.key_frames = KeyFrames::default();
         self.counts.sessions = self.counts.sessions.saturating_add(1);
         let format = Format::of(&parameters);
         self.session = Some(Session { parameters, format, started: false, video_report: None, audio_report: None });
@@ -409,7 +398,6 @@ impl Core {
         let since_us = self.since_last_tick_us(at);
         let Some(session) = &mut self.session else { return };
         let key = unit.flags.contains(FrameFlags::RANDOM_ACCESS);
-        self.key_frames.picture(at.monotonic_us, key, std::mem::take(&mut self.lost));
         if !session.started {
             if !key {
                 return;

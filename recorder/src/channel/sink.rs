@@ -498,6 +498,7 @@ impl Sink for ChannelSink {
     fn event(&mut self, at: TickTime, event: Event) {
         match &event {
             Event::Loss { packets } => self.stats.lost(*packets),
+            Event::KeyFrameWanted => self.control.want_key_frame(),
             Event::Ended(end) => self.stats.ended(reason(end.kind)),
             Event::Playing(parameters) | Event::Parameters(parameters) => self.stats.set_parameters(parameters),
             _ => {}
@@ -512,9 +513,6 @@ impl Sink for ChannelSink {
         }
         self.core.tick(at, &mut self.actions);
         self.act(at);
-        if self.core.asks_for_key_frame(at) && !self.holds() {
-            self.control.want_key_frame();
-        }
         if self.standing.wish == Wish::StandBy && !self.core.plays() {
             // No more comes of what was to be recorded to its end.
             self.is_ending = false;

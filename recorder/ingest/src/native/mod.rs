@@ -7,7 +7,7 @@
 //!   client.rs      the state machine: DESCRIBE, SETUP, PLAY, keep-alive, TEARDOWN
 //!     message.rs, auth.rs, urls.rs, transport.rs, sdp.rs, presentation.rs, failure.rs
 //!   tracks.rs      packets → items
-//!     receiver.rs, rtcp.rs, key_frames.rs, parameters.rs; ../rtp_h264.rs, ../rtp_aac.rs
+//!     receiver.rs, rtcp.rs, parameters.rs; ../key_frames.rs, ../rtp_h264.rs, ../rtp_aac.rs
 //! ```
 //! Every length that a camera names is bounded, and what breaks a rule costs as little as the rule protects: a packet, a picture, and only
 //! while a session is set up the session. What cannot be done yet: UDP, TLS, other codecs than H.264 and AAC.
@@ -16,7 +16,6 @@ mod auth;
 mod client;
 mod connection;
 mod failure;
-mod key_frames;
 mod message;
 mod parameters;
 mod presentation;
@@ -29,8 +28,6 @@ mod tracks;
 mod transport;
 mod urls;
 mod wire;
-
-pub use key_frames::KeyFrames;
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::rc::Rc;

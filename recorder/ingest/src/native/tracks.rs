@@ -5,7 +5,6 @@ use framekeeper_media::unit::VIDEO_CLOCK_HZ;
 use framekeeper_media::{AudioFrame, MediaTime};
 
 use super::client::ChannelPair;
-use super::key_frames::{KeyFrames, is_key};
 use super::parameters::ParameterSets;
 use super::presentation::{AudioTrack, Presentation};
 use super::receiver::Receiver;
@@ -13,6 +12,7 @@ use super::rtcp;
 use super::wire::{Channels, FRAME_HEADER_BYTES};
 use crate::engine::{Item, Traffic, VideoUnit};
 use crate::event::{SenderReport, StreamParameters};
+use crate::key_frames::{KeyFrames, is_key};
 use crate::{rtp_aac, rtp_h264};
 
 /// How far receiver reports are apart; RFC 3550 §6.2 has 5 s as the least of a small session.

@@ -1,5 +1,5 @@
-//! When the camera is to be asked for a key frame: before the first one has come, and after pictures were lost. Only where its description offers to be
-//! asked (`a=rtcp-fb` with `nack pli`, RFC 4585 §4.2). Times are monotonic microseconds; no I/O.
+//! When the camera is to be asked for a key frame: before the first one has come, and after pictures were lost. Over RTCP only where its
+//! description offers that (`a=rtcp-fb` with `nack pli`, RFC 4585 §4.2); whoever has another way is told. Times are monotonic microseconds; no I/O.
 
 /// What is on its way anyway is not asked for.
 const PATIENCE_US: u64 = 200_000;
@@ -8,7 +8,7 @@ const AGAIN_US: u64 = 1_000_000;
 
 /// Whether pictures can be decoded, and when somebody asked.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct KeyFrames {
+pub(crate) struct KeyFrames {
     /// Since when pictures come that nobody can decode whole.
     missing_us: Option<u64>,
     begun: bool,
@@ -17,7 +17,7 @@ pub struct KeyFrames {
 
 impl KeyFrames {
     /// A picture came; whether others were lost before it.
-    pub fn picture(&mut self, now_us: u64, is_key: bool, lost: bool) {
+    pub(crate) fn picture(&mut self, now_us: u64, is_key: bool, lost: bool) {
         if is_key {
             self.missing_us = None;
         } else if lost || !self.begun {
@@ -27,8 +27,7 @@ impl KeyFrames {
     }
 
     /// Whether to ask at `now_us`; if so, it is taken for done.
-    #[must_use]
-    pub fn ask(&mut self, now_us: u64) -> bool {
+    pub(crate) fn ask(&mut self, now_us: u64) -> bool {
         let long = |since_us: Option<u64>, at_least_us| {
             since_us.is_some_and(|since| now_us.saturating_sub(since) >= at_least_us)
         };
@@ -41,7 +40,7 @@ impl KeyFrames {
 }
 
 /// Whether NAL units behind 4-byte lengths hold a slice of an IDR picture (type 5 of Table 7-1 of H.264).
-pub(super) fn is_key(mut data: &[u8]) -> bool {
+pub(crate) fn is_key(mut data: &[u8]) -> bool {
     while let Some((length, rest)) = data.split_first_chunk::<4>() {
         if rest.first().is_some_and(|header| header & 0x1f == 5) {
             return true;
