@@ -354,7 +354,7 @@ fn cameras_out_of_the_ordinary_lose_no_frame_when_their_recorder_is_killed() -> 
         "{lacking:?}"
     );
     match having.role.as_str() {
-        "Primary" => site.wait_unprotected(REFUSING, "StandbyNotReady", "has not reached the camera yet")?,
+        "Primary" => site.wait_unprotected(REFUSING, "StandbyNotReady", "is refused a session by the camera")?,
         _ => site.wait_unprotected(REFUSING, "TakenOver", "records it until")?,
     }
 

@@ -25,8 +25,6 @@ const HOLD: Duration = Duration::from_secs(30);
 const SEEN_LATER: Duration = Duration::from_secs(1);
 /// With what comes behind the hold: a group of pictures, and the next key frame.
 const GIVEN_BACK: Duration = Duration::from_secs(50);
-/// After this much time without a takeover a stream is given back as soon as ever.
-const CALM: Duration = Duration::from_secs(61);
 
 /// The spec of cameras like those of other tests.
 fn cameras(count: usize) -> Vec<String> {
@@ -35,7 +33,7 @@ fn cameras(count: usize) -> Vec<String> {
 
 #[test]
 fn a_stream_is_given_back_when_its_recorder_has_been_back_for_30_s() -> Result<()> {
-    let runs = count(1, 3);
+    let runs = count(2, 3);
     let setting = Setting {
         recorders: 3,
         at_first: 3,
@@ -47,17 +45,21 @@ fn a_stream_is_given_back_when_its_recorder_has_been_back_for_30_s() -> Result<(
     let mut site = Site::set_up(tempfile::tempdir()?, &setting)?;
     site.wait_protected()?;
     let (mut soonest, mut latest) = (Duration::MAX, Duration::ZERO);
+    let first = site.some_recorder();
     for number in 0..runs {
         site.pause(500..2_500);
-        let victim = site.some_recorder();
+        // Each another one: a stream that was taken over twice within a minute is held for longer.
+        let victim = (first + number) % setting.recorders;
         let streams: BTreeSet<String> =
             site.primaries.iter().filter(|(_, primary)| **primary == victim).map(|(name, _)| name.clone()).collect();
         ensure!(!streams.is_empty(), "recorder {victim} has no stream");
         let (supervisor, worker) = site.processes(victim)?;
-        // Nobody starts it again before its streams are taken over: were it back as soon as that, it might have nothing to give back.
+        // Nobody starts it again before its streams are taken over; or its supervisor does at once, maybe before it is missed.
         let operator = site.system.operator.pid();
         signal(operator, Signal::STOP);
-        signal(supervisor, Signal::KILL);
+        if number % 2 == 0 {
+            signal(supervisor, Signal::KILL);
+        }
         signal(worker, Signal::KILL);
         let taken = wait_taken_over(&site, victim, &streams);
         signal(operator, Signal::CONT);
@@ -72,9 +74,6 @@ fn a_stream_is_given_back_when_its_recorder_has_been_back_for_30_s() -> Result<(
         }
         site.wait_protected()?;
         site.ask_for_coverage()?;
-        if number + 1 < runs {
-            std::thread::sleep(CALM);
-        }
     }
     site.judge()?;
     judge::result(&format!(

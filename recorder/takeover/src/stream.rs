@@ -227,16 +227,20 @@ impl Stream {
         self.wanted = None;
         // Whoever says the highest that there is does not begin them anew.
         self.epoch = self.epoch.saturating_add(1);
-        // One that is back before anybody missed it has failed all the same: what it records begins behind a hole.
+        // One that is back before anybody missed it has failed all the same: it does not go on with what there is.
         let has_hole = |peer: &Peer<'_>| {
-            let first = peer.report.and_then(|report| report.footage).map(|footage| footage.first);
-            first.zip(self.covered).is_some_and(|(first, covered)| first > covered)
+            let follows =
+                |covered| peer.report.and_then(|report| report.footage).is_some_and(|its| its.first <= covered);
+            self.covered.is_some_and(|covered| !follows(covered))
         };
         let failed = scene.better().filter_map(|better| {
             let peer = scene.peer(better);
             (!peer.is_some_and(|peer| scene.could(peer) && !has_hole(peer))).then(|| (better, failing(peer)))
         });
-        self.recording = Some(Recording { since: scene.now, hold, failed: failed.collect() });
+        let failed: BTreeMap<Uuid, Failing> = failed.collect();
+        // However long it had been stable before.
+        self.stable.retain(|better, _| !failed.contains_key(better));
+        self.recording = Some(Recording { since: scene.now, hold, failed });
         Action::Begin { epoch: self.epoch, from: self.covered }
     }
 

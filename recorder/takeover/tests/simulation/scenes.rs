@@ -78,6 +78,19 @@ fn a_primary_that_dies_is_replaced_and_has_the_stream_back_when_it_is_stable() {
 }
 
 #[test]
+fn a_primary_that_is_back_before_it_was_missed_has_failed_all_the_same() {
+    let mut world = calm(3, 1);
+    world.kill(0, false);
+    go_on(&mut world, 100 * MS);
+    world.start(0);
+    // The standby has what is missing.
+    until(&mut world, &[0, 1], 5 * SECOND);
+    let together = until(&mut world, &[0], 30 * SECOND);
+    assert!(together >= world.rules.hold, "{together}");
+    whole(&mut world);
+}
+
+#[test]
 fn one_standby_after_the_other() {
     let mut world = calm(4, 2);
     world.kill(0, true);
