@@ -1,4 +1,5 @@
-//! Many courses of events. One that goes wrong is printed with its seed, and `SEED=… cargo test -p framekeeper-takeover` plays it again.
+//! Many courses of events. One that goes wrong is printed with its seed, and `SEED=… cargo test -p framekeeper-takeover` plays it again;
+//! `SEEDS=1000..2000` plays so many.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,11 +36,17 @@ fn play(seed: u64, bug: Bug) -> (World, usize) {
     (world, trouble.count)
 }
 
-fn seeds(small: u64, full: u64) -> std::ops::Range<u64> {
-    if let Some(seed) = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()) {
+/// One, some, or so many.
+fn seeds(many: u64) -> std::ops::Range<u64> {
+    let said = |name: &str| std::env::var(name).ok();
+    if let Some(seed) = said("SEED").and_then(|seed| seed.parse().ok()) {
         return seed..seed + 1;
     }
-    0..if std::env::var_os("FRAMEKEEPER_SOAK").is_some() { full } else { small }
+    let some = said("SEEDS").and_then(|some| {
+        let (first, end) = some.split_once("..")?;
+        Some(first.parse().ok()?..end.parse().ok()?)
+    });
+    some.unwrap_or(0..many)
 }
 
 /// Plays all of them, as many at once as there are cores; how many faults and takeovers there were, or the first that went wrong.
@@ -74,7 +81,7 @@ fn play_all(seeds: std::ops::Range<u64>) -> Result<(usize, usize), String> {
 
 #[test]
 fn no_course_of_events_loses_a_frame_that_a_live_recorder_had() {
-    let seeds = seeds(12, 10_000);
+    let seeds = seeds(12);
     let count = seeds.end - seeds.start;
     let (faults, takeovers) = play_all(seeds).unwrap_or_else(|wrong| panic!("{wrong}"));
     println!("result: {count} courses, {faults} faults, {takeovers} takeovers");
