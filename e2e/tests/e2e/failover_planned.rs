@@ -52,7 +52,7 @@ fn fewer_recorders_and_more_again_cost_no_frame() -> Result<()> {
     let plan = PoolPlan {
         recorders: 3,
         max_channels: names.len() * 2,
-        budget: "600Mi".to_owned(),
+        budget: "900Mi".to_owned(),
         segment_bytes: "4Mi".to_owned(),
         streams: names.iter().map(|name| StreamPlan::new(name, cameras.url(name))).collect(),
     };

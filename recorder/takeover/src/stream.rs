@@ -9,6 +9,9 @@ use crate::link::Liveness;
 use crate::report::{Assignment, Class, Footage, Own, Peer, Report, Standing};
 use crate::rules::Rules;
 
+/// What is told of one takeover differs by less: a report is told anew after a quarter of a second, and a peer counts as alive for 1.25 s without one.
+const SAME_TAKEOVER_US: u64 = 2_000_000;
+
 /// What a recorder does with a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -40,7 +43,7 @@ pub struct Stream {
     wanted: Option<u64>,
     /// Since when each holder with a lower rank delivers.
     stable: BTreeMap<Uuid, u64>,
-    /// Hold and end of the last takeover of one's own.
+    /// Hold and end of the last takeover that is known of, one's own or another's.
     last: Option<(u64, u64)>,
     released: bool,
 }
@@ -113,6 +116,7 @@ impl Stream {
         self.epoch = self.epoch.max(plan.epoch).max(told);
         let held_for = now.saturating_sub(self.since);
         let scene = Scene { now, rules, plan, own, peers, seat: seat(self.me, plan, peers), held_for };
+        self.hear_of_takeovers(&scene);
         self.watch(&scene);
         self.cover(&scene);
         if self.recording.is_some() { self.go_on(&scene) } else { self.stand_by(&scene) }
@@ -145,7 +149,27 @@ impl Stream {
             recording_for: recording.map_or(0, |recording| now.saturating_sub(recording.since)),
             holding_for: held_for,
             hears: heard.filter_map(|peer| Some((peer.recorder, peer.report?.footage?.durable))).collect(),
-            last_takeover: self.last_takeover(now, peers),
+            last_takeover: self.last.map(|(hold, ended)| (hold, now.saturating_sub(ended))),
+        }
+    }
+
+    /// Remembers the last takeover that peers tell of: who did it may be gone when it is asked for.
+    fn hear_of_takeovers(&mut self, scene: &Scene<'_>) {
+        let alive = scene.peers.iter().filter(|peer| peer.liveness == Liveness::Alive);
+        for (hold, ago) in alive.filter_map(|peer| peer.report?.last_takeover) {
+            self.remember(hold, scene.now.saturating_sub(ago));
+        }
+    }
+
+    /// A takeover ended. What is told ages on its way and until it is told anew, and comes back from others: a known one must not get younger by that.
+    fn remember(&mut self, hold: u64, ended: u64) {
+        match &mut self.last {
+            Some((known, at)) if ended <= at.saturating_add(SAME_TAKEOVER_US) => {
+                if ended.saturating_add(SAME_TAKEOVER_US) >= *at {
+                    *known = hold.max(*known);
+                }
+            }
+            last => *last = Some((hold, ended)),
         }
     }
 
@@ -219,7 +243,7 @@ impl Stream {
         if scene.now.saturating_sub(wanted) < scene.rules.patience.saturating_mul(able as u64) {
             return None;
         }
-        let hold = scene.rules.next_hold(self.last_takeover(scene.now, scene.peers));
+        let hold = scene.rules.next_hold(self.last.map(|(hold, ended)| (hold, scene.now.saturating_sub(ended))));
         Some(self.begin(scene, Some(hold)))
     }
 
@@ -273,7 +297,7 @@ impl Stream {
             return None;
         }
         if let Some(hold) = recording.hold {
-            self.last = Some((hold, scene.now));
+            self.remember(hold, scene.now);
         }
         self.recording = None;
         Some(Action::End)
@@ -292,13 +316,6 @@ impl Stream {
         }
         let stable = self.stable.get(&peer.recorder).map_or(0, |since| scene.now.saturating_sub(*since));
         stable >= recording.hold.unwrap_or(scene.rules.hold)
-    }
-
-    /// Hold of the last takeover that anybody tells of, and how long ago it ended.
-    fn last_takeover(&self, now: u64, peers: &[Peer<'_>]) -> Option<(u64, u64)> {
-        let own = self.last.map(|(hold, ended)| (hold, now.saturating_sub(ended)));
-        let told = peers.iter().filter_map(|peer| peer.report?.last_takeover);
-        own.into_iter().chain(told).min_by_key(|(hold, ago)| (*ago, std::cmp::Reverse(*hold)))
     }
 }
 

@@ -290,6 +290,21 @@ fn a_primary_that_comes_and_goes_is_trusted_less_each_time() {
 }
 
 #[test]
+fn a_minute_without_a_takeover_ends_the_doubling() {
+    // Those that hear of one from each other must not keep it young.
+    let mut world = calm(4, 2);
+    for _ in 0..3 {
+        world.kill(0, true);
+        until(&mut world, &[1], 2 * SECOND);
+        world.start(0);
+        let together = until(&mut world, &[0], 40 * SECOND);
+        assert!(together < world.rules.hold + 2 * SECOND, "{together}");
+        go_on(&mut world, 62 * SECOND);
+    }
+    whole(&mut world);
+}
+
+#[test]
 fn a_move_to_other_recorders_loses_nothing_and_what_was_before_lets_go() {
     for seed in 0..20 {
         let mut world =
