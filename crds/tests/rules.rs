@@ -95,6 +95,27 @@ fn addresses() {
 }
 
 #[test]
+fn addresses_of_onvif_services() {
+    for (endpoint, wrong) in [
+        ("http://camera/onvif/device_service", 0),
+        ("http://10.0.0.7:8080/onvif/device_service", 0),
+        ("http://[fe80::1]/onvif", 0),
+        ("https://camera/onvif/device_service", 1),
+        ("http://camera/a b", 1),
+        ("http://user:secret@camera/onvif", 1),
+        ("rtsp://user:secret@camera/onvif", 2),
+        ("camera/onvif", 2),
+    ] {
+        let mut stream = stream("rtsp://camera/1");
+        stream.spec.source.onvif = Some(framekeeper_crds::Onvif { endpoint: endpoint.to_owned(), profile: None });
+        let by_function = plain(&validate::camera_stream(&stream.spec));
+        assert_eq!(by_function.len(), wrong, "{endpoint}: {by_function:?}");
+        assert_eq!(cel(validate_cel(&stream)), by_function, "{endpoint}");
+        assert!(!format!("{:?}", validate::camera_stream(&stream.spec)).contains("secret"), "{endpoint}");
+    }
+}
+
+#[test]
 fn retention() {
     for (limits, wrong) in [
         (json!({}), 0),

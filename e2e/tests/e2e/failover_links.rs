@@ -16,6 +16,8 @@ use super::failover::Site;
 
 /// More than it takes to notice a failure, or to be heard again.
 const NOTICED: Duration = Duration::from_secs(20);
+/// After this much time without a takeover a stream is given back as soon as ever.
+const CALM: Duration = Duration::from_secs(61);
 /// Debian's libfaketime: the wall clock that a process sees is off by what a file says.
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
@@ -105,6 +107,10 @@ fn links() -> Result<()> {
         if clips.is_empty() {
             clips = site.take_clips(cut_ns)?;
         }
+    }
+    if times > 1 {
+        // As many takeovers in a row are flapping, and the next hold would be ten minutes: a minute has to pass without one.
+        std::thread::sleep(CALM);
     }
     other_key(&mut site)?;
     site.ask_for_coverage()?;

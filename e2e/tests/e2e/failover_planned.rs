@@ -77,7 +77,7 @@ fn fewer_recorders_and_more_again_cost_no_frame() -> Result<()> {
     for _ in 0..times {
         system.edit(&with(2)?)?;
         wait_recorded_by(&system, &names, 2)?;
-        wait_said(&system, "main-recorder-2")?;
+        wait_said(&system, "it records on until others record what it has")?;
         // From two, that stand by for one another, to one, which nobody stands by for.
         system.edit(&with(1)?)?;
         wait_recorded_by(&system, &names, 1)?;

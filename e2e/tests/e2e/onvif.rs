@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use framekeeper_e2e::harness::{Cameras, get};
+use framekeeper_e2e::harness::{Cameras, get, poll};
 use framekeeper_e2e::judge;
 use framekeeper_e2e::local::{PoolPlan, StreamPlan, System};
 
@@ -26,8 +26,15 @@ fn a_camera_sends_a_key_frame_when_it_is_asked_over_onvif() -> Result<()> {
         "kind=synthetic,width=320,height=180,fps=25,bitrate=300k,gop={GOP},start=any,user=viewer,password=the-right-one"
     );
     let cameras = Cameras::start(folder.path(), 0, &["asked", "silent"].map(|name| format!("name={name},{common}")))?;
-    // The camera's own first key frame is over before anybody comes.
-    std::thread::sleep(Duration::from_millis(500));
+    // The cameras' own first key frames are over before anybody comes.
+    for name in ["asked", "silent"] {
+        let emits = poll(AT_ONCE, Duration::from_millis(20), || {
+            let latest = get(cameras.control, &format!("/cameras/{name}/latest"))?.json()?;
+            let number = latest.pointer("/video/number").and_then(serde_json::Value::as_u64);
+            Ok(number.filter(|number| *number > 0).map(drop))
+        })?;
+        ensure!(emits.is_some(), "camera {name} emits nothing: {}", cameras.process.log_tail());
+    }
     let stream = |name: &str| StreamPlan {
         credentials: Some(("viewer".to_owned(), "the-right-one".to_owned())),
         ..StreamPlan::new(name, cameras.url(name))

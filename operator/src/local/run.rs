@@ -266,6 +266,7 @@ impl Plane {
             }
         }
         let wanted = wanted_recorders(&self.manifests);
+        self.draining.retain(|key| !wanted.contains(key));
         for (key, recorder) in recorders {
             if !wanted.contains(&key) && self.draining.insert(key.clone()) {
                 info!(recorder = %key.name, "is not wanted any more; it records on until others record what it has");

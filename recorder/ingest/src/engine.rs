@@ -32,6 +32,9 @@ pub trait Session {
     /// A session of a source that was held is to play: at once, or as soon as it is set up.
     fn play(&mut self, at: TickTime);
 
+    /// Pictures come that nobody can decode whole: the camera is to be asked for a key frame, where it can be.
+    fn want_key_frame(&mut self);
+
     /// What was counted since the session began.
     fn traffic(&self) -> Traffic;
 }

@@ -1,5 +1,5 @@
-//! When the camera is to be asked for a key frame: before the first one has come, and after pictures were lost. Over RTCP only where its
-//! description offers that (`a=rtcp-fb` with `nack pli`, RFC 4585 §4.2); whoever has another way is told. Times are monotonic microseconds; no I/O.
+//! When the camera is to be asked for a key frame: before the first one has come, and after pictures were lost. The session is told, which may do it
+//! over RTCP, and the sink, which may have another way. Times are monotonic microseconds; no I/O.
 
 /// What is on its way anyway is not asked for.
 const PATIENCE_US: u64 = 200_000;
@@ -39,18 +39,6 @@ impl KeyFrames {
     }
 }
 
-/// Whether NAL units behind 4-byte lengths hold a slice of an IDR picture (type 5 of Table 7-1 of H.264).
-pub(crate) fn is_key(mut data: &[u8]) -> bool {
-    while let Some((length, rest)) = data.split_first_chunk::<4>() {
-        if rest.first().is_some_and(|header| header & 0x1f == 5) {
-            return true;
-        }
-        let Some(next) = rest.get(u32::from_be_bytes(*length) as usize..) else { return false };
-        data = next;
-    }
-    false
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,12 +65,5 @@ mod tests {
         let mut frames = KeyFrames::default();
         frames.picture(0, true, false);
         assert!(!frames.ask(5_000 * MS));
-    }
-
-    #[test]
-    fn idr_slices_are_found_behind_others() {
-        assert!(is_key(&[0, 0, 0, 2, 6, 1, 0, 0, 0, 1, 0x65]));
-        assert!(!is_key(&[0, 0, 0, 2, 6, 1, 0, 0, 0, 1, 0x41]));
-        assert!(!is_key(&[0, 0, 0, 9, 6, 1]) && !is_key(&[]));
     }
 }

@@ -307,6 +307,7 @@ impl Running {
                 playing.item(at, arrival, item, sink, stats);
             }
             if playing.key_frames.ask(now_us) {
+                self.session.want_key_frame();
                 sink.event(at, Event::KeyFrameWanted);
             }
         }

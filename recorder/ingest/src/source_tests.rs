@@ -83,6 +83,7 @@ impl Session for Fake {
         script.ready = false;
         script.plays += 1;
     }
+    fn want_key_frame(&mut self) {}
     fn traffic(&self) -> Traffic {
         self.0.borrow().traffic
     }

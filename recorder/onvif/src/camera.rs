@@ -182,7 +182,10 @@ impl Camera {
             Err(Fault::NoAnswer) if status == reqwest::StatusCode::UNAUTHORIZED => {
                 Err(OnvifError::NotAuthorized { at })
             }
-            Err(Fault::Said(said)) => Err(OnvifError::Refused { at, said }),
+            Err(Fault::Said(said)) => {
+                let said = self.login.as_ref().map_or_else(|| said.clone(), |login| login.redact(&said));
+                Err(OnvifError::Refused { at, said })
+            }
             Err(Fault::NoAnswer) => Err(unreachable(format!("HTTP {status}, and no answer in it that is understood"))),
         }
     }
@@ -309,6 +312,17 @@ mod tests {
         assert!(!asked[0].contains("UsernameToken"), "{}", asked[0]);
         assert!(asked[2].contains("<wsu:Created>2001-01-01T01:02:0"), "{}", asked[2]);
         assert!(asked[2].contains("<trt:ProfileToken>mine</trt:ProfileToken>"));
+    }
+
+    #[tokio::test]
+    async fn what_a_camera_quotes_tells_nobody_a_password() {
+        let quoting = "<s:Fault><s:Reason><s:Text>no viewer with geheim</s:Text></s:Reason></s:Fault>";
+        let (endpoint, _) = camera(vec![soap(NO_TIME), soap(quoting)]).await;
+        let login = Login { user: "viewer".into(), password: "geheim".into() };
+        let stream = Url::parse("rtsp://camera.example/two").unwrap();
+        let mut camera = Camera::new(Client::new().unwrap(), endpoint, stream, None, Some(login));
+        let error = camera.ask().await.unwrap_err().to_string();
+        assert!(error.contains("says: no *** with ***"), "{error}");
     }
 
     #[tokio::test]

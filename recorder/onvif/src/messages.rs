@@ -31,6 +31,14 @@ pub struct Login {
     pub password: String,
 }
 
+impl Login {
+    /// `text` without user name and password: a camera may quote what it was sent. Of one or two letters nothing is cut out, which stand everywhere.
+    pub(crate) fn redact(&self, text: &str) -> String {
+        let secrets = [&self.password, &self.user].into_iter().filter(|secret| secret.len() >= 3);
+        secrets.fold(text.to_owned(), |clean, secret| clean.replace(secret.as_str(), "***"))
+    }
+}
+
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Login").finish_non_exhaustive()

@@ -7,6 +7,7 @@
 //! ```
 //! A mistake that concerns one channel is that channel's ([`Refusal`]); only what concerns all of them refuses the assignment.
 
+mod channel;
 mod copy;
 mod diff;
 mod file;

@@ -219,6 +219,12 @@ impl Session for NativeSession {
         }
     }
 
+    fn want_key_frame(&mut self) {
+        if let Some(tracks) = self.attempt.as_mut().and_then(|attempt| attempt.state.tracks.as_mut()) {
+            tracks.want_key_frame();
+        }
+    }
+
     fn traffic(&self) -> Traffic {
         self.traffic
     }

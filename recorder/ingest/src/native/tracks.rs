@@ -12,7 +12,6 @@ use super::rtcp;
 use super::wire::{Channels, FRAME_HEADER_BYTES};
 use crate::engine::{Item, Traffic, VideoUnit};
 use crate::event::{SenderReport, StreamParameters};
-use crate::key_frames::{KeyFrames, is_key};
 use crate::{rtp_aac, rtp_h264};
 
 /// How far receiver reports are apart; RFC 3550 §6.2 has 5 s as the least of a small session.
@@ -36,8 +35,10 @@ struct VideoTrack {
     /// What frames that come now are to be decoded with; `None` until SPS and PPS have come.
     parameters: Option<Box<StreamParameters>>,
     with_audio: AudioTrack,
-    /// Where the camera may be asked for them.
-    key_frames: Option<KeyFrames>,
+    /// The camera may be asked for key frames by a Picture Loss Indication (RFC 4585 §6.3.1).
+    takes_pli: bool,
+    /// It is to be, with the next reports.
+    wants_key_frame: bool,
     /// Kept for its memory.
     units: Vec<rtp_h264::Unit>,
 }
@@ -65,7 +66,8 @@ impl Tracks {
             sets: presentation.sets.clone(),
             parameters: None,
             with_audio: presentation.audio.clone(),
-            key_frames: presentation.takes_pli.then(KeyFrames::default),
+            takes_pli: presentation.takes_pli,
+            wants_key_frame: false,
             units: Vec::new(),
         };
         // What SDP says may be wrong or incomplete; then what comes in-band counts.
@@ -116,11 +118,16 @@ impl Tracks {
         }
     }
 
+    /// The camera is to be asked for a key frame, if it can be.
+    pub(super) fn want_key_frame(&mut self) {
+        self.video.wants_key_frame = self.video.takes_pli;
+    }
+
     /// Appends receiver reports to `out` when they are due, and what asks for a key frame.
     pub(super) fn reports(&mut self, now_us: u64, out: &mut Vec<u8>) {
         let due_us = *self.next_report_us.get_or_insert(now_us + REPORT_INTERVAL_US);
         let is_due = now_us >= due_us;
-        let asks = self.video.key_frames.as_mut().is_some_and(|key_frames| key_frames.ask(now_us));
+        let asks = std::mem::take(&mut self.video.wants_key_frame);
         if !is_due && !asks {
             return;
         }
@@ -191,17 +198,14 @@ impl VideoTrack {
         // Most packets end no picture.
         if !self.units.is_empty() {
             let mut units = std::mem::take(&mut self.units);
-            units.drain(..).for_each(|unit| self.unit(unit, now_us, out));
+            units.drain(..).for_each(|unit| self.unit(unit, out));
             self.units = units;
         }
         good
     }
 
-    fn unit(&mut self, unit: rtp_h264::Unit, now_us: u64, out: &mut Vec<Item>) {
+    fn unit(&mut self, unit: rtp_h264::Unit, out: &mut Vec<Item>) {
         let rtp_h264::Unit { data, pts, lost, sps, pps } = unit;
-        if let Some(key_frames) = &mut self.key_frames {
-            key_frames.picture(now_us, is_key(&data), lost > 0);
-        }
         if !(sps.is_empty() && pps.is_empty())
             && self.sets.take(sps, pps)
             && self.parse_sets()
