@@ -20,6 +20,10 @@ pub(crate) const FORMAT: u32 = 1;
 /// Far more than it ever is.
 const BYTES_AT_MOST: u64 = 64 << 10;
 
+/// Lower bits of a segment number: it begins anew with each opening, which is in the upper ones. What a stream's highest number was before
+/// cannot be told in time: a clock that was set back has its newest segments among its oldest.
+pub(crate) const SEGMENT_NUMBER_BITS: u32 = 32;
+
 /// The identity file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -31,6 +31,19 @@ use crate::{identity, lock, names};
 const LOCK_LOOKS: u32 = 40;
 const LOCK_LOOK: Duration = Duration::from_millis(50);
 
+/// Whoever read from a volume when it was stopped, or looks whether it is in use, lets go of it at once.
+fn when_free<T>(open: impl Fn() -> Result<T, OpenError>) -> Result<T, OpenError> {
+    let mut opened = open();
+    for _ in 0..LOCK_LOOKS {
+        if !matches!(opened, Err(OpenError::InUse { .. })) {
+            break;
+        }
+        std::thread::sleep(LOCK_LOOK);
+        opened = open();
+    }
+    opened
+}
+
 /// An open store. Clones are the same store; when the last one is dropped without [`Self::close`], its threads end as if the process had
 /// been killed.
 #[derive(Clone)]
@@ -118,7 +131,7 @@ impl Store {
     }
 
     fn open_volume_until(&self, config: &VolumeConfig, until_us: u64) -> Result<Workers, OpenError> {
-        let mut opened = open(self.inner.next_at(), &self.config, config, &self.env, until_us)?;
+        let mut opened = when_free(|| open(self.inner.next_at(), &self.config, config, &self.env, until_us))?;
         self.inner.add(&mut opened);
         let volume = opened.volume;
         let inner = &self.inner;
@@ -138,15 +151,7 @@ impl Store {
     pub fn start_volume(&self, config: &VolumeConfig) -> Result<(), OpenError> {
         let _changing = lock(&self.changing);
         self.inner.coming.fetch_add(1, Ordering::AcqRel);
-        let mut opened = self.open_volume(config);
-        // Whoever read from the volume when it was stopped lets go of it at once.
-        for _ in 0..LOCK_LOOKS {
-            if !matches!(opened, Err(OpenError::InUse { .. })) {
-                break;
-            }
-            std::thread::sleep(LOCK_LOOK);
-            opened = self.open_volume(config);
-        }
+        let opened = self.open_volume(config);
         self.inner.coming.fetch_sub(1, Ordering::AcqRel);
         let mut not_opened = lock(&self.not_opened);
         not_opened.retain(|(dir, _)| *dir != config.dir);

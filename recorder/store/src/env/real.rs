@@ -145,10 +145,8 @@ impl Folder for RealFolder {
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
         let file = self.open_with(path, OFlags::RDWR | OFlags::CREATE)?;
-        match rustix::fs::flock(&file.fd, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Box::new(file)),
-            Err(e) => Err(e.into()),
-        }
+        rustix::fs::flock(&file.fd, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Box::new(RealLock(file.fd)))
     }
 
     fn space(&self) -> io::Result<Space> {
@@ -188,8 +186,18 @@ struct RealFile {
     fd: OwnedFd,
 }
 
-// The flock goes with its descriptor.
-impl Lock for RealFile {}
+struct RealLock(OwnedFd);
+
+impl Lock for RealLock {}
+
+impl Drop for RealLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that another thread starts has the descriptor too, from its fork up to its exec.
+        if let Err(error) = rustix::fs::flock(&self.0, FlockOperation::Unlock) {
+            tracing::warn!(%error, "a volume's lock could not be given back: it goes with its descriptor");
+        }
+    }
+}
 
 impl File for RealFile {
     fn write_vectored_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
@@ -344,5 +352,19 @@ mod tests {
         assert_eq!(mount_root(MOUNTS, "/data"), Some("/"));
         assert_eq!(mount_root(MOUNTS, "/data/b c"), Some("/sub"));
         assert_eq!(mount_root(MOUNTS, "/data/x"), None);
+    }
+
+    /// What a child has between its fork and its exec is a duplicate of the descriptor.
+    #[test]
+    fn a_lock_that_is_dropped_is_free_also_where_its_descriptor_lives_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = RealDisk.open(dir.path()).unwrap();
+        let file = std::fs::File::create(dir.path().join("lock")).unwrap();
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let _of_a_child = file.try_clone().unwrap();
+        let held = RealLock(OwnedFd::from(file));
+        assert_eq!(folder.lock(Path::new("lock")).err().map(|e| e.kind()), Some(io::ErrorKind::WouldBlock));
+        drop(held);
+        assert!(folder.lock(Path::new("lock")).is_ok());
     }
 }

@@ -281,6 +281,7 @@ fn whose(env: &Env, place: &Place, seen: &Seen, owner: Option<&Owner>, done: &mu
         .iter()
         .flat_map(|folder| crate::volume::pool::list(place.folder.as_ref(), folder).unwrap_or_default());
     let highest = numbers.chain(seen.segments.iter().map(|s| s.info.file_number)).max().unwrap_or(0);
+    let opens = seen.segments.iter().map(|s| s.info.number >> identity::SEGMENT_NUMBER_BITS).max().unwrap_or(0).max(1);
     let identity = Identity {
         format: identity::FORMAT,
         pool: owner.pool.clone(),
@@ -288,7 +289,7 @@ fn whose(env: &Env, place: &Place, seen: &Seen, owner: Option<&Owner>, done: &mu
         volume: any.info.volume,
         segment_bytes: any.head.segment.file_size,
         created: names::rfc3339(env.clock.wall()),
-        opens: 1,
+        opens,
         files: highest,
         made: None,
         closed: false,

@@ -65,6 +65,8 @@ pub(crate) struct Volume {
     pub(crate) folder: Arc<dyn Folder>,
     pub(crate) env: Env,
     pub(crate) segment_bytes: u64,
+    /// No segment written since it was opened has a lower number.
+    pub(crate) first_segment_number: u64,
     pub(crate) write_path: WritePath,
     /// Ends the writer's waiting for the disk.
     pub(crate) writing: Interrupt,

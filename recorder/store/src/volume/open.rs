@@ -17,7 +17,7 @@ use super::{Dirty, Pending, Volume, is_full, newest, parallel, pool};
 use crate::catalogue::Catalogue;
 use crate::env::{Batch, Env, File, Folder, WritePath, WritesWanted, read_exact, write_all};
 use crate::error::OpenError;
-use crate::identity::Expected;
+use crate::identity::{Expected, SEGMENT_NUMBER_BITS};
 use crate::lock;
 use crate::names;
 use crate::segment::live::{Fixed, LiveSegment};
@@ -173,6 +173,7 @@ pub(crate) fn open(
     let sync_interval = store.sync_interval_on(rotational);
     tracing::info!(dir = %dir.display(), ?sync_interval, ?rotational, by_disk = store.sync_interval.is_none(), "how often is synced");
     let sync_interval_us = u64::try_from(sync_interval.as_micros()).unwrap_or(u64::MAX);
+    let first_segment_number = identity.opens << SEGMENT_NUMBER_BITS;
     let volume = Arc::new(Volume {
         at,
         uuid: identity.volume,
@@ -180,6 +181,7 @@ pub(crate) fn open(
         folder,
         env: env.clone(),
         segment_bytes: config.segment_bytes,
+        first_segment_number,
         write_path,
         writing: batch.interrupt(),
         recorder_uid: store.recorder_uid,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use crate::common::*;
 use framekeeper_media::WallTime;
 use framekeeper_media::boxes::run::GapReason;
+use framekeeper_media::boxes::segment::SegmentBox;
 use framekeeper_store::env::{FaultDisk, MemDisk, RealDisk};
 use framekeeper_store::*;
 use uuid::Uuid;
@@ -292,6 +293,40 @@ fn a_hold_outlives_the_manifest() {
         drop(writer);
         store.close();
     }
+}
+
+/// A recorder whose clock is set back and that is opened again finds its newest segments among the oldest: none of their numbers is given
+/// twice, and they tell in which order the segments were written.
+#[test]
+fn segments_keep_their_order_when_the_clock_is_set_back() {
+    const DAY_US: i64 = 86_400_000_000;
+    let (disk, site) = Site::mem(40);
+    let mut camera = big("door");
+    for set_back_us in [0, DAY_US, 60_000_000, 0] {
+        camera.start_wall -= set_back_us;
+        let store = site.open();
+        let mut writer = store.stream(camera.ident.clone()).unwrap();
+        writer.begin_run(camera.run());
+        record(&site, &store, &mut writer, &mut camera, 12);
+        drop(writer);
+        store.close();
+    }
+    let segments = segment_files(&disk);
+    let written = |(_, bytes): &(PathBuf, Vec<u8>)| {
+        let head = framekeeper_media::boxes::walk::boxes(bytes)
+            .map(|header| header.unwrap().0)
+            .find(|header| header.kind == *b"uuid")
+            .unwrap();
+        let number = SegmentBox::decode(&bytes[head.offset as usize..]).unwrap().segment_number;
+        (number, look(bytes).unwrap().frames[0])
+    };
+    let mut written: Vec<_> = segments.iter().map(written).collect();
+    written.sort_by_key(|(number, _)| *number);
+    assert!(written.len() >= 8, "two segments from each opening are needed: {written:?}");
+    let first: Vec<_> = (0..1_000).map(|number| camera.identity(number)).collect();
+    let order: Vec<_> = written.iter().map(|(_, frame)| first.iter().position(|f| f == frame).unwrap()).collect();
+    assert!(order.is_sorted(), "{order:?}");
+    assert!(written.windows(2).all(|pair| pair[0].0 < pair[1].0), "a number was given twice: {written:?}");
 }
 
 /// Formatting is cut short at any operation: the next opening goes on with it.

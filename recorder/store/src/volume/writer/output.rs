@@ -43,13 +43,14 @@ impl Writer {
             }
         };
         let begins_inside_gop = !fragment.video.first().is_some_and(|f| f.flags.contains(FrameFlags::RANDOM_ACCESS));
+        let segment_number = slot.next_number.max(self.volume.first_segment_number);
         let segment_box = SegmentBox {
             nonce,
             offset: box_offset,
             begins_inside_gop,
             volume: self.volume.uuid,
             stream: stream.ident.uid,
-            segment_number: slot.next_number,
+            segment_number,
             file_number,
             file_size: self.volume.segment_bytes,
             first_wall: first,
@@ -68,12 +69,12 @@ impl Writer {
             file_number,
             file_bytes: self.volume.segment_bytes,
             nonce,
-            number: slot.next_number,
+            number: segment_number,
             init: init.clone(),
             audio_timescale: run.start.audio_timescale,
             box_offset,
         };
-        slot.next_number += 1;
+        slot.next_number = segment_number + 1;
         slot.turn_is_over = false;
         let head_end = box_offset + SEGMENT_BOX_LENGTH as u64;
         let placer = Placer::new(nonce, self.volume.segment_bytes, run.start.audio_timescale, head_end);
