@@ -42,7 +42,7 @@ use footage::{Footage, FootageError};
 use problem::Problem;
 use query::Query;
 pub use shared::Remotes;
-use shared::Union;
+use shared::{Leases, Union};
 
 /// What the routes share.
 #[derive(Clone)]
@@ -51,6 +51,8 @@ pub struct ServeState {
     footage: Arc<dyn Footage>,
     /// What is here.
     own: Arc<dyn Footage>,
+    /// What other recorders hold of it.
+    leases: Arc<Leases>,
     clips: Arc<Semaphore>,
     clips_at_most: usize,
     counters: Arc<Counters>,
@@ -106,6 +108,7 @@ impl ServeState {
         Self {
             own: Arc::clone(&footage),
             footage,
+            leases: Arc::default(),
             clips: Arc::new(Semaphore::new(clips)),
             clips_at_most: clips,
             counters: Arc::default(),

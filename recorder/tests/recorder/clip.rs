@@ -401,6 +401,25 @@ fn where_nobody_knows_what_shows_the_same_both_are_shown() {
     }
 }
 
+/// The clock of a recorder that took over differs by more than frames are apart: which of them are the same is told by many of them together.
+#[test]
+fn copies_of_recorders_whose_clocks_differ_are_shown_once() {
+    for source in [&*PLAIN_SOURCE, &*REORDERED_SOURCE] {
+        for ahead_us in [-700_000, 700_000] {
+            let first = RunSpec { frames: 0..150, ..spec(source) };
+            let second =
+                RunSpec { frames: 100..300, wall_us: START + ahead_us, gap: GapReason::Takeover, ..spec(source) };
+            let mut footage = Memory::new();
+            footage.record(&first);
+            footage.record(&second);
+            footage.of_another_recorder(true);
+            let clip = clip(&Arc::new(footage), START - S, START + 60 * S, Gaps::Close);
+            check(&clip, &shown(&RunSpec { frames: 0..300, ..spec(source) }, 0, i64::MAX), false);
+            check_audio(&clip, 300.0 * 0.04);
+        }
+    }
+}
+
 #[test]
 fn a_clock_that_was_set_back_hides_no_frame() {
     for of_another_recorder in [false, true] {

@@ -1,16 +1,31 @@
-//! Copies of the same frame in two runs of one recorder.
+//! Copies of the same frame in two runs.
 //!
-//! A camera that begins each session with the GOP it has just sent, or a volume that failed before its last frames were safe,
-//! leaves the same coded frames in two runs. A clip shows each once, and none is hidden that only one of the runs has.
+//! Two recorders that record the same stream, a camera that begins each session with the GOP it has just sent, or a volume that failed before its
+//! last frames were safe, leave the same coded frames in two runs. A clip shows each once, and none is hidden that only one of the runs has.
+//!
+//! Identities repeat: of a still scene a camera codes the same bytes again and again. So they tell first by how much the media clocks of the runs
+//! differ, and then the media time tells which frame is which, however the clocks of two recorders differ. Where that cannot be told, frames
+//! are copies that are alike and were received at about the same time.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use framekeeper_media::WallTime;
 
 use crate::serve::footage::VideoEntry;
 
-/// Two sessions' wall clocks for the same frame differ by less than this.
+/// Two sessions' wall clocks for the same frame differ by less than this, where nothing else tells which frame it is.
 const COPY_TOLERANCE_US: i64 = 250_000;
+/// The clocks of recorders differ by less than this. Further apart, copies are not looked for.
+pub(super) const CLOCKS_APART_US: i64 = 1_000_000;
+/// So many frames must agree on how the media clocks of two runs differ.
+const AGREEING: usize = 8;
+/// Frames among which an identity must be the only one of its kind.
+const WINDOW: usize = 64;
+/// Frames are received in no other order than they are shown in by more than this.
+const OUT_OF_ORDER_US: i64 = 2_000_000;
+/// Media times of one frame differ by no more than this, 90 kHz: a sender rounds.
+const ROUNDED: i64 = 45;
 
 /// A frame of a run: where it is, and what is needed to know its copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,12 +35,23 @@ pub(super) struct Candidate {
     /// Position of the frame in its segment.
     pub(super) frame: u32,
     pub(super) wall: WallTime,
+    /// When it is shown on the media clock of its run, 90 kHz.
+    pub(super) media: i64,
     pub(super) identity: u64,
 }
 
 impl Candidate {
-    pub(super) fn new(part: usize, frame: u32, entry: &VideoEntry) -> Self {
-        Self { part, frame, wall: entry.wall, identity: entry.identity }
+    /// `offset` makes times of the segment's file times of the run's media clock.
+    pub(super) fn new(part: usize, frame: u32, entry: &VideoEntry, offset: i64) -> Self {
+        Self { part, frame, wall: entry.wall, media: entry.pts() + offset, identity: entry.identity }
+    }
+
+    fn is_alike(&self, other: &Self) -> bool {
+        self.identity != 0 && self.identity == other.identity
+    }
+
+    fn is_near(&self, other: &Self, within_us: i64) -> bool {
+        (self.wall.0 - other.wall.0).abs() <= within_us
     }
 }
 
@@ -41,8 +67,8 @@ pub(super) enum Of {
 pub(super) struct Merged {
     /// Stretches of the one and the other, as positions in the two slices, each frame once.
     pub(super) stretches: Vec<(Of, Range<usize>)>,
-    /// Where the last frame is that is in both.
-    pub(super) copy: Option<(usize, usize)>,
+    /// The last frame that is in both, in the first and in the second one.
+    pub(super) copy: Option<(Candidate, Candidate)>,
 }
 
 /// Merges the end of one run with the beginning of the next. Without copies the second simply follows the first.
@@ -53,13 +79,14 @@ pub(super) fn merge(first: &[Candidate], second: &[Candidate]) -> Merged {
         Some((last_of, last)) if *last_of == of && last.end == range.start => last.end = range.end,
         _ => merged.push((of, range)),
     };
+    let copies = Copies { first, second, ahead: ahead(first, second) };
     let mut copy = None;
     let (mut in_first, mut in_second) = (0, 0);
-    while let Some((a, b)) = next_copy(first, in_first, second, in_second) {
+    while let Some((a, b)) = copies.next(in_first, in_second) {
         push(Of::First, in_first..a);
         push(Of::Second, in_second..b);
         push(Of::First, a..a + 1);
-        copy = Some((a, b));
+        copy = first.get(a).copied().zip(second.get(b).copied());
         (in_first, in_second) = (a + 1, b + 1);
     }
     push(Of::First, in_first..first.len());
@@ -67,23 +94,76 @@ pub(super) fn merge(first: &[Candidate], second: &[Candidate]) -> Merged {
     Merged { stretches: merged, copy }
 }
 
-/// The earliest frame of the second run, from `in_second` on, that has a copy in the first from `in_first` on.
-fn next_copy(first: &[Candidate], in_first: usize, second: &[Candidate], in_second: usize) -> Option<(usize, usize)> {
-    let end_of_first = first.last()?.wall.saturating_add_us(COPY_TOLERANCE_US);
-    for (b, frame) in second.iter().enumerate().skip(in_second) {
-        if frame.wall > end_of_first {
-            return None;
-        }
-        let copy = first.iter().enumerate().skip(in_first).find(|(_, other)| {
-            frame.identity != 0
-                && frame.identity == other.identity
-                && (frame.wall.0 - other.wall.0).abs() <= COPY_TOLERANCE_US
-        });
-        if let Some((a, _)) = copy {
-            return Some((a, b));
-        }
+/// By how much the media clock of the first run is ahead of the second one's, 90 kHz; `None` where it is not certain.
+fn ahead(first: &[Candidate], second: &[Candidate]) -> Option<i64> {
+    second.chunks(WINDOW).find_map(|window| {
+        let (from, to) = (window.iter().map(|f| f.wall).min()?, window.iter().map(|f| f.wall).max()?);
+        let (from, to) = (from.saturating_add_us(-CLOCKS_APART_US), to.saturating_add_us(CLOCKS_APART_US));
+        let near = first.get(around(first, from, to))?.iter().filter(|frame| (from..=to).contains(&frame.wall));
+        agreed(&near.copied().collect::<Vec<_>>(), window)
+    })
+}
+
+/// Where the frames of a run are that were received from `from` to `to`, and some beside them: frames are in the order in which they are decoded.
+fn around(frames: &[Candidate], from: WallTime, to: WallTime) -> Range<usize> {
+    let begin = frames.partition_point(|frame| frame.wall < from.saturating_add_us(-OUT_OF_ORDER_US));
+    let end = frames.partition_point(|frame| frame.wall <= to.saturating_add_us(OUT_OF_ORDER_US));
+    begin..end.max(begin)
+}
+
+/// What all frames say whose identity is found once in either; where there are enough of them.
+fn agreed(first: &[Candidate], second: &[Candidate]) -> Option<i64> {
+    let (first, second) = (only(first), only(second));
+    let pairs = second.iter().filter_map(|(identity, frame)| Some((first.get(identity)?, frame)));
+    let said: Vec<i64> = pairs.filter(|(a, b)| a.is_near(b, CLOCKS_APART_US)).map(|(a, b)| a.media - b.media).collect();
+    let (least, most) = (said.iter().min()?, said.iter().max()?);
+    (said.len() >= AGREEING && most - least <= ROUNDED).then_some(*least)
+}
+
+/// Frames whose identity no other one here has.
+fn only(frames: &[Candidate]) -> HashMap<u64, &Candidate> {
+    let mut found: HashMap<u64, Option<&Candidate>> = HashMap::new();
+    for frame in frames.iter().filter(|frame| frame.identity != 0) {
+        found.entry(frame.identity).and_modify(|known| *known = None).or_insert(Some(frame));
     }
-    None
+    found.into_iter().filter_map(|(identity, frame)| Some((identity, frame?))).collect()
+}
+
+/// Looks for copies in two runs.
+struct Copies<'a> {
+    first: &'a [Candidate],
+    second: &'a [Candidate],
+    ahead: Option<i64>,
+}
+
+impl Copies<'_> {
+    /// The earliest frame of the second run, from `in_second` on, that has a copy in the first from `in_first` on.
+    fn next(&self, in_first: usize, in_second: usize) -> Option<(usize, usize)> {
+        let end_of_first = self.first.last()?.wall.saturating_add_us(self.apart_us());
+        for (b, frame) in self.second.iter().enumerate().skip(in_second) {
+            if frame.wall > end_of_first {
+                return None;
+            }
+            let apart_us = self.apart_us();
+            let near =
+                around(self.first, frame.wall.saturating_add_us(-apart_us), frame.wall.saturating_add_us(apart_us));
+            let begin = near.start.max(in_first);
+            let mut rest = self.first.get(begin..near.end).unwrap_or_default().iter();
+            if let Some(a) = rest.position(|other| self.is_copy(other, frame)) {
+                return Some((begin + a, b));
+            }
+        }
+        None
+    }
+
+    fn apart_us(&self) -> i64 {
+        if self.ahead.is_some() { CLOCKS_APART_US } else { COPY_TOLERANCE_US }
+    }
+
+    fn is_copy(&self, a: &Candidate, b: &Candidate) -> bool {
+        let in_time = self.ahead.is_none_or(|ahead| (a.media - b.media - ahead).abs() <= ROUNDED);
+        a.is_alike(b) && in_time && a.is_near(b, self.apart_us())
+    }
 }
 
 #[cfg(test)]
@@ -95,6 +175,7 @@ mod tests {
             part: 0,
             frame: i as u32,
             wall: WallTime(from_us + 40_000 * i as i64),
+            media: from_us + 3_600 * i as i64,
             identity: *identity,
         };
         identities.iter().enumerate().map(frame).collect()
@@ -113,7 +194,7 @@ mod tests {
         let (first, second) = (frames(&[1, 2, 3, 4, 5], 0), frames(&[3, 4, 5, 6, 7], 83_000));
         assert_eq!(merged(&first, &second), [1, 2, 3, 4, 5, 6, 7]);
         let merged = super::merge(&first, &second);
-        assert_eq!((merged.stretches.len(), merged.copy), (2, Some((4, 2))));
+        assert_eq!((merged.stretches.len(), merged.copy), (2, Some((first[4], second[2]))));
     }
 
     #[test]
@@ -128,5 +209,74 @@ mod tests {
         let (first, second) = (frames(&[1, 2, 3], 0), frames(&[1, 2, 3], 400_000));
         assert_eq!(merged(&first, &second), [1, 2, 3, 1, 2, 3]);
         assert_eq!(merged(&frames(&[0, 0], 0), &frames(&[0, 0], 0)), [0, 0, 0, 0]);
+    }
+
+    /// Of one camera that two recorders record: frames by their numbers, received by clocks of which the second one's is ahead.
+    fn of_two(
+        identity: impl Fn(i64) -> u64,
+        first: Range<i64>,
+        second: Range<i64>,
+        ahead_us: i64,
+    ) -> (Vec<Candidate>, Vec<Candidate>) {
+        let frame = |number: i64, wall_us: i64, zero: i64| Candidate {
+            part: 0,
+            frame: number as u32,
+            wall: WallTime(number * 40_000 + wall_us),
+            media: number * 3_600 + zero,
+            identity: identity(number),
+        };
+        let first = first.map(|number| frame(number, 0, 77_000)).collect();
+        let second = second.map(|number| frame(number, ahead_us, 5_000_000 + number % 2)).collect();
+        (first, second)
+    }
+
+    fn numbers(first: &[Candidate], second: &[Candidate]) -> Vec<u32> {
+        let of = |of: Of| if of == Of::First { first } else { second };
+        merge(first, second)
+            .stretches
+            .into_iter()
+            .flat_map(|(from, range)| of(from)[range].to_vec())
+            .map(|f| f.frame)
+            .collect()
+    }
+
+    #[test]
+    fn clocks_that_differ_show_no_frame_twice() {
+        for ahead_us in [-990_000, -300_000, 0, 300_000, 990_000] {
+            let (first, second) = of_two(|number| 1 + number as u64, 0..100, 40..160, ahead_us);
+            assert!(numbers(&first, &second).iter().copied().eq(0..160), "{ahead_us}");
+        }
+    }
+
+    #[test]
+    fn a_still_scene_of_which_pictures_repeat_is_shown_once() {
+        // Of 40 frames some are the same picture as the one before, and all come again.
+        let still = |number: i64| 1 + (number % 40 / 3) as u64 + if number % 40 > 24 { 100 + number as u64 } else { 0 };
+        for ahead_us in [-400_000, 0, 400_000] {
+            let (first, second) = of_two(still, 0..100, 60..160, ahead_us);
+            assert!(numbers(&first, &second).iter().copied().eq(0..160), "{ahead_us}");
+        }
+    }
+
+    #[test]
+    fn a_frame_that_one_of_two_recorders_lacks_is_shown_all_the_same() {
+        let (mut first, mut second) = of_two(|number| 1 + number as u64, 0..100, 40..160, 700_000);
+        first.retain(|frame| !(50..55).contains(&frame.frame));
+        second.retain(|frame| !(70..75).contains(&frame.frame));
+        assert!(numbers(&first, &second).iter().copied().eq(0..160));
+    }
+
+    #[test]
+    fn identities_that_do_not_agree_tell_nothing() {
+        let (first, mut second) = of_two(|number| 1 + number as u64, 0..100, 40..160, 0);
+        // The clock of the one goes on at twice its pace.
+        second.iter_mut().for_each(|frame| frame.media *= 2);
+        assert_eq!(ahead(&first, &second), None);
+        let (first, second) = of_two(|number| 1 + number as u64 % 12, 0..100, 40..160, 0);
+        assert_eq!(ahead(&first, &second), None);
+        let (first, second) = of_two(|number| 1 + number as u64, 0..100, 93..160, 0);
+        assert_eq!(ahead(&first, &second), None, "seven frames are too few");
+        let (first, second) = of_two(|number| 1 + number as u64, 0..100, 92..160, 0);
+        assert!(ahead(&first, &second).is_some());
     }
 }

@@ -6,11 +6,11 @@ use framekeeper_media::WallTime;
 use uuid::Uuid;
 
 use super::change_over::{self, ChangeOver, Side};
-use super::overlap::{Candidate, Of, merge};
+use super::overlap::{CLOCKS_APART_US, Candidate, Of, merge};
 use super::select::{Part, RunSelection, inconsistent, trim};
 use crate::serve::footage::{Footage, FootageError, VideoEntry};
 
-/// Runs that are further apart than this cannot hold copies of the same frame.
+/// The clocks of recorders whose times are compared as they are differ by less than this.
 pub(super) const REACH_US: i64 = 250_000;
 
 /// All times.
@@ -71,13 +71,12 @@ pub(super) fn arrange(
     let mut recorder = None;
     for RunSelection { run, mut parts } in selections {
         match stretches.last_mut() {
-            Some(last) if run.from < end.saturating_add_us(REACH_US) => {
-                let first = candidates_behind(footage, &mut last.parts, run.from.saturating_add_us(-REACH_US))?;
-                let second = candidates_ahead(footage, &mut parts, end.saturating_add_us(REACH_US))?;
+            Some(last) if run.from < end.saturating_add_us(CLOCKS_APART_US) => {
+                let first = candidates_behind(footage, &mut last.parts, run.from.saturating_add_us(-CLOCKS_APART_US))?;
+                let second = candidates_ahead(footage, &mut parts, end.saturating_add_us(CLOCKS_APART_US))?;
                 let merged = merge(&first, &second);
                 if let Some((a, b)) = merged.copy {
-                    let ahead = media_time(footage, &mut last.parts, first.get(a))?
-                        - media_time(footage, &mut parts, second.get(b))?;
+                    let ahead = a.media - b.media;
                     splice(&mut stretches, parts, &first, &second, &merged.stretches, ahead);
                 } else {
                     // Of one recorder, the same time twice is a clock that was set back.
@@ -137,7 +136,9 @@ fn candidates_behind(
     for (index, part) in parts.iter_mut().enumerate().rev() {
         let loaded = part.load(footage)?;
         let Some((start, _)) = loaded.video(&part.video).find(|(_, entry)| entry.wall >= from) else { break };
-        let here = loaded.video(&(start..part.video.end)).map(|(frame, entry)| Candidate::new(index, frame, entry));
+        let offset = loaded.run()?.video_offset;
+        let here =
+            loaded.video(&(start..part.video.end)).map(|(frame, entry)| Candidate::new(index, frame, entry, offset));
         found.splice(0..0, here);
         if start != part.video.start {
             break;
@@ -152,23 +153,16 @@ fn candidates_ahead(footage: &dyn Footage, parts: &mut [Part], to: WallTime) -> 
     for (index, part) in parts.iter_mut().enumerate() {
         let loaded = part.load(footage)?;
         let Some((last, _)) = loaded.video(&part.video).rev().find(|(_, entry)| entry.wall <= to) else { break };
-        let here =
-            loaded.video(&(part.video.start..last + 1)).map(|(frame, entry)| Candidate::new(index, frame, entry));
+        let offset = loaded.run()?.video_offset;
+        let here = loaded
+            .video(&(part.video.start..last + 1))
+            .map(|(frame, entry)| Candidate::new(index, frame, entry, offset));
         found.extend(here);
         if last + 1 != part.video.end {
             break;
         }
     }
     Ok(found)
-}
-
-/// When a frame is shown on its run's media clock, 90 kHz.
-fn media_time(footage: &dyn Footage, parts: &mut [Part], frame: Option<&Candidate>) -> Result<i64, FootageError> {
-    let gone = || inconsistent("a frame of a clip is missing");
-    let frame = frame.ok_or_else(gone)?;
-    let loaded = parts.get_mut(frame.part).ok_or_else(gone)?.load(footage)?;
-    let entry = loaded.frames.video.get(frame.frame as usize).ok_or_else(gone)?;
-    Ok(entry.pts() + loaded.run()?.video_offset)
 }
 
 /// Replaces the end of the last stretch and the beginning of `parts` by what came out of merging them. The media time of the first run is `ahead` of

@@ -10,6 +10,7 @@ use framekeeper_media::WallTime;
 use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
 
+use super::leases::Leases;
 use super::wire::{Name, Question, Refusal, WireCoverage, WireFrames, WireHole, WireInit, WireRun, WireSegment};
 use crate::serve::ServeState;
 use crate::serve::footage::{Footage, FootageError, Segment};
@@ -21,10 +22,10 @@ const READERS_AT_MOST: usize = 2;
 
 /// The handler of `POST /v1/peer`.
 pub(in crate::serve) async fn answer(State(state): State<ServeState>, Json(question): Json<Question>) -> Response {
-    let footage = Arc::clone(&state.own);
+    let (footage, leases) = (Arc::clone(&state.own), Arc::clone(&state.leases));
     // Not on the threads that wait for other recorders: two of them that ask each other must not wait for each other.
     let Some(readers) = readers() else { return refuse(FootageError::Broken("no thread can be had".to_owned())) };
-    match readers.spawn_blocking(move || find(footage.as_ref(), &question)).await {
+    match readers.spawn_blocking(move || find(footage.as_ref(), &leases, &question)).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => refuse(error),
         Err(error) => refuse(FootageError::Broken(format!("the task that reads was lost: {error}"))),
@@ -47,7 +48,7 @@ fn refuse(error: FootageError) -> Response {
     (status, Json(refusal)).into_response()
 }
 
-fn find(footage: &dyn Footage, question: &Question) -> Result<Response, FootageError> {
+fn find(footage: &dyn Footage, leases: &Leases, question: &Question) -> Result<Response, FootageError> {
     Ok(match question {
         Question::Find { namespace, name } => json(&footage.find(namespace, name)?),
         Question::Coverage { stream, from, to } => {
@@ -78,11 +79,16 @@ fn find(footage: &dyn Footage, question: &Question) -> Result<Response, FootageE
             )));
         }
         Question::Damage { stream } => json(&footage.damage(*stream)?.iter().map(WireHole::from).collect::<Vec<_>>()),
+        Question::Lease { lease, segments } => json(&leases.hold(footage, *lease, segments)?),
+        Question::Release { lease } => {
+            leases.release(*lease);
+            json(&())
+        }
     })
 }
 
 /// The segment of that name. It is looked up: nobody from outside says where a file is.
-fn named(footage: &dyn Footage, name: &Name) -> Result<Segment, FootageError> {
+pub(super) fn named(footage: &dyn Footage, name: &Name) -> Result<Segment, FootageError> {
     let (from, to) = (WallTime(name.first), WallTime(name.first.saturating_add(1)));
     let segments = footage.segments(name.stream, from, to)?;
     segments.into_iter().find(|segment| Name::from(segment) == *name).ok_or(FootageError::Gone)

@@ -8,6 +8,7 @@
 //! says that it is not complete.
 
 mod answer;
+mod leases;
 mod remote;
 #[cfg(test)]
 mod tests;
@@ -15,5 +16,6 @@ mod union;
 mod wire;
 
 pub(super) use answer::answer;
+pub(super) use leases::Leases;
 pub use remote::Remotes;
 pub(super) use union::Union;

@@ -52,6 +52,16 @@ impl Remote {
         serde_json::from_slice(&bytes).map_err(|error| self.broken(&format!("its answer is not understood: {error}")))
     }
 
+    /// Tells it something; nobody waits for it.
+    pub(super) fn tell(self: &Arc<Self>, question: Question) {
+        let remote = Arc::clone(self);
+        self.runtime.spawn(async move {
+            if let Err(error) = remote.bytes(&question, LISTS).await {
+                debug!(%error, "a recorder could not be told");
+            }
+        });
+    }
+
     /// Asks for bytes, and waits: on a thread that may.
     pub(super) fn read(&self, question: &Question) -> Result<Bytes, FootageError> {
         self.runtime.block_on(self.bytes(question, FOOTAGE))

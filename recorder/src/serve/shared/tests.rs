@@ -8,9 +8,11 @@ use bytes::Bytes;
 use framekeeper_media::{FrameFlags, WallTime};
 use framekeeper_store::GapReason;
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{Remotes, Union};
+use super::wire::Name;
+use super::{Leases, Remotes, Union};
 use crate::serve::footage::{
     AudioEntry, Counts, Footage, FootageError, Hole, Init, Lease, Run, RunPart, Segment, SegmentFrames, VideoEntry,
 };
@@ -23,9 +25,26 @@ const ALWAYS: (WallTime, WallTime) = (WallTime(i64::MIN), WallTime(i64::MAX));
 struct One {
     number: u128,
     from: i64,
+    leased: Leased,
+}
+
+/// Says how many segments are leased.
+type Leased = Arc<watch::Sender<usize>>;
+
+/// Some of them.
+struct Held(Leased, usize);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.send_modify(|leased| *leased -= self.1);
+    }
 }
 
 impl One {
+    fn new(number: u128, from: i64) -> Self {
+        Self { number, from, leased: Arc::new(watch::Sender::new(0)) }
+    }
+
     fn run(&self) -> Uuid {
         Uuid::from_u128(100 + self.number)
     }
@@ -106,8 +125,9 @@ impl Footage for One {
         let hole = Hole { run: self.run(), from: WallTime(1), to: WallTime(2), bytes: 3..u64::MAX, video_frames: 1 };
         Ok(vec![hole])
     }
-    fn lease(&self, _segments: &[Segment]) -> Box<dyn Lease> {
-        Box::new(())
+    fn lease(&self, segments: &[Segment]) -> Box<dyn Lease> {
+        self.leased.send_modify(|leased| *leased += segments.len());
+        Box::new(Held(Arc::clone(&self.leased), segments.len()))
     }
     fn durable_until(&self, _stream: Uuid) -> Option<WallTime> {
         Some(WallTime(self.from + 8))
@@ -116,8 +136,12 @@ impl Footage for One {
 
 /// Footage of recorder 1, with that of recorder 2, which answers at an address, and of recorder 3 at another one.
 fn site(third: Option<String>) -> (Runtime, Union, Arc<Remotes>) {
+    site_with(One::new(2, 100), third)
+}
+
+fn site_with(second: One, third: Option<String>) -> (Runtime, Union, Arc<Remotes>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let other = router(ServeState::of(Arc::new(One { number: 2, from: 100 }), PathBuf::new(), 1));
+    let other = router(ServeState::of(Arc::new(second), PathBuf::new(), 1));
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap().to_string();
     runtime.spawn(async move { axum::serve(listener, other).await });
@@ -125,14 +149,14 @@ fn site(third: Option<String>) -> (Runtime, Union, Arc<Remotes>) {
     let mut all = vec![("second".to_owned(), address)];
     all.extend(third.map(|address| ("third".to_owned(), address)));
     remotes.set(&all, runtime.handle());
-    let union = Union::new(Arc::new(One { number: 1, from: 50 }), Arc::clone(&remotes));
+    let union = Union::new(Arc::new(One::new(1, 50)), Arc::clone(&remotes));
     (runtime, union, remotes)
 }
 
 #[test]
 fn what_another_one_has_is_as_if_it_were_here() {
     let (_runtime, union, _) = site(None);
-    let theirs = One { number: 2, from: 100 };
+    let theirs = One::new(2, 100);
     assert_eq!(union.find("default", "cam-1").unwrap(), Some(STREAM));
     assert_eq!(union.find("default", "cam-2").unwrap(), Some(STREAM));
     assert_eq!(union.find("default", "cam-3").unwrap(), None);
@@ -202,4 +226,41 @@ fn what_comes_is_understood_or_refused() {
     );
     assert_eq!(ask("{\"dance\":{}}"), 422);
     assert_eq!(ask("{"), 400);
+}
+
+#[test]
+fn what_is_read_of_another_one_stays_until_it_was_read() {
+    let second = One::new(2, 100);
+    let leased = Arc::clone(&second.leased);
+    let (runtime, union, _) = site_with(second, None);
+    let mut segments = union.segments(STREAM, ALWAYS.0, ALWAYS.1).unwrap();
+    // One of them is gone already, which is no reason not to keep the other.
+    segments.push(Segment { nonce: 5, ..segments[1].clone() });
+    let lease = union.lease(&segments);
+    assert_eq!(*leased.borrow(), 1);
+    let again = union.lease(&segments);
+    drop(lease);
+    let mut leased = leased.subscribe();
+    let fell_to = |leased: &mut watch::Receiver<usize>, number: usize| {
+        runtime.block_on(async {
+            let fell = leased.wait_for(|now| *now == number);
+            tokio::time::timeout(Duration::from_secs(20), fell).await.unwrap().unwrap();
+        });
+    };
+    fell_to(&mut leased, 1);
+    drop(again);
+    fell_to(&mut leased, 0);
+}
+
+#[test]
+fn leases_of_others_are_limited_and_end() {
+    let (one, leases) = (One::new(1, 50), Leases::default());
+    let name = Name::from(&one.segments(STREAM, ALWAYS.0, ALWAYS.1).unwrap()[0]);
+    let full = (0..2_000).find(|lease| leases.hold(&one, Uuid::from_u128(*lease), &[name]).is_err()).unwrap();
+    assert_eq!((full, *one.leased.borrow()), (1_000, 1_000));
+    leases.release(Uuid::from_u128(3));
+    leases.release(Uuid::from_u128(3));
+    assert_eq!(leases.hold(&one, Uuid::from_u128(5_000), &[name]).unwrap(), 1);
+    drop(leases);
+    assert_eq!(*one.leased.borrow(), 0);
 }

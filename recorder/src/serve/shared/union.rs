@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use framekeeper_media::WallTime;
 use uuid::Uuid;
 
+use super::leases;
 use super::remote::{Remote, Remotes};
 use super::wire::{Name, Question, WireCoverage, WireFrames, WireHole, WireInit, WireSegment};
 use crate::serve::footage::{Footage, FootageError, Hole, Init, Lease, Run, Segment, SegmentFrames};
@@ -141,8 +142,19 @@ impl Footage for Union {
     }
 
     fn lease(&self, segments: &[Segment]) -> Box<dyn Lease> {
-        let own: Vec<Segment> = segments.iter().filter(|segment| self.owner(segment).is_none()).cloned().collect();
-        self.own.lease(&own)
+        let (mut own, mut others) = (Vec::new(), Vec::<(Arc<Remote>, Vec<Segment>)>::new());
+        for segment in segments {
+            match self.owner(segment) {
+                None => own.push(segment.clone()),
+                Some(owner) => match others.iter_mut().find(|(remote, _)| Arc::ptr_eq(remote, &owner)) {
+                    Some((_, its)) => its.push(segment.clone()),
+                    None => others.push((owner, vec![segment.clone()])),
+                },
+            }
+        }
+        let mut held = vec![self.own.lease(&own)];
+        held.extend(others.iter().flat_map(|(remote, its)| leases::ask(remote, its)));
+        Box::new(held)
     }
 
     fn durable_until(&self, stream: Uuid) -> Option<WallTime> {

@@ -27,6 +27,10 @@ pub(in crate::serve) enum Question {
     Bytes { segment: Name, offset: u64, length: u32 },
     /// What of a stream is damaged.
     Damage { stream: Uuid },
+    /// That these segments stay as they are, for a minute. The answer is how many of them there are.
+    Lease { lease: Uuid, segments: Vec<Name> },
+    /// That a lease is not needed any more.
+    Release { lease: Uuid },
 }
 
 /// Names a segment for as long as it is there.
