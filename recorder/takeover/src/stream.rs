@@ -211,10 +211,11 @@ impl Stream {
     /// Pictures are missing before those that another one has, which this one may have in memory, and nobody else is about it.
     fn is_missed(&self, scene: &Scene<'_>) -> bool {
         let Some(covered) = self.covered else { return false };
-        let recording = || scene.peers.iter().filter(|peer| scene.delivers(peer));
-        let behind =
-            |peer: &Peer<'_>| peer.report.and_then(|report| report.footage).is_some_and(|its| its.first > covered);
-        recording().any(behind) && recording().all(behind)
+        let recording = || scene.peers.iter().filter(|peer| scene.delivers(peer)).filter_map(|peer| peer.report);
+        let has_hole = |report: &Report| report.footage.is_some_and(|its| its.first > covered);
+        let newest = recording().filter_map(|report| report.footage).map(|its| its.durable).max();
+        let is_behind = |report: &Report| newest.is_some_and(|newest| scene.is_behind(report, newest));
+        recording().any(has_hole) && recording().all(|report| has_hole(report) || is_behind(report))
     }
 
     fn stand_by(&mut self, scene: &Scene<'_>) -> Option<Action> {
@@ -411,15 +412,23 @@ impl<'a> Scene<'a> {
         newer || self.plan.rank(peer.recorder).is_some()
     }
 
+    /// It is further behind a picture that is durable elsewhere than its disk is: it stood still or saw nothing since, and does not know yet that there
+    /// is a hole; or it knows, and has nothing behind it yet.
+    fn is_behind(&self, report: &Report, newest: SteadyTime) -> bool {
+        let behind = match report.footage {
+            Some(its) => u64::try_from(newest.0.saturating_sub(its.durable.0)).unwrap_or(0),
+            None => report.recording_for,
+        };
+        behind > report.unsynced.saturating_add(self.rules.silence)
+    }
+
     /// It goes by a plan that is no older, and has a whole group of pictures durable of the time in which this one recorded as well, or, where
-    /// this one has none of its own, any. And it is not behind by more than its disk is: where it is, it stood still or saw nothing since, and
-    /// does not know yet that there is a hole.
+    /// this one has none of its own, any. And it is not behind.
     fn proves(&self, peer: &Peer<'_>) -> bool {
         let Some(report) = peer.report.filter(|report| report.version >= self.plan.version) else { return false };
         let Some(its) = report.footage else { return false };
         let Some(mine) = self.own.footage else { return true };
-        let behind = u64::try_from(mine.durable.0.saturating_sub(its.durable.0)).unwrap_or(0);
-        if behind > report.unsynced.saturating_add(self.rules.silence) {
+        if self.is_behind(report, mine.durable) {
             return false;
         }
         let common = its.durable.0.saturating_sub(its.first.0.max(mine.first.0));

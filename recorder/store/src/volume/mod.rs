@@ -67,6 +67,8 @@ pub(crate) struct Volume {
     pub(crate) segment_bytes: u64,
     /// No segment written since it was opened has a lower number.
     pub(crate) first_segment_number: u64,
+    /// Since it was opened a segment was begun whose name sorts before that of an older one.
+    pub(crate) unordered: Mutex<bool>,
     pub(crate) write_path: WritePath,
     /// Ends the writer's waiting for the disk.
     pub(crate) writing: Interrupt,
@@ -289,6 +291,33 @@ impl Volume {
         let mut dirty = lock(&self.dirty);
         dirty.since_us.get_or_insert(now);
         note(&mut dirty);
+    }
+
+    /// A segment is begun whose name sorts before that of an older one: a clock was set back. Whoever opens the volume next does not find it among the
+    /// newest files. Durable before anything in the segment is.
+    pub(crate) fn is_unordered(&self) -> io::Result<()> {
+        let mut unordered = lock(&self.unordered);
+        if !*unordered {
+            self.with_room(|| self.folder.open_or_create(Path::new(names::UNORDERED)))?;
+            self.wrote(|dirty| {
+                dirty.folders.insert(PathBuf::new());
+            });
+            *unordered = true;
+        }
+        Ok(())
+    }
+
+    /// All segments are known, or are found among the newest files, but for those that were begun since the volume was opened.
+    pub(crate) fn is_ordered_again(&self) -> io::Result<()> {
+        let unordered = lock(&self.unordered);
+        if *unordered {
+            return Ok(());
+        }
+        self.folder.remove(Path::new(names::UNORDERED))?;
+        self.wrote(|dirty| {
+            dirty.folders.insert(PathBuf::new());
+        });
+        Ok(())
     }
 
     /// Does what needs a little room in the file system: a folder, a record. Where others have filled it, an empty segment file makes room: what

@@ -43,6 +43,8 @@ const FIRST_FILES: u64 = 16;
 /// What is left to do once recording has begun.
 pub(crate) struct Later {
     pub(crate) closed_in_order: bool,
+    /// Segments may be anywhere among the files of their streams.
+    pub(crate) unordered: bool,
     /// Newest files that there was no time to look at.
     pub(crate) unread: Vec<PathBuf>,
     /// Files in `streams/`: so many the pool took for granted, and so many of them were found unsealed.
@@ -126,6 +128,11 @@ pub(crate) fn open(
         }
     };
     let closed_in_order = identity.closed;
+    let unordered = match folder.open(Path::new(names::UNORDERED), false) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        // Where that cannot be told they may be.
+        _ => true,
+    };
     for name in [names::POOL, names::RETIRED, names::STREAMS] {
         folder.make_folders(Path::new(name)).map_err(io("make folders"))?;
     }
@@ -182,6 +189,7 @@ pub(crate) fn open(
         env: env.clone(),
         segment_bytes: config.segment_bytes,
         first_segment_number,
+        unordered: Mutex::default(),
         write_path,
         writing: batch.interrupt(),
         recorder_uid: store.recorder_uid,
@@ -239,7 +247,7 @@ pub(crate) fn open(
     let given_back = lock(&volume.pool).numbers().3 - retired_before;
     let unsealed = lock(&volume.live).values().map(|l| l.len() as u64).sum::<u64>() + given_back;
     first_files(&volume).map_err(io("make segment files"))?;
-    Ok(Opened { volume, slots, streams, later: Later { closed_in_order, unread, counted, unsealed }, batch })
+    Ok(Opened { volume, slots, streams, later: Later { closed_in_order, unordered, unread, counted, unsealed }, batch })
 }
 
 /// Whether a folder that is to be formatted has room for all files.
@@ -303,7 +311,7 @@ struct Candidate {
 /// What a stream's newest segment tells.
 enum Found {
     /// It is filled on.
-    Unsealed(Box<Slot>, Option<PreviousRun>),
+    Unsealed(Box<Active>, Option<PreviousRun>),
     /// The next one follows it.
     Other(Option<PreviousRun>),
     /// There was no time to look: the keeper will.
@@ -320,8 +328,11 @@ struct Recovered {
 /// Looks at the newest segment of each stream; those that are unsealed are walked, as many as the time allows.
 fn recover(volume: &Arc<Volume>, newest: &[PathBuf], closed_in_order: bool, until_us: u64) -> io::Result<Recovered> {
     let mut by_stream: HashMap<Uuid, Candidate> = HashMap::new();
+    let mut latest: HashMap<Uuid, WallTime> = HashMap::new();
     for candidate in parallel::each(newest, |path| candidate(volume, path))?.into_iter().flatten() {
         let segment = &candidate.head.segment;
+        let first = latest.entry(segment.stream).or_insert(segment.first_wall);
+        *first = segment.first_wall.max(*first);
         let known = by_stream.get(&segment.stream).map(|c| c.head.segment.segment_number);
         if known.is_none_or(|number| number < segment.segment_number) {
             by_stream.insert(segment.stream, candidate);
@@ -334,13 +345,14 @@ fn recover(volume: &Arc<Volume>, newest: &[PathBuf], closed_in_order: bool, unti
     let mut recovered = Recovered { slots: HashMap::new(), streams: Vec::new(), unread: Vec::new() };
     for (Candidate { path, head, .. }, found) in candidates.into_iter().zip(found) {
         let next_number = head.segment.segment_number + 1;
+        let latest_first = latest.get(&head.segment.stream).copied().unwrap_or(head.segment.first_wall);
         let (slot, previous) = match found {
-            Found::Unsealed(slot, previous) => (*slot, previous),
-            Found::Other(previous) => (Slot::resume(next_number, None), previous),
+            Found::Unsealed(active, previous) => (Slot::resume(next_number, latest_first, Some(*active)), previous),
+            Found::Other(previous) => (Slot::resume(next_number, latest_first, None), previous),
             Found::Unknown => {
                 recovered.unread.push(path);
                 let unknown = PreviousRun { run: Uuid::nil(), end: WallTime(0), in_order: closed_in_order };
-                (Slot::resume(next_number, None), Some(unknown))
+                (Slot::resume(next_number, latest_first, None), Some(unknown))
             }
         };
         let ident = ident(&head);
@@ -393,9 +405,7 @@ fn look(
     volume.add_live(live.clone());
     let end = live.with_index(|index| index.run_end());
     let previous = end.map(|end| PreviousRun { run: end.run, end: end.end, in_order: closed_in_order });
-    let number = head.segment.segment_number;
-    let slot = Slot::resume(number + 1, Some(Active::resume(live, placer)));
-    Ok(Found::Unsealed(Box::new(slot), previous))
+    Ok(Found::Unsealed(Box::new(Active::resume(live, placer)), previous))
 }
 
 fn ident(head: &Head) -> StreamIdent {

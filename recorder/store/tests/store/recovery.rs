@@ -329,6 +329,48 @@ fn segments_keep_their_order_when_the_clock_is_set_back() {
     assert!(written.windows(2).all(|pair| pair[0].0 < pair[1].0), "a number was given twice: {written:?}");
 }
 
+/// What was recorded since a clock was set back is not among the newest files of its stream: it is found all the same, also where it was not sealed.
+#[test]
+fn footage_behind_a_clock_that_was_set_back_is_found_again() {
+    for (in_order, back_us) in [(false, 86_400_000_000), (true, 86_400_000_000), (false, 60_000_000)] {
+        let (mut disk, mut site) = Site::mem(60);
+        let mut camera = big("door");
+        // Ahead for a while; back; killed twice more, the second time with the clock as it was first.
+        for moved_us in [0, -back_us, 0, back_us] {
+            camera.start_wall += moved_us;
+            let store = site.open();
+            eventually("the catalogue is complete", || store.reader().is_complete());
+            let mut writer = store.stream(camera.ident.clone()).unwrap();
+            writer.begin_run(camera.run());
+            camera.next_frame = camera.next_frame.next_multiple_of(camera.gop);
+            let from = camera.next_frame;
+            // More than one segment, and the last one is not sealed.
+            record(&site, &store, &mut writer, &mut camera, 7);
+            if in_order {
+                drop(writer);
+                store.close();
+            }
+            disk = disk.snapshot();
+            site = site.on(&disk);
+            let store = site.open();
+            eventually("the catalogue is complete", || store.reader().is_complete());
+            let reader = store.reader();
+            let segments = reader.segments(camera.ident.uid, ALWAYS.0, ALWAYS.1).unwrap();
+            let entries = segments.iter().flat_map(|segment| reader.index(segment).unwrap().entries.clone());
+            let identity = |entry: IndexEntry| match entry.kind {
+                EntryKind::Video { identity, .. } => Some(identity),
+                EntryKind::Audio { .. } => None,
+            };
+            let found: Vec<_> = entries.filter_map(identity).collect();
+            let missing: Vec<_> =
+                (from..camera.next_frame).filter(|number| !found.contains(&camera.identity(*number))).collect();
+            assert!(missing.is_empty(), "{missing:?} after {moved_us} us, in order: {in_order}");
+            disk = disk.snapshot();
+            site = site.on(&disk);
+        }
+    }
+}
+
 /// Formatting is cut short at any operation: the next opening goes on with it.
 #[test]
 fn formatting_cut_short_leaves_a_volume_that_opens() {

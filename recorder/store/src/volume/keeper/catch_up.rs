@@ -116,7 +116,8 @@ impl CatchUp {
         match before {
             Some(before) => Self { stage, all: true, sealed: 0, found: 0, missing: 0, ..before },
             None => {
-                let later = Later { closed_in_order: false, unread: Vec::new(), counted: 0, unsealed: 0 };
+                let later =
+                    Later { closed_in_order: false, unordered: false, unread: Vec::new(), counted: 0, unsealed: 0 };
                 Self { stage, recounts: false, ..Self::new(later, now_us) }
             }
         }
@@ -205,7 +206,7 @@ impl Keeper {
             volume.with_room(|| ManifestLog::open(volume.folder.clone(), known.position, generation))?;
         let known_holds = known.catalogue.view().and_then(|view| view.holds()).unwrap_or_default();
         let is_known = from.offset > HEADER_BYTES;
-        work.all = !(known.scanned && is_known);
+        work.all = work.later.unordered || !(known.scanned && is_known);
         if !work.all && !work.later.closed_in_order {
             // Ended before the newest files were looked at, the next start would find only what was sealed since.
             known.catalogue.leave_unscanned().map_err(failed)?;
@@ -417,6 +418,9 @@ impl Keeper {
             && let Err(error) = catalogue.set_scanned(true)
         {
             tracing::error!(%error, "the catalogue failed");
+        }
+        if work.later.unordered {
+            self.volume.is_ordered_again()?;
         }
         self.volume.catalogue_complete.store(true, Ordering::Release);
         self.volume.caught_up.open();

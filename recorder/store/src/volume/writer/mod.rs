@@ -154,14 +154,12 @@ impl Writer {
         let left = std::mem::take(&mut *crate::lock(&self.volume.left));
         for uid in left {
             let Some(mut slot) = self.slots.remove(&uid) else { continue };
-            // It may come back: then its segments are numbered on.
-            let next_number = slot.next_number;
             let elsewhere = |stream: &Arc<StreamState>| stream.volume() != Some(self.volume.at);
             if let Some(stream) = self.inner.stream(uid).filter(elsewhere) {
                 if let Err(error) = self.seal(&stream, &mut slot) {
                     self.volume.fail("write", &error);
                 }
-                slot = Slot { next_number, ..Slot::default() };
+                slot = slot.left();
             }
             self.slots.insert(uid, slot);
         }
@@ -343,7 +341,7 @@ impl Writer {
         if !stream.hand_over(self.volume.at, to.at, at.from.moves, at.number, carry) {
             return false;
         }
-        *slot = Slot { next_number: slot.next_number, ..Slot::default() };
+        *slot = slot.left();
         self.volume.count_recording();
         to.count_recording();
         to.wake_writer.notify();

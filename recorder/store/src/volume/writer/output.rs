@@ -74,6 +74,10 @@ impl Writer {
             audio_timescale: run.start.audio_timescale,
             box_offset,
         };
+        if slot.latest_first.is_some_and(|latest| first < latest) {
+            self.volume.is_unordered()?;
+        }
+        slot.latest_first = slot.latest_first.max(Some(first));
         slot.next_number = segment_number + 1;
         slot.turn_is_over = false;
         let head_end = box_offset + SEGMENT_BOX_LENGTH as u64;

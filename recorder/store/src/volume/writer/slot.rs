@@ -28,6 +28,8 @@ pub(crate) struct Slot {
     pub(super) broken: Option<(GapReason, DropReason)>,
     /// Number of the stream's next segment here.
     pub(super) next_number: u64,
+    /// The latest beginning of any of its segments here.
+    pub(super) latest_first: Option<WallTime>,
     pub(super) costs: GopCosts,
     /// The GOP began in an earlier segment.
     pub(super) inside_gop: bool,
@@ -39,8 +41,13 @@ pub(crate) struct Slot {
 
 impl Slot {
     /// A stream that has segments here already.
-    pub(crate) fn resume(next_number: u64, active: Option<Active>) -> Self {
-        Self { next_number, active, ..Self::default() }
+    pub(crate) fn resume(next_number: u64, latest_first: WallTime, active: Option<Active>) -> Self {
+        Self { next_number, latest_first: Some(latest_first), active, ..Self::default() }
+    }
+
+    /// What is left of it when the stream goes elsewhere: it may come back.
+    pub(super) fn left(&self) -> Self {
+        Self { next_number: self.next_number, latest_first: self.latest_first, ..Self::default() }
     }
 }
 
