@@ -116,8 +116,8 @@ impl Site {
         let plan = PoolPlan {
             recorders: at_first,
             max_channels: names.len() * 2,
-            // All that a test records must be there at its end: 20 minutes of 60 cameras, some of the time twice.
-            budget: if names.len() > 30 { "3Gi" } else { "900Mi" }.to_owned(),
+            // All that a test records must be there at its end: 90 minutes of 60 cameras, some of the time twice.
+            budget: if names.len() > 30 { "8Gi" } else { "900Mi" }.to_owned(),
             segment_bytes: "4Mi".to_owned(),
             streams: names.iter().map(|name| StreamPlan::new(name, cameras.url(name))).collect(),
         };

@@ -90,26 +90,6 @@ fn a_primary_that_is_back_before_it_was_missed_has_failed_all_the_same() {
     whole(&mut world);
 }
 
-/// The first standby sees its camera again just when the primary stands still, and has not what the primary misses; the primary goes on behind a hole
-/// that it does not know of yet. The second standby, which saw everything, is the one to fill it before it leaves its memory.
-#[test]
-fn a_hole_that_neither_of_two_fills_is_filled_by_the_third() {
-    for phase in 0..20 {
-        let mut world = World::new(
-            1,
-            &Shape { nodes: 3, streams: 1, standbys: 2, volumes: 1, rotating: phase % 2 == 1, bug: Bug::None },
-        );
-        world.run_until(30 * SECOND + phase * 100 * MS, |_| {});
-        world.blind.insert((1, 0));
-        go_on(&mut world, 10 * SECOND);
-        world.nodes[0].paused_until = world.now + 2_200 * MS;
-        go_on(&mut world, 100 * MS);
-        world.blind.clear();
-        go_on(&mut world, 40 * SECOND);
-        whole(&mut world);
-    }
-}
-
 #[test]
 fn one_standby_after_the_other() {
     let mut world = calm(4, 2);
