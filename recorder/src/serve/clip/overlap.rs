@@ -20,8 +20,13 @@ const COPY_TOLERANCE_US: i64 = 250_000;
 pub(super) const CLOCKS_APART_US: i64 = 1_000_000;
 /// So many frames must agree on how the media clocks of two runs differ.
 const AGREEING: usize = 8;
-/// Frames among which an identity must be the only one of its kind.
-const WINDOW: usize = 64;
+/// Within so long an identity must be the only one of its kind in its run: twice what clocks may differ, and some more. A scene that repeats itself sooner
+/// could be taken for itself one turn later.
+const ALONE_US: i64 = 2_500_000;
+/// Of a run that is no longer than this, a frame may be the only one of its kind although the scene repeats itself.
+const LONG_ENOUGH_US: i64 = 4 * CLOCKS_APART_US;
+/// How far a run is looked at beyond where it may have copies of another one's frames.
+pub(super) const LOOKED_AT_US: i64 = CLOCKS_APART_US + LONG_ENOUGH_US;
 /// Frames are received in no other order than they are shown in by more than this.
 const OUT_OF_ORDER_US: i64 = 2_000_000;
 /// Media times of one frame differ by no more than this, 90 kHz: a sender rounds.
@@ -94,14 +99,45 @@ pub(super) fn merge(first: &[Candidate], second: &[Candidate]) -> Merged {
     Merged { stretches: merged, copy }
 }
 
-/// By how much the media clock of the first run is ahead of the second one's, 90 kHz; `None` where it is not certain.
+/// By how much the media clock of the first run is ahead of the second one's, 90 kHz, as all say that can be told apart; `None` where it is not certain.
 fn ahead(first: &[Candidate], second: &[Candidate]) -> Option<i64> {
-    second.chunks(WINDOW).find_map(|window| {
-        let (from, to) = (window.iter().map(|f| f.wall).min()?, window.iter().map(|f| f.wall).max()?);
-        let (from, to) = (from.saturating_add_us(-CLOCKS_APART_US), to.saturating_add_us(CLOCKS_APART_US));
-        let near = first.get(around(first, from, to))?.iter().filter(|frame| (from..=to).contains(&frame.wall));
-        agreed(&near.copied().collect::<Vec<_>>(), window)
-    })
+    if [first, second].iter().any(|frames| !is_long_enough(frames)) {
+        return None;
+    }
+    let alone = alone(first);
+    let mut said = Vec::new();
+    for frame in self::alone(second).into_values().flatten() {
+        let same = alone.get(&frame.identity).into_iter().flatten();
+        said.extend(same.filter(|other| other.is_near(frame, CLOCKS_APART_US)).map(|other| other.media - frame.media));
+    }
+    let (least, most) = (said.iter().min()?, said.iter().max()?);
+    (said.len() >= AGREEING && most - least <= ROUNDED).then_some(*least)
+}
+
+/// Whether a scene that repeats itself would be known as such.
+fn is_long_enough(frames: &[Candidate]) -> bool {
+    frames.first().zip(frames.last()).is_some_and(|(first, last)| last.wall.0 - first.wall.0 >= LONG_ENOUGH_US)
+}
+
+/// Frames by their identities, but for those that another one with the same is near to.
+fn alone(frames: &[Candidate]) -> HashMap<u64, Vec<&Candidate>> {
+    let mut alike: HashMap<u64, Vec<&Candidate>> = HashMap::new();
+    for frame in frames.iter().filter(|frame| frame.identity != 0) {
+        alike.entry(frame.identity).or_default().push(frame);
+    }
+    for alike in alike.values_mut() {
+        let all = std::mem::take(alike);
+        let before = std::iter::once(None).chain(all.iter().copied().map(Some));
+        let behind = all.iter().copied().skip(1).map(Some).chain(std::iter::once(None));
+        let is_far =
+            |frame: &Candidate, other: Option<&Candidate>| other.is_none_or(|other| !other.is_near(frame, ALONE_US));
+        let far = all
+            .iter()
+            .zip(before.zip(behind))
+            .filter(|(frame, (before, behind))| is_far(frame, *before) && is_far(frame, *behind));
+        *alike = far.map(|(frame, _)| *frame).collect();
+    }
+    alike
 }
 
 /// Where the frames of a run are that were received from `from` to `to`, and some beside them: frames are in the order in which they are decoded.
@@ -109,24 +145,6 @@ fn around(frames: &[Candidate], from: WallTime, to: WallTime) -> Range<usize> {
     let begin = frames.partition_point(|frame| frame.wall < from.saturating_add_us(-OUT_OF_ORDER_US));
     let end = frames.partition_point(|frame| frame.wall <= to.saturating_add_us(OUT_OF_ORDER_US));
     begin..end.max(begin)
-}
-
-/// What all frames say whose identity is found once in either; where there are enough of them.
-fn agreed(first: &[Candidate], second: &[Candidate]) -> Option<i64> {
-    let (first, second) = (only(first), only(second));
-    let pairs = second.iter().filter_map(|(identity, frame)| Some((first.get(identity)?, frame)));
-    let said: Vec<i64> = pairs.filter(|(a, b)| a.is_near(b, CLOCKS_APART_US)).map(|(a, b)| a.media - b.media).collect();
-    let (least, most) = (said.iter().min()?, said.iter().max()?);
-    (said.len() >= AGREEING && most - least <= ROUNDED).then_some(*least)
-}
-
-/// Frames whose identity no other one here has.
-fn only(frames: &[Candidate]) -> HashMap<u64, &Candidate> {
-    let mut found: HashMap<u64, Option<&Candidate>> = HashMap::new();
-    for frame in frames.iter().filter(|frame| frame.identity != 0) {
-        found.entry(frame.identity).and_modify(|known| *known = None).or_insert(Some(frame));
-    }
-    found.into_iter().filter_map(|(identity, frame)| Some((identity, frame?))).collect()
 }
 
 /// Looks for copies in two runs.
@@ -243,8 +261,8 @@ mod tests {
     #[test]
     fn clocks_that_differ_show_no_frame_twice() {
         for ahead_us in [-990_000, -300_000, 0, 300_000, 990_000] {
-            let (first, second) = of_two(|number| 1 + number as u64, 0..100, 40..160, ahead_us);
-            assert!(numbers(&first, &second).iter().copied().eq(0..160), "{ahead_us}");
+            let (first, second) = of_two(|number| 1 + number as u64, 0..150, 90..260, ahead_us);
+            assert!(numbers(&first, &second).iter().copied().eq(0..260), "{ahead_us}");
         }
     }
 
@@ -253,30 +271,42 @@ mod tests {
         // Of 40 frames some are the same picture as the one before, and all come again.
         let still = |number: i64| 1 + (number % 40 / 3) as u64 + if number % 40 > 24 { 100 + number as u64 } else { 0 };
         for ahead_us in [-400_000, 0, 400_000] {
-            let (first, second) = of_two(still, 0..100, 60..160, ahead_us);
-            assert!(numbers(&first, &second).iter().copied().eq(0..160), "{ahead_us}");
+            let (first, second) = of_two(still, 0..150, 110..260, ahead_us);
+            assert!(numbers(&first, &second).iter().copied().eq(0..260), "{ahead_us}");
+        }
+    }
+
+    #[test]
+    fn a_black_scene_that_repeats_itself_each_second_hides_no_frame() {
+        // However few frames both have, and wherever in the second.
+        for overlap in 1..60 {
+            let (first, second) = of_two(|number| 1 + (number % 25) as u64, 0..150, 150 - overlap..260, 3_000);
+            assert_eq!(ahead(&first, &second), None);
+            assert!(numbers(&first, &second).iter().copied().eq(0..260), "{overlap}");
         }
     }
 
     #[test]
     fn a_frame_that_one_of_two_recorders_lacks_is_shown_all_the_same() {
-        let (mut first, mut second) = of_two(|number| 1 + number as u64, 0..100, 40..160, 700_000);
-        first.retain(|frame| !(50..55).contains(&frame.frame));
-        second.retain(|frame| !(70..75).contains(&frame.frame));
-        assert!(numbers(&first, &second).iter().copied().eq(0..160));
+        let (mut first, mut second) = of_two(|number| 1 + number as u64, 0..150, 90..260, 700_000);
+        first.retain(|frame| !(100..105).contains(&frame.frame));
+        second.retain(|frame| !(120..125).contains(&frame.frame));
+        assert!(numbers(&first, &second).iter().copied().eq(0..260));
     }
 
     #[test]
     fn identities_that_do_not_agree_tell_nothing() {
-        let (first, mut second) = of_two(|number| 1 + number as u64, 0..100, 40..160, 0);
+        let (first, mut second) = of_two(|number| 1 + number as u64, 0..150, 90..260, 0);
         // The clock of the one goes on at twice its pace.
         second.iter_mut().for_each(|frame| frame.media *= 2);
         assert_eq!(ahead(&first, &second), None);
-        let (first, second) = of_two(|number| 1 + number as u64 % 12, 0..100, 40..160, 0);
+        let (first, second) = of_two(|number| 1 + number as u64 % 12, 0..150, 90..260, 0);
         assert_eq!(ahead(&first, &second), None);
-        let (first, second) = of_two(|number| 1 + number as u64, 0..100, 93..160, 0);
+        let (first, second) = of_two(|number| 1 + number as u64, 0..150, 143..260, 0);
         assert_eq!(ahead(&first, &second), None, "seven frames are too few");
-        let (first, second) = of_two(|number| 1 + number as u64, 0..100, 92..160, 0);
+        let (first, second) = of_two(|number| 1 + number as u64, 0..150, 60..150, 0);
+        assert_eq!(ahead(&first, &second), None, "what is too short may repeat itself behind its end");
+        let (first, second) = of_two(|number| 1 + number as u64, 0..150, 142..260, 0);
         assert!(ahead(&first, &second).is_some());
     }
 }

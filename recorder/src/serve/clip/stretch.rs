@@ -6,7 +6,7 @@ use framekeeper_media::WallTime;
 use uuid::Uuid;
 
 use super::change_over::{self, ChangeOver, Side};
-use super::overlap::{CLOCKS_APART_US, Candidate, Of, merge};
+use super::overlap::{CLOCKS_APART_US, Candidate, LOOKED_AT_US, Of, merge};
 use super::select::{Part, RunSelection, inconsistent, trim};
 use crate::serve::footage::{Footage, FootageError, VideoEntry};
 
@@ -72,8 +72,8 @@ pub(super) fn arrange(
     for RunSelection { run, mut parts } in selections {
         match stretches.last_mut() {
             Some(last) if run.from < end.saturating_add_us(CLOCKS_APART_US) => {
-                let first = candidates_behind(footage, &mut last.parts, run.from.saturating_add_us(-CLOCKS_APART_US))?;
-                let second = candidates_ahead(footage, &mut parts, end.saturating_add_us(CLOCKS_APART_US))?;
+                let first = candidates_behind(footage, &mut last.parts, run.from.saturating_add_us(-LOOKED_AT_US))?;
+                let second = candidates_ahead(footage, &mut parts, end.saturating_add_us(LOOKED_AT_US))?;
                 let merged = merge(&first, &second);
                 if let Some((a, b)) = merged.copy {
                     let ahead = a.media - b.media;
