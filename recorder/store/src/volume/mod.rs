@@ -295,7 +295,7 @@ impl Volume {
 
     /// A segment is begun whose name sorts before that of an older one: a clock was set back. Whoever opens the volume next does not find it among the
     /// newest files. Durable before anything in the segment is.
-    pub(crate) fn is_unordered(&self) -> io::Result<()> {
+    pub(crate) fn note_unordered(&self) -> io::Result<()> {
         let mut unordered = lock(&self.unordered);
         if !*unordered {
             self.with_room(|| self.folder.open_or_create(Path::new(names::UNORDERED)))?;
@@ -308,12 +308,16 @@ impl Volume {
     }
 
     /// All segments are known, or are found among the newest files, but for those that were begun since the volume was opened.
-    pub(crate) fn is_ordered_again(&self) -> io::Result<()> {
+    pub(crate) fn forget_unordered(&self) -> io::Result<()> {
         let unordered = lock(&self.unordered);
         if *unordered {
             return Ok(());
         }
-        self.folder.remove(Path::new(names::UNORDERED))?;
+        match self.folder.remove(Path::new(names::UNORDERED)) {
+            // It could not be told whether it is there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        }
         self.wrote(|dirty| {
             dirty.folders.insert(PathBuf::new());
         });

@@ -75,7 +75,7 @@ impl Writer {
             box_offset,
         };
         if slot.latest_first.is_some_and(|latest| first < latest) {
-            self.volume.is_unordered()?;
+            self.volume.note_unordered()?;
         }
         slot.latest_first = slot.latest_first.max(Some(first));
         slot.next_number = segment_number + 1;
