@@ -1,5 +1,6 @@
 //! Bits that flip in the files of a running recorder: nothing wrong is ever sent, what is lost is said, and all else is served.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt as _;
@@ -19,8 +20,8 @@ struct Site {
     system: System,
     cameras: Cameras,
     names: Vec<String>,
-    /// What was recorded before anything flipped, of each stream.
-    range: (Timestamp, Timestamp),
+    /// What was recorded before anything flipped, by stream.
+    ranges: BTreeMap<String, (Timestamp, Timestamp)>,
     folder: tempfile::TempDir,
 }
 
@@ -31,7 +32,10 @@ impl Site {
         let cameras = Cameras::start(
             folder.path(),
             0,
-            &["name=cam,count=2,kind=synthetic,width=640,height=360,fps=25,bitrate=12M,gop=25,audio=aac".to_owned()],
+            // A GOP of the second one takes more than a segment: most of its segments end inside one.
+            &[25, 100].map(|gop| {
+                format!("name=gop{gop},kind=synthetic,width=640,height=360,fps=25,bitrate=12M,gop={gop},audio=aac")
+            }),
         )?;
         let names = framekeeper_e2e::bench::stamps::ledger_names(&cameras.ledgers)?;
         let plan = PoolPlan {
@@ -43,17 +47,16 @@ impl Site {
         };
         let mut system = System::start_with_env(folder.path(), &plan, environment)?;
         system.wait_recording(&names, Duration::from_secs(30))?;
-        let mut site = Self { system, cameras, names, range: (Timestamp::MIN, Timestamp::MAX), folder };
+        let mut site = Self { system, cameras, names, ranges: BTreeMap::new(), folder };
         let enough = count(4, 40);
         let filled = poll(Duration::from_secs(180), Duration::from_millis(100), || {
             Ok(site.names.iter().all(|name| site.sealed(name).is_ok_and(|files| files.len() >= enough)).then_some(()))
         })?;
         ensure!(filled.is_some(), "no segments were filled: {}", site.system.operator.log_tail());
         // What is asked for later is in the copy, and durable.
-        let begin = site.names.iter().map(|name| Ok(site.runs(name)?.0)).collect::<Result<Vec<_>>>()?;
-        let end = site.names.iter().map(|name| Ok(site.runs(name)?.1)).collect::<Result<Vec<_>>>()?;
-        let (begin, end) = (begin.into_iter().max().context("no run")?, end.into_iter().min().context("no run")?);
-        site.range = (begin, end);
+        let ranges = site.names.iter().map(|name| Ok((name.clone(), site.runs(name)?)));
+        site.ranges = ranges.collect::<Result<_>>()?;
+        let end = site.ranges.values().map(|(_, end)| *end).max().context("no stream")?;
         let durable = poll(Duration::from_secs(20), Duration::from_millis(50), || {
             let channels = site.system.channels(0)?.unwrap_or_default();
             let until = |channel: &Value| channel.get("durable")?.as_str()?.parse::<Timestamp>().ok();
@@ -118,8 +121,12 @@ impl Site {
         Ok(first > at && damaged.iter().any(|(_, to)| to.parse::<Timestamp>().is_ok_and(|to| to == first)))
     }
 
+    fn range(&self, name: &str) -> (Timestamp, Timestamp) {
+        self.ranges.get(name).copied().unwrap_or((Timestamp::MIN, Timestamp::MAX))
+    }
+
     fn clip(&self, name: &str) -> String {
-        let (from, to) = self.range;
+        let (from, to) = self.range(name);
         format!("/v1/streams/default/{name}/clip.mp4?from={from}&to={to}")
     }
 
@@ -144,6 +151,18 @@ impl Site {
         flip(files.get(1).context("too few segments")?, 100, 3)
     }
 
+    /// Flips a bit in the last fragment of a segment of each stream: the next one may begin with frames that refer to it.
+    fn flip_ends(&self) -> Result<()> {
+        for name in &self.names {
+            let files = self.sealed(name)?;
+            let path = files.get(2).context("too few segments")?;
+            let bytes = fs::read(path)?;
+            let last = bytes.windows(4).rposition(|word| word == b"mdat").context("no fragment")?;
+            flip(path, last as u64 + 100, 3)?;
+        }
+        Ok(())
+    }
+
     /// What the files tell of a stopped recorder's volume.
     fn list(&self) -> Result<Value> {
         let program = program("framekeeper-recorder")?;
@@ -156,7 +175,7 @@ impl Site {
         let file = self.folder.path().join("clip.mp4");
         fs::write(&file, &clip.body)?;
         let mut arguments = judge::volumes(&self.cameras.ledgers, &[self.copied()]);
-        let (from, to) = self.range;
+        let (from, to) = self.range(name);
         arguments.extend(["--live", "--clip"].map(str::to_owned));
         arguments.extend([file.display().to_string(), "--stream".to_owned(), format!("default/{name}")]);
         arguments.extend(["--from".to_owned(), from.to_string(), "--to".to_owned(), to.to_string()]);
@@ -233,6 +252,7 @@ fn a_flipped_bit_is_never_sent_and_all_else_is() -> Result<()> {
     }
     ensure!(site.status()?.contains("reason: NoneDamaged"), "{}", site.status()?);
     site.flip(flips)?;
+    site.flip_ends()?;
     site.flip_head()?;
     let (mut broken, mut damaged) = (0, 0);
     for (name, before) in site.names.clone().iter().zip(&before) {
@@ -250,7 +270,7 @@ fn a_flipped_bit_is_never_sent_and_all_else_is() -> Result<()> {
             }
             broken += 1;
         }
-        let (from, to) = site.range;
+        let (from, to) = site.range(name);
         let picture = format!("/v1/streams/default/{name}/frame.jpg?at=");
         for part in 1..5 {
             let at =
@@ -297,6 +317,7 @@ fn a_flipped_bit_is_never_sent_and_all_else_is() -> Result<()> {
 fn rot_is_found_before_anybody_asks() -> Result<()> {
     let mut site = Site::start(&[("FRAMEKEEPER_SCRUB_ROUND", "0".to_owned())])?;
     site.flip(count(6, 60))?;
+    site.flip_ends()?;
     // Twice through all of it: what was under way when the bits flipped may have been behind them.
     let start = Instant::now();
     let enough = site.metric("framekeeper_volume_scrubbed_bytes_total{")?

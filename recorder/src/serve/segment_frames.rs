@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use framekeeper_media::boxes::index::{EntryKind, IndexEntry, SegmentIndex};
 use framekeeper_media::boxes::run::RunBox;
-use framekeeper_store::damage::{Hole, holes_of, run_at, whole};
+use framekeeper_store::damage::{Hole, holes_of, run_at, undecodable, whole};
 
 use super::footage::{AudioEntry, RunPart, Segment, SegmentFrames, VideoEntry};
 
@@ -29,7 +29,13 @@ pub(crate) fn frames(
         let of_run = if holes.is_empty() { Vec::new() } else { holes_of(run_box.run, holes) };
         for stretch in &whole.stretches {
             let (video, audio) = (frames.video.len() as u32, frames.audio.len() as u32);
-            for entry in stretch.iter().filter_map(|at| entries.get(*at)) {
+            let stretch: Vec<&IndexEntry> = stretch.iter().filter_map(|at| entries.get(*at)).collect();
+            // The hole may have begun at the end of the segment before.
+            let stretch = stretch.get(undecodable(&stretch, &of_run)..).unwrap_or_default();
+            if stretch.is_empty() && !entries.is_empty() {
+                continue;
+            }
+            for entry in stretch {
                 if entry.first_of_fragment {
                     close_fragment(&mut frames);
                 }

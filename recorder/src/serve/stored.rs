@@ -67,9 +67,9 @@ impl Stored {
             return Ok(frames);
         }
         let (index, run_boxes) = (self.reader.index(segment)?, self.reader.run_boxes(segment)?);
-        let (now, news) = self.reader.damage(segment.stream);
-        if now != version {
+        if self.reader.damage_version(segment.stream) != version {
             // The index, or the box of a run, turned out to be damaged.
+            let (now, news) = self.reader.damage(segment.stream);
             return self.frames_knowing(segment, now, &news);
         }
         let here = damage.iter().filter(|damage| is_in(damage, segment));
@@ -87,6 +87,11 @@ fn holes(damage: &[SegmentDamage]) -> Vec<Hole> {
 
 fn is_in(damage: &SegmentDamage, segment: &Segment) -> bool {
     (damage.volume, damage.file_number, damage.nonce) == (segment.volume, segment.file_number, segment.nonce)
+}
+
+/// Whether a hole that began in an earlier segment goes on in this one.
+fn reaches_into(damage: &SegmentDamage, segment: &Segment) -> bool {
+    damage.hole.from < segment.first && segment.first < damage.hole.to
 }
 
 impl From<ReadError> for FootageError {
@@ -138,7 +143,7 @@ impl Footage for Stored {
         }
         let mut whole = Vec::with_capacity(segments.len());
         for segment in segments {
-            if damage.iter().any(|damage| is_in(damage, &segment)) {
+            if damage.iter().any(|damage| is_in(damage, &segment) || reaches_into(damage, &segment)) {
                 match self.frames_knowing(&segment, version, &damage) {
                     Ok(frames) => whole.extend(readable(segment, &frames)),
                     // Nothing of it is left.
@@ -188,7 +193,7 @@ impl Footage for Stored {
     }
 
     fn damage_version(&self, stream: Uuid) -> u64 {
-        self.reader.damage(stream).0
+        self.reader.damage_version(stream)
     }
 
     fn lease(&self, segments: &[Segment]) -> Box<dyn Lease> {

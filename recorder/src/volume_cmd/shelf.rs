@@ -71,7 +71,8 @@ impl Footage for Shelf {
     fn segments(&self, stream: Uuid, from: WallTime, to: WallTime) -> Result<Vec<Segment>, FootageError> {
         let Some(stream) = self.stream(stream) else { return Ok(Vec::new()) };
         let segments = self.segments_of(stream).filter_map(|segment| {
-            let whole = segment.damage.is_empty();
+            let reaches_into = |hole: &Hole| hole.from < segment.info.first && segment.info.first < hole.to;
+            let whole = segment.damage.is_empty() && !stream.holes.iter().any(reaches_into);
             if whole { Some(segment.info.clone()) } else { readable(segment.info.clone(), &self.frames_of(segment)) }
         });
         Ok(segments.filter(|segment| segment.first < to && segment.end > from).collect())

@@ -20,6 +20,7 @@ use crate::env::{File, read_exact};
 use crate::error::ReadError;
 use crate::lock;
 use crate::manifest::SealedSegment;
+use crate::reach::Reaches;
 use crate::reader::{Reader, SegmentInit};
 use crate::segment::fetch::{self, Checked};
 use crate::segment::sealed::read_index;
@@ -46,6 +47,7 @@ pub(crate) struct Caches {
     indexes: Mutex<Lru<Arc<Indexed>>>,
     files: Mutex<Lru<Arc<OpenSegment>>>,
     fragments: Mutex<Fragments>,
+    pub(crate) reaches: Mutex<Reaches>,
 }
 
 type Key = (Uuid, u64, u64);

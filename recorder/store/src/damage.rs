@@ -4,7 +4,7 @@ use framekeeper_media::WallTime;
 use framekeeper_media::boxes::run::GapReason;
 use uuid::Uuid;
 
-pub use crate::segment::hole::{Hole, Whole, whole};
+pub use crate::segment::hole::{Hole, Whole, undecodable, whole};
 use crate::types::RunInfo;
 
 /// Holes that are nearer to each other are one: times are rounded.

@@ -74,6 +74,7 @@ mod manifest_log;
 mod names;
 mod outlook;
 mod rate;
+mod reach;
 mod reader;
 mod retention;
 mod segment;

@@ -283,9 +283,9 @@ impl Reader {
         Ok(runs)
     }
 
-    /// What of a stream is known to be damaged and is not served, with the version of that knowledge: another one after each change.
-    #[must_use]
-    pub fn damage(&self, stream: Uuid) -> (u64, Vec<SegmentDamage>) {
+    /// What of a stream is known to be damaged, each hole up to the end of its segment at most, with the version of that knowledge: another
+    /// one after each change.
+    pub(crate) fn known_damage(&self, stream: Uuid) -> (u64, Vec<SegmentDamage>) {
         let (mut version, mut found) = (0_u64, Vec::new());
         for volume in &self.readable() {
             let (of_volume, known) = volume.rot.of(stream);

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::look::SeenSegment;
 use crate::catalogue::{RunRow, merge_run};
 use crate::damage::{Hole, cut};
+use crate::segment::hole::Reach;
 use crate::types::{RunInfo, StreamIdent};
 
 /// A stream that there is footage of.
@@ -39,6 +40,20 @@ fn forgotten(segment: &SeenSegment) -> Vec<(WallTime, WallTime)> {
     lost.into_iter().filter(|(from, to)| to.0.saturating_sub(from.0) > SAME_US).collect()
 }
 
+/// A hole up to where decoding begins again, in its own segment (the first one) or in one behind it.
+fn reaching<'s>(hole: &Hole, segments: impl Iterator<Item = (usize, &'s SeenSegment)>) -> Hole {
+    let mut reach = Reach::of(hole);
+    for (at, segment) in segments.filter(|(_, segment)| segment.parts.iter().any(|part| part.run == hole.run)) {
+        reach.take(hole, at == 0, &segment.index, segment.run_boxes.iter().map(|run| run.run));
+        if reach.ends {
+            break;
+        }
+    }
+    let mut hole = hole.clone();
+    reach.widen(&mut hole);
+    hole
+}
+
 /// Names and UID of a stream.
 type Key = (String, String, Uuid);
 /// Positions of its segments, and its runs.
@@ -62,7 +77,11 @@ pub fn streams(segments: &[SeenSegment]) -> Vec<SeenStream> {
         let (namespace, name, uid) = key;
         positions.sort_by_key(|at| segments.get(*at).map(|s| (s.info.first, s.info.number)));
         let of = || positions.iter().filter_map(|at| segments.get(*at));
-        let mut holes: Vec<Hole> = of().flat_map(|segment| &segment.holes).cloned().collect();
+        let mut holes = Vec::new();
+        for (at, segment) in of().enumerate() {
+            let behind = || of().skip(at).enumerate();
+            holes.extend(segment.holes.iter().map(|hole| reaching(hole, behind())));
+        }
         for (from, to) in of().flat_map(forgotten) {
             if !holes.iter().any(|hole| hole.from <= from && to <= hole.to) {
                 let around = runs.values().find(|row| row.part.first <= from && to <= row.part.end);

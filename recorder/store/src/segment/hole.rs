@@ -117,6 +117,63 @@ pub(crate) fn holes(all: &SegmentIndex, runs: &[Uuid], damage: &[Range<u64>]) ->
     holes
 }
 
+/// How far what cannot be decoded goes on behind a hole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reach {
+    /// Wall time of the random access point with which decoding begins again; the end of what there is of the run when there is none.
+    pub(crate) to: WallTime,
+    /// Video frames before it that are whole and refer to what is lost.
+    pub(crate) video_frames: u32,
+    /// Whether there is such a point: then this never changes.
+    pub(crate) ends: bool,
+}
+
+impl Reach {
+    /// Of a hole as its own segment knows it.
+    pub(crate) fn of(hole: &Hole) -> Self {
+        Self { to: hole.to, video_frames: 0, ends: false }
+    }
+
+    /// Takes in a segment with footage of the hole's run: its own one (`own`), or one behind it. `runs` names the run of each run box.
+    pub(crate) fn take(&mut self, hole: &Hole, own: bool, index: &SegmentIndex, runs: impl IntoIterator<Item = Uuid>) {
+        for ((place, entries, _), run) in runs_of(index).zip(runs) {
+            if run != hole.run || self.ends {
+                continue;
+            }
+            // In its own segment the hole ends at a point that is whole, or with the segment. Of the others all is behind it, whatever
+            // their times are: the end of a segment is a forecast.
+            let behind = entries.iter().filter(|entry| is_video(entry) && (!own || entry.wall >= hole.to));
+            for entry in behind {
+                if is_random_access(entry) && entry.wall > hole.from {
+                    self.to = self.to.max(entry.wall);
+                    self.ends = true;
+                    break;
+                }
+                self.video_frames += 1;
+            }
+            if !self.ends {
+                self.to = self.to.max(place.end_wall);
+            }
+        }
+    }
+
+    /// The hole with what cannot be decoded behind it.
+    pub(crate) fn widen(self, hole: &mut Hole) {
+        hole.to = self.to;
+        hole.video_frames = hole.video_frames.saturating_add(self.video_frames);
+    }
+}
+
+/// How many of these entries, which follow each other, cannot be decoded as they begin within one of their run's holes.
+#[must_use]
+pub fn undecodable(entries: &[&IndexEntry], holes: &[Hole]) -> usize {
+    let Some(first) = entries.first() else { return 0 };
+    if !holes.iter().any(|hole| hole.from < first.wall && first.wall < hole.to) {
+        return 0;
+    }
+    entries.iter().position(|entry| is_random_access(entry)).unwrap_or(entries.len())
+}
+
 #[cfg(test)]
 mod tests {
     use framekeeper_media::boxes::index::EntryKind;
@@ -189,5 +246,64 @@ mod tests {
         let hole = &whole.holes[0];
         // Frame 7 is known and cannot be decoded; 5 and 6 nobody knows.
         assert_eq!((hole.to, hole.video_frames), (WallTime(80), 1));
+    }
+
+    const RUN: Uuid = Uuid::from_u128(7);
+
+    /// A segment with the frames from `first` up to `end`.
+    fn segment(first: u32, end: u32) -> SegmentIndex {
+        let mut run = place(end);
+        run.entries = end - first;
+        SegmentIndex { entries: entries(end).split_off(first as usize), runs: vec![run], ..SegmentIndex::default() }
+    }
+
+    fn hole(from: i64, to: i64) -> Hole {
+        Hole { run: RUN, from: WallTime(from), to: WallTime(to), bytes: 0..1, video_frames: 1 }
+    }
+
+    #[test]
+    fn a_hole_at_the_end_of_a_segment_reaches_to_the_next_random_access_point() {
+        let hole = hole(50, 60);
+        let mut reach = Reach::of(&hole);
+        reach.take(&hole, true, &segment(0, 6), [RUN]);
+        assert_eq!(reach, Reach { to: WallTime(60), video_frames: 0, ends: false });
+        // Frame 6 and 7 refer to what is lost; a run of somebody else says nothing.
+        reach.take(&hole, false, &segment(8, 9), [Uuid::from_u128(8)]);
+        reach.take(&hole, false, &segment(6, 7), [RUN]);
+        assert_eq!(reach, Reach { to: WallTime(70), video_frames: 1, ends: false });
+        reach.take(&hole, false, &segment(7, 14), [RUN]);
+        assert_eq!(reach, Reach { to: WallTime(80), video_frames: 2, ends: true });
+        // Nothing that comes later changes that.
+        reach.take(&hole, false, &segment(14, 20), [RUN]);
+        let mut wide = hole.clone();
+        reach.widen(&mut wide);
+        assert_eq!((wide.from, wide.to, wide.video_frames), (WallTime(50), WallTime(80), 3));
+    }
+
+    #[test]
+    fn a_hole_that_ends_in_its_segment_reaches_no_further() {
+        let hole = hole(50, 80);
+        let mut reach = Reach::of(&hole);
+        reach.take(&hole, true, &segment(0, 14), [RUN]);
+        assert_eq!(reach, Reach { to: WallTime(80), video_frames: 0, ends: true });
+    }
+
+    #[test]
+    fn a_segment_whose_end_was_forecast_too_late_begins_behind_the_hole_all_the_same() {
+        let hole = hole(50, 83);
+        let mut reach = Reach::of(&hole);
+        reach.take(&hole, false, &segment(8, 14), [RUN]);
+        assert_eq!(reach, Reach { to: WallTime(83), video_frames: 0, ends: true });
+    }
+
+    #[test]
+    fn what_begins_within_a_hole_is_decodable_from_its_random_access_point_on() {
+        let frames = entries(12);
+        let from = |first: usize| frames.iter().skip(first).collect::<Vec<_>>();
+        assert_eq!(undecodable(&from(6), &[hole(50, 80)]), 2);
+        assert_eq!(undecodable(&from(6), &[hole(10, 40)]), 0);
+        assert_eq!(undecodable(&from(9), &[hole(50, 200)]), 3);
+        assert_eq!(undecodable(&from(8), &[hole(50, 83)]), 0);
+        assert_eq!(undecodable(&[], &[hole(50, 83)]), 0);
     }
 }

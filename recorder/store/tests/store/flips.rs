@@ -30,9 +30,12 @@ struct Recorded {
 
 impl Recorded {
     fn new() -> Self {
+        Self::of(Camera::new("door").with_audio())
+    }
+
+    fn of(mut camera: Camera) -> Self {
         let (disk, site) = Site::mem(10);
         let store = site.open();
-        let mut camera = Camera::new("door").with_audio();
         let mut writer = store.stream(camera.ident.clone()).unwrap();
         for _ in 0..3 {
             writer.begin_run(camera.run());
@@ -385,5 +388,41 @@ fn a_wall_time_in_a_hole_is_in_no_segments_frames() {
     let second = read_all(&reader, &recorded.camera);
     assert!(!second.frames.contains(&first) && second.frames.contains(&end));
     assert_eq!(WallTime(recorded.camera.start_wall), recorded.camera.wall_of(0));
+    store.close();
+}
+
+#[test]
+fn damage_at_the_end_of_a_segment_reaches_to_the_first_key_frame_of_the_next_one() {
+    // A GOP takes more than a file, so that most files end inside one.
+    let mut camera = Camera::new("door").with_audio();
+    camera.gop = 400;
+    let recorded = Recorded::of(camera);
+    let (disk, site) = recorded.copy();
+    let store = site.open();
+    let reader = store.reader();
+    eventually("the catalogue is complete", || reader.is_complete());
+    let camera = &recorded.camera;
+    let segments = reader.segments(camera.ident.uid, ALWAYS.0, ALWAYS.1).unwrap();
+    let first_frame = |segment: &SegmentInfo| {
+        let index = reader.index(segment).unwrap();
+        (0..).find(|number| camera.wall_of(*number) == index.entries[0].wall).unwrap()
+    };
+    let inside = segments.windows(2).find(|pair| {
+        let same_run = reader.run_boxes(&pair[0]).unwrap().last().map(|run| run.run)
+            == reader.run_boxes(&pair[1]).unwrap().first().map(|run| run.run);
+        pair[0].sealed && same_run && !first_frame(&pair[1]).is_multiple_of(camera.gop)
+    });
+    let [before, next] = inside.expect("no segment ends inside a GOP: this test shows nothing") else { panic!() };
+    let next_first = first_frame(next);
+    let index = reader.index(before).unwrap();
+    let last = index.entries.iter().rfind(|entry| matches!(entry.kind, EntryKind::Video { .. })).unwrap();
+    let path = recorded.files().into_iter().find(|path| path.ends_with(&before.path)).unwrap();
+    flip(&disk, &path, last.data_offset as usize + 30, 2);
+    read_all(&reader, camera);
+    let known = holes(&reader, camera);
+    let [hole] = known.as_slice() else { panic!("{known:?}") };
+    let key = next_first.next_multiple_of(camera.gop);
+    assert_eq!(hole.to, camera.wall_of(key), "{known:?}, the next segment begins with frame {next_first}");
+    assert!(hole.from < camera.wall_of(next_first) && hole.video_frames > (key - next_first) as u32, "{known:?}");
     store.close();
 }
