@@ -118,7 +118,10 @@ impl Brain {
         seat: impl FnOnce() -> Box<dyn Seat>,
     ) {
         match self.streams.get_mut(&stream) {
-            Some(held) => held.plan = plan,
+            Some(held) => {
+                held.stream.stir(now, &self.rules);
+                held.plan = plan;
+            }
             None => {
                 let held = Held { plan, stream: Stream::new(self.me, now, epoch), seat: seat() };
                 self.streams.insert(stream, held);
@@ -141,6 +144,7 @@ impl Brain {
         alone: impl FnOnce() -> Option<(u64, Box<dyn Seat>)>,
     ) -> bool {
         if let Some(held) = self.streams.get_mut(&stream) {
+            held.stream.stir(now, &self.rules);
             held.plan = plan;
             return held.stream.is_recording();
         }
@@ -161,8 +165,14 @@ impl Brain {
     }
 
     /// This recorder is to end: whatever others can record is theirs.
-    pub(super) fn leave(&mut self) {
+    pub(super) fn leave(&mut self, now: u64) {
         self.leaving = true;
+        self.stir(now);
+    }
+
+    /// Something changed that all decisions go by.
+    fn stir(&mut self, now: u64) {
+        self.streams.values_mut().for_each(|held| held.stream.stir(now, &self.rules));
     }
 
     /// Whether it records streams that another one, which is alive, is able to record.
@@ -203,17 +213,22 @@ impl Brain {
         Own { leaving: self.leaving, ..held.seat.own(now) }
     }
 
-    /// Logs who comes and who goes.
+    /// Notes who comes and who goes.
     fn watch(&mut self, now: u64) {
+        let mut changed = false;
         for (peer, tie) in &mut self.ties {
             let is = tie.liveness(now, &self.rules);
             let was = std::mem::replace(&mut tie.was, is);
+            changed |= was != is;
             match (was, is) {
                 (was, is) if was == is => {}
                 (_, Liveness::Alive) => info!(%peer, "a recorder that shares streams is alive"),
                 (_, Liveness::Failed) => warn!(%peer, "a recorder that shares streams is not heard any more"),
                 (_, Liveness::Joining) => {}
             }
+        }
+        if changed {
+            self.stir(now);
         }
     }
 }
@@ -242,7 +257,20 @@ impl framekeeper_peer::Brain for Brain {
     fn hear(&mut self, now: u64, peer: Uuid, hears_us: bool, reports: Vec<(Uuid, Report)>) {
         let Some(tie) = self.ties.get_mut(&peer) else { return };
         tie.link.hear(now, hears_us);
-        tie.reports = reports.into_iter().collect();
+        let mut before = std::mem::replace(&mut tie.reports, HashMap::with_capacity(reports.len()));
+        for (stream, report) in reports {
+            let is_news = before.remove(&stream).is_none_or(|before| report.is_news(&before));
+            if let Some(held) = self.streams.get_mut(&stream).filter(|_| is_news) {
+                held.stream.stir(now, &self.rules);
+            }
+            tie.reports.insert(stream, report);
+        }
+        // What it tells of no more.
+        for stream in before.keys() {
+            if let Some(held) = self.streams.get_mut(stream) {
+                held.stream.stir(now, &self.rules);
+            }
+        }
     }
 
     fn close(&mut self, now: u64, peer: Uuid) {
@@ -261,7 +289,7 @@ impl framekeeper_peer::Brain for Brain {
         self.watch(now);
         let mut streams = std::mem::take(&mut self.streams);
         let mut changed = false;
-        for (uid, held) in &mut streams {
+        for (uid, held) in streams.iter_mut().filter(|(_, held)| held.stream.is_due(now)) {
             let own = self.own(held, now);
             let peers = peers(self.me, &self.ties, *uid, &held.plan, now, &self.rules);
             let Some(action) = held.stream.step(now, &self.rules, &held.plan, &own, &peers) else { continue };

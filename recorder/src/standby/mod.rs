@@ -179,7 +179,7 @@ impl Standby {
 
     /// This recorder is to end.
     pub(crate) fn leave(&self) {
-        self.brain().leave();
+        self.brain().leave(clock::monotonic_us());
     }
 
     /// Whether somebody is about to take what this one records.

@@ -234,7 +234,8 @@ fn a_recorder_that_was_never_known_is_waited_for_and_not_for_ever() {
 fn who_is_to_end_is_relieved_first() {
     let mut world = pair();
     assert!(world.brains[0].is_handing_over(world.now));
-    world.brains[0].leave();
+    let now = world.now;
+    world.brains[0].leave(now);
     let took = world.run(5 * SECOND, |world| !world.desks[1].wishes.lock().unwrap().is_empty());
     assert!(took <= 800 * MS, "{took} µs");
     world.footage(1, true);

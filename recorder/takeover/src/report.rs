@@ -136,6 +136,17 @@ impl Report {
     pub fn delivers(&self) -> bool {
         self.recording && self.able
     }
+
+    /// Whether more differs from what was said `before` than how far time and footage have gone on.
+    #[must_use]
+    pub fn is_news(&self, before: &Self) -> bool {
+        let standing = |report: &Self| {
+            let Self { version, epoch, you, recording, able, leaving, .. } = *report;
+            (version, epoch, you, recording, able, leaving, report.footage.map(|footage| footage.first))
+        };
+        let holders = |report: &Self| report.hears.iter().map(|(holder, _)| *holder).collect::<Vec<_>>();
+        standing(self) != standing(before) || holders(self) != holders(before)
+    }
 }
 
 /// Another recorder that has to do with the stream.

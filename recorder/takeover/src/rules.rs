@@ -23,6 +23,10 @@ pub struct Rules {
     pub hold: u64,
     /// …up to this.
     pub hold_at_most: u64,
+    /// Where nothing changes, what there is to do is asked so often.
+    pub look: u64,
+    /// After something changed it is asked at every opportunity for so long.
+    pub restless: u64,
     /// A takeover so soon after the last one is flapping.
     pub calm: u64,
 }
@@ -38,6 +42,8 @@ impl Default for Rules {
             slow_disk: 3 * SECOND,
             hold: 30 * SECOND,
             hold_at_most: 600 * SECOND,
+            look: 200_000,
+            restless: SECOND,
             calm: 60 * SECOND,
         }
     }

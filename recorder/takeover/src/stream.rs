@@ -46,6 +46,10 @@ pub struct Stream {
     /// Hold and end of the last takeover that is known of, one's own or another's.
     last: Option<(u64, u64)>,
     released: bool,
+    /// When it is to be asked again.
+    next: u64,
+    /// Until when it is to be asked at every opportunity.
+    restless: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -81,6 +85,8 @@ impl Stream {
             stable: BTreeMap::new(),
             last: None,
             released: false,
+            next: 0,
+            restless: 0,
         }
     }
 
@@ -101,9 +107,22 @@ impl Stream {
     pub fn slept(&mut self) {
         self.wanted = None;
         self.stable.clear();
+        self.next = 0;
     }
 
-    /// What is to be done at `now`. To be asked at least four times a second, and whenever a link or this recorder's condition changes.
+    /// A link changed, the plan, or what a peer says ([`Report::is_news`]).
+    pub fn stir(&mut self, now: u64, rules: &Rules) {
+        self.restless = now.saturating_add(rules.restless);
+    }
+
+    /// Whether [`Self::step`] is to be asked at `now`: always for a while after something changed, else now and then. Most streams are in order most
+    /// of the time, and there are very many of them.
+    #[must_use]
+    pub const fn is_due(&self, now: u64) -> bool {
+        now >= self.next || now < self.restless
+    }
+
+    /// What is to be done at `now`. To be asked twenty times a second where [`Self::is_due`] says so.
     pub fn step(
         &mut self,
         now: u64,
@@ -114,12 +133,17 @@ impl Stream {
     ) -> Option<Action> {
         let told = peers.iter().filter_map(|peer| peer.report).map(|report| report.epoch).max().unwrap_or(0);
         self.epoch = self.epoch.max(plan.epoch).max(told);
+        self.next = now.saturating_add(rules.look);
         let held_for = now.saturating_sub(self.since);
         let scene = Scene { now, rules, plan, own, peers, seat: seat(self.me, plan, peers), held_for };
         self.hear_of_takeovers(&scene);
         self.watch(&scene);
         self.cover(&scene);
-        if self.recording.is_some() { self.go_on(&scene) } else { self.stand_by(&scene) }
+        let action = if self.recording.is_some() { self.go_on(&scene) } else { self.stand_by(&scene) };
+        if action.is_some() {
+            self.stir(now, rules);
+        }
+        action
     }
 
     /// What peer `to` is told.

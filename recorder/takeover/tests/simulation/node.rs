@@ -6,7 +6,7 @@ use framekeeper_media::WallTime;
 use framekeeper_store::{Appended, StreamWriter};
 use framekeeper_takeover::heartbeat::Heartbeat;
 use framekeeper_takeover::{
-    Action, Assignment, Footage, Link, Moment, Own, Peer, PeerClock, Report, Rules, SteadyTime, Stream,
+    Action, Assignment, Footage, Link, Liveness, Moment, Own, Peer, PeerClock, Report, Rules, SteadyTime, Stream,
 };
 use rand::rngs::StdRng;
 use uuid::Uuid;
@@ -183,7 +183,8 @@ pub(crate) struct Node {
     /// Sequence numbers of the newest plans that it was told.
     pub(crate) knows: Vec<u64>,
     /// How it stood with each stream at the last decision.
-    owns: Vec<Own>,
+    /// What the links said last.
+    was: Vec<Liveness>,
 }
 
 impl Node {
@@ -211,7 +212,7 @@ impl Node {
             bug,
             epochs: vec![0; streams],
             knows: vec![0; streams],
-            owns: vec![Own::default(); streams],
+            was: vec![Liveness::Joining; nodes],
         }
     }
 
@@ -318,7 +319,10 @@ impl Node {
 
     /// Asks the real thing what to do.
     pub(crate) fn decide(&mut self, stream: usize, now: u64, rules: &Rules) -> Option<Action> {
-        self.held[stream].as_ref()?;
+        let held = self.held[stream].as_ref()?;
+        if !held.machine.is_due(now) {
+            return None;
+        }
         let own = self.own(stream, now);
         let (links, reports, me) = (&self.links, &self.reports, self.me);
         let held = self.held[stream].as_mut()?;
@@ -342,7 +346,6 @@ impl Node {
             }
             None => {}
         }
-        self.owns[stream] = if action.is_some() && self.held[stream].is_some() { self.own(stream, now) } else { own };
         action
     }
 
@@ -379,17 +382,36 @@ impl Node {
     }
 
     /// What another one told.
-    pub(crate) fn hear(&mut self, from: usize, now: u64, heartbeat: Heartbeat) {
+    pub(crate) fn hear(&mut self, from: usize, now: u64, heartbeat: Heartbeat, rules: &Rules) {
         self.links[from].hear(now, heartbeat.hears_you);
-        self.reports[from].iter_mut().for_each(|report| *report = None);
+        let nothing = vec![None; self.held.len()];
+        let before = std::mem::replace(&mut self.reports[from], nothing);
         let moment = self.moment(now);
         for (stream, report) in self.clocks[from].hear(moment, heartbeat) {
             self.reports[from][stream.as_u128() as usize] = Some(report);
         }
+        for ((held, before), is) in self.held.iter_mut().zip(&before).zip(&self.reports[from]) {
+            let is_news = match (before, is) {
+                (Some(before), Some(is)) => is.is_news(before),
+                (before, is) => before.is_some() != is.is_some(),
+            };
+            if let Some(held) = held.as_mut().filter(|_| is_news) {
+                held.machine.stir(now, rules);
+            }
+        }
+    }
+
+    /// Looks at the links: where one changed, all is looked at.
+    pub(crate) fn watch(&mut self, now: u64, rules: &Rules) {
+        let is: Vec<Liveness> = self.links.iter().map(|link| link.liveness(now, rules)).collect();
+        if std::mem::replace(&mut self.was, is.clone()) != is {
+            self.held.iter_mut().flatten().for_each(|held| held.machine.stir(now, rules));
+        }
     }
 
     fn report(&mut self, stream: usize, now: u64, rules: &Rules, to: usize) -> Option<Report> {
-        let own = self.owns[stream];
+        self.held[stream].as_ref()?;
+        let own = self.own(stream, now);
         let held = self.held[stream].as_mut()?;
         let peers = peers(self.me, &self.links, &self.reports, stream, now, rules);
         let mut report = held.machine.report(now, rules, &held.plan, &own, &peers, name(to));

@@ -206,6 +206,7 @@ impl World {
                 }
             }
             self.nodes[number].site.step(now);
+            self.nodes[number].watch(now, &self.rules);
             for stream in 0..self.plans.len() {
                 if let Some(action) = self.nodes[number].decide(stream, now, &self.rules) {
                     self.acted(number, stream, action);
@@ -240,12 +241,15 @@ impl World {
                 continue;
             }
             match message {
-                Message::Beat { from, heartbeat } => node.hear(from, self.now, heartbeat),
+                Message::Beat { from, heartbeat } => node.hear(from, self.now, heartbeat, &self.rules),
                 Message::Closed { from } => node.links[from].close(self.now),
                 Message::Plan { stream, plan } => {
                     node.knows[stream] = node.knows[stream].max(plan.version.sequence);
                     match &mut node.held[stream] {
-                        Some(held) if held.plan.version < plan.version => held.plan = plan,
+                        Some(held) if held.plan.version < plan.version => {
+                            held.plan = plan;
+                            held.machine.stir(self.now, &self.rules);
+                        }
                         Some(_) => {}
                         // One that has let go already needs not be told to.
                         None if plan.rank(name(to)).is_some() => node.hold(stream, plan, self.now),
