@@ -9,6 +9,7 @@ use super::model::{Class, Condition, Promise, Recorder, Slots};
 use super::peers::Peers;
 use super::takeovers::{Checker, Takeovers};
 
+/// A recorder.
 #[derive(Clone, Debug)]
 pub(super) struct Site {
     pub(super) ordinal: u32,
@@ -17,6 +18,11 @@ pub(super) struct Site {
     primaries: u32,
     /// Primaries by class, so that each class is spread evenly: a class's standbys go where its primaries are not.
     by_class: [u32; 4],
+}
+
+/// What a recorder stands by for. Apart from [`Site`], so that all of those are looked through quickly.
+#[derive(Clone, Debug)]
+struct Reserve {
     dedicated: u32,
     takeovers: Takeovers,
 }
@@ -26,6 +32,8 @@ pub(super) struct Site {
 pub(super) struct Ledger {
     pub(super) slots: Slots,
     pub(super) sites: Vec<Site>,
+    /// Beside `sites`.
+    reserves: Vec<Reserve>,
     peers: Peers,
 }
 
@@ -40,23 +48,24 @@ impl Ledger {
         let domains: Vec<u32> = recorders.iter().map(|recorder| recorder.domain).collect();
         let peers = Peers::new(&domains, sharing);
         let mut checker = Checker::new(promise.tolerated_failures);
-        let sites = (0_u32..).zip(recorders).map(|(index, recorder)| {
+        let reserves = (0_u32..).zip(recorders).map(|(index, _)| {
             let near = peers.of(index).iter().filter_map(|peer| domains.get(*peer as usize).copied());
             let mut near: Vec<u32> = near.collect();
             near.sort_unstable();
             near.dedup();
-            Site {
-                ordinal: recorder.ordinal,
-                domain: recorder.domain,
-                condition: recorder.condition,
-                primaries: 0,
-                by_class: [0; 4],
-                dedicated: 0,
-                takeovers: checker.takeovers(near),
-            }
+            Reserve { dedicated: 0, takeovers: checker.takeovers(near) }
         });
-        let sites = sites.collect();
-        Ledger { slots, sites, peers }
+        let reserves = reserves.collect();
+        let site = |recorder: &Recorder| {
+            let Recorder { ordinal, domain, condition } = *recorder;
+            Site { ordinal, domain, condition, primaries: 0, by_class: [0; 4] }
+        };
+        Ledger { slots, sites: recorders.iter().map(site).collect(), reserves, peers }
+    }
+
+    /// The most failure domains that the peers of one recorder are of.
+    pub(super) fn most_domains(&self) -> u32 {
+        self.reserves.iter().map(|reserve| reserve.takeovers.domains()).max().unwrap_or(0)
     }
 
     pub(super) fn site(&self, index: u32) -> Option<&Site> {
@@ -145,57 +154,70 @@ impl Ledger {
         })
     }
 
+    fn reserve(&self, index: u32) -> Option<&Reserve> {
+        self.reserves.get(index as usize)
+    }
+
     /// Reserved slots that no primary and no standby with a slot of its own has; shared takeovers must fit in.
     fn shared_room(&self, index: u32) -> u32 {
-        let taken = self.excess(index) + self.site(index).map_or(0, |site| site.dedicated);
+        let taken = self.excess(index) + self.reserve(index).map_or(0, |reserve| reserve.dedicated);
         self.slots.reserved.saturating_sub(taken)
     }
 
     /// The set of failure domains whose failure makes the next of the chain stand in, as `index` counts them.
     fn set(&self, chain: &[u32], index: u32) -> u32 {
-        let Some(site) = self.site(index) else { return 0 };
-        site.takeovers.set(chain.iter().filter_map(|holder| self.site(*holder).map(|site| site.domain)))
+        let Some(reserve) = self.reserve(index) else { return 0 };
+        reserve.takeovers.set(chain.iter().filter_map(|holder| self.site(*holder).map(|site| site.domain)))
     }
 
     /// Whether a recorder has a reserved slot for this standby, which comes behind `chain`.
     pub(super) fn fits(&mut self, chain: &[u32], class: Class, index: u32) -> bool {
-        if !self.may_share(chain, index) {
-            return false;
-        }
+        self.may_share(chain, index) && self.weigh(chain, class, index).is_some()
+    }
+
+    /// How well a standby of this class fits on a recorder that may share the stream: the lowest is best, and `None` that it has no slot for it.
+    ///
+    /// Each rank is spread evenly within (domains of the primary and the earlier ranks): that is what keeps the worst case near the average.
+    fn weigh(&mut self, chain: &[u32], class: Class, index: u32) -> Option<(u32, u32, u32)> {
         let (set, room) = (self.set(chain, index), self.shared_room(index));
-        let Some(site) = self.sites.get_mut(index as usize) else { return false };
+        let takeovers = &mut self.reserves.get_mut(index as usize)?.takeovers;
+        let left = room.checked_sub(takeovers.worst())?;
         match class {
-            Class::None => false,
-            Class::Ready => site.takeovers.worst_with(set) <= room,
-            Class::Playing | Class::Mirrored => site.takeovers.worst() < room,
+            Class::None => None,
+            Class::Ready => {
+                let worst_of = takeovers.worst_of(set);
+                if takeovers.worst_with(set, worst_of) > room {
+                    return None;
+                }
+                Some((takeovers.group(set), worst_of, u32::MAX - left))
+            }
+            Class::Playing | Class::Mirrored => (left > 0).then(|| (u32::MAX - left, takeovers.group(set), 0)),
         }
     }
 
     pub(super) fn add_standby(&mut self, chain: &[u32], class: Class, index: u32) {
         let set = self.set(chain, index);
-        let Some(site) = self.sites.get_mut(index as usize) else { return };
+        let Some(reserve) = self.reserves.get_mut(index as usize) else { return };
         if class.is_dedicated() {
-            site.dedicated += 1;
-            site.takeovers.count(set);
+            reserve.dedicated += 1;
+            reserve.takeovers.count(set);
         } else {
-            site.takeovers.add(set);
+            reserve.takeovers.add(set);
         }
     }
 
     pub(super) fn remove_standby(&mut self, chain: &[u32], class: Class, index: u32) {
         let set = self.set(chain, index);
-        let Some(site) = self.sites.get_mut(index as usize) else { return };
+        let Some(reserve) = self.reserves.get_mut(index as usize) else { return };
         if class.is_dedicated() {
-            site.dedicated = site.dedicated.saturating_sub(1);
-            site.takeovers.discount(set);
+            reserve.dedicated = reserve.dedicated.saturating_sub(1);
+            reserve.takeovers.discount(set);
         } else {
-            site.takeovers.remove(set);
+            reserve.takeovers.remove(set);
         }
     }
 
     /// The best recorder for the next standby of a chain, if there is one.
-    ///
-    /// Each rank is spread evenly within (domains of the primary and the earlier ranks): that is what keeps the worst case near the average.
     pub(super) fn best_standby(&mut self, chain: &[u32], class: Class) -> Option<u32> {
         let primary = *chain.first()?;
         let count = self.sites.len() as u32;
@@ -203,31 +225,23 @@ impl Ledger {
         let mut best = None;
         for at in 0..candidates {
             let Some(index) = self.peers.of(primary).get(at).copied() else { break };
-            if !self.is(index, Condition::Active) || !self.fits(chain, class, index) {
+            if !self.is(index, Condition::Active) || !self.may_share(chain, index) {
                 continue;
             }
-            let (set, room) = (self.set(chain, index), self.shared_room(index));
-            let Some(site) = self.sites.get_mut(index as usize) else { continue };
-            let left = room.saturating_sub(site.takeovers.worst());
-            let group = site.takeovers.group(set);
+            let Some(weight) = self.weigh(chain, class, index) else { continue };
             // Equals take turns: from the primary's own place on.
-            let turn = (index + count - primary) % count;
-            let key = if class.is_dedicated() {
-                (u32::MAX - left, group, 0, turn, index)
-            } else {
-                (group, site.takeovers.worst_of(set), u32::MAX - left, turn, index)
-            };
+            let key = (weight, (index + count - primary) % count, index);
             if best.is_none_or(|best| key < best) {
                 best = Some(key);
             }
         }
-        best.map(|(_, _, _, _, index)| index)
+        best.map(|(.., index)| index)
     }
 
     /// Primaries, standbys with slots of their own, and the worst case of shared takeovers of a recorder.
     pub(super) fn load(&mut self, index: u32) -> (u32, u32, u32) {
-        self.sites
-            .get_mut(index as usize)
-            .map_or((0, 0, 0), |site| (site.primaries, site.dedicated, site.takeovers.worst()))
+        let primaries = self.site(index).map_or(0, |site| site.primaries);
+        let reserve = self.reserves.get_mut(index as usize);
+        reserve.map_or((primaries, 0, 0), |reserve| (primaries, reserve.dedicated, reserve.takeovers.worst()))
     }
 }

@@ -87,7 +87,8 @@ impl<S: Ord + Clone> Planner<S> {
             division,
             recorders,
             ledger,
-            entries: Vec::with_capacity(demands.len()),
+            // With room for some more, so that adding one seldom moves all.
+            entries: Vec::with_capacity(demands.len() / 8 + demands.len()),
             index: BTreeMap::new(),
             free: Vec::new(),
             recorded: BTreeMap::new(),

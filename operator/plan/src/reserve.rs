@@ -1,6 +1,6 @@
 //! How many slots of each recorder are reserved: [`divide`].
 //!
-//! A formula gives the least number that could do. From there on the number grows until a pool that is full to its last normal slot gets all
+//! Two formulas give the least number that could do: one goes by the sum of slots, the other by how many peers a recorder's standbys come from. From there on the number grows until a pool that is full to its last normal slot gets all
 //! its standbys past the checker, and by one more where classes are mixed. It follows from the recorders that are wanted, not from those that are
 //! there at the moment.
 
@@ -94,22 +94,26 @@ pub fn divide(promise: Promise, recorders: &[Recorder], mix: Mix) -> Division {
         let tolerated_failures = promise.tolerated_failures;
         return undivided(Some(NoReserve::Domains { domains, tolerated_failures }));
     }
-    let standbys = standbys.min(domains - 1);
-    for reserved in formula(promise, standbys, recorders, mix)..promise.max_channels {
-        let slots = Slots { normal: promise.max_channels - reserved, reserved };
-        if is_enough(Promise { standbys, ..promise }, slots, recorders, mix) {
-            // Names come in any order, so real recorders have each class less evenly than those of the full pool that was looked at.
-            let spare = u32::from(mix.is_mixed() && slots.normal > 1);
-            let slots = Slots { normal: slots.normal - spare, reserved: reserved + spare };
-            return Division { slots, standbys, no_reserve: None };
-        }
+    let promise = Promise { standbys: standbys.min(domains - 1), ..promise };
+    let least = by_slots(promise, recorders, mix).max(by_peers(promise, recorders, mix));
+    if let Some(slots) = first_enough(least, promise, recorders, mix) {
+        // Names come in any order, so real recorders have each class less evenly than those of the full pool that was looked at.
+        let spare = u32::from(mix.is_mixed() && slots.normal > 1);
+        let slots = Slots { normal: slots.normal - spare, reserved: slots.reserved + spare };
+        return Division { slots, standbys: promise.standbys, no_reserve: None };
     }
     undivided(Some(NoReserve::MaxChannels { max_channels: promise.max_channels }))
 }
 
+/// The first division with at least so many reserved slots that is enough.
+fn first_enough(least: u32, promise: Promise, recorders: &[Recorder], mix: Mix) -> Option<Slots> {
+    let slots = |reserved| Slots { normal: promise.max_channels - reserved, reserved };
+    (least..promise.max_channels).map(slots).find(|slots| is_enough(promise, *slots, recorders, mix))
+}
+
 /// The least reserve by the sum of slots alone. The f largest domains have R of N recorders: what they carried, R·n streams, must fit into
 /// (N − R)·r; so r ≥ R·M / N. A standby with a slot of its own takes K slots a stream: r ≥ K·M / (K + 1). Classes are weighed by their share.
-fn formula(promise: Promise, standbys: u32, recorders: &[Recorder], mix: Mix) -> u32 {
+fn by_slots(promise: Promise, recorders: &[Recorder], mix: Mix) -> u32 {
     let mut sizes: Vec<u64> = sizes(recorders).into_values().collect();
     sizes.sort_unstable_by(|one, other| other.cmp(one));
     let failing: u64 = sizes.iter().take(promise.tolerated_failures as usize).sum();
@@ -117,10 +121,32 @@ fn formula(promise: Promise, standbys: u32, recorders: &[Recorder], mix: Mix) ->
     let left = all.saturating_sub(failing).max(1);
     // A stream's cost in reserved slots, in parts of `left × total`.
     let shared = u128::from(mix.of(Class::Ready)) * u128::from(failing);
-    let own = u128::from(mix.of(Class::Playing) + mix.of(Class::Mirrored)) * u128::from(standbys) * u128::from(left);
+    let own =
+        u128::from(mix.of(Class::Playing) + mix.of(Class::Mirrored)) * u128::from(promise.standbys) * u128::from(left);
     let (cost, whole) = (shared + own, u128::from(left) * u128::from(mix.total()));
     let reserve = (u128::from(promise.max_channels) * cost).div_ceil(whole + cost);
     u32::try_from(reserve).unwrap_or(u32::MAX)
+}
+
+/// The least reserve by what peers allow. A recorder's shared standbys come from the domains of its peers, d of them, and the worst f of these
+/// are no better than the average of all sets of f. A standby of rank j stands in for j domains, which are all in F for one of so many sets:
+/// d·(d − 1)·… / f·(f − 1)·…, j factors each. Every recorder has as many of each rank as it has primaries, on average.
+fn by_peers(promise: Promise, recorders: &[Recorder], mix: Mix) -> u32 {
+    let slots = Slots { normal: promise.max_channels, reserved: 0 };
+    let domains = Ledger::new(promise, slots, recorders, &BTreeMap::new()).most_domains();
+    let failing = promise.tolerated_failures.min(domains);
+    let (mut each, mut stands_in) = (1.0, 0.0);
+    for rank in 0..failing {
+        each *= f64::from(failing - rank) / f64::from(domains - rank);
+        stands_in += each;
+    }
+    let total = mix.total() as f64;
+    let (shared, own) = (mix.of(Class::Ready) as f64, (mix.of(Class::Playing) + mix.of(Class::Mirrored)) as f64);
+    let cost = (shared * stands_in + own * f64::from(promise.standbys)) / total;
+    // Classes come in whole streams, so that a full pool may have one less of a class than its share.
+    let rounding = (stands_in + f64::from(promise.standbys)) / recorders.len().max(1) as f64;
+    let rounding = if mix.is_mixed() { rounding } else { 1e-6 };
+    (f64::from(promise.max_channels) * cost / (1.0 + cost) - rounding).ceil().max(0.0) as u32
 }
 
 fn sizes(recorders: &[Recorder]) -> BTreeMap<u32, u64> {
@@ -157,4 +183,39 @@ fn is_enough(promise: Promise, slots: Slots, recorders: &[Recorder], mix: Mix) -
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Beginning at what peers allow only saves looking at what cannot be enough.
+    #[test]
+    fn nothing_below_what_peers_allow_is_enough() {
+        let mixes = [[0, 1, 0, 0], [0, 0, 1, 0], [1, 1, 1, 1], [5, 3, 0, 1], [0, 7, 2, 0]];
+        let (mut looked_at, mut saved) = (0, 0);
+        for (count, in_domain) in [(4, 1), (5, 1), (9, 2), (12, 4), (12, 3), (40, 1), (48, 6), (64, 2), (150, 1)] {
+            let recorder = |ordinal| Recorder { ordinal, domain: ordinal / in_domain, condition: Condition::Active };
+            let recorders: Vec<Recorder> = (0..count).map(recorder).collect();
+            let domains = count.div_ceil(in_domain);
+            for tolerated_failures in 1..domains.min(4) {
+                for (standbys, max_channels) in [(0, 7), (1, 20), (0, 33)] {
+                    let standbys = (tolerated_failures + standbys).min(domains - 1);
+                    let promise = Promise { max_channels, tolerated_failures, standbys };
+                    for streams in mixes {
+                        let mix = Mix { streams };
+                        let (slots, peers) = (by_slots(promise, &recorders, mix), by_peers(promise, &recorders, mix));
+                        let first = first_enough(slots, promise, &recorders, mix).map(|slots| slots.reserved);
+                        assert!(
+                            first.is_none_or(|first| peers <= first),
+                            "{promise:?} {count}/{in_domain} {streams:?}: {peers} {first:?}"
+                        );
+                        looked_at += 1;
+                        saved += peers.saturating_sub(slots);
+                    }
+                }
+            }
+        }
+        assert!(looked_at > 300 && saved > 10, "{looked_at} {saved}");
+    }
 }

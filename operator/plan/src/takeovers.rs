@@ -18,7 +18,27 @@ const WEIGHT: u64 = 27_720;
 #[derive(Debug)]
 struct Sets {
     masks: Vec<u32>,
-    containing: Vec<Vec<u16>>,
+    /// Those of them that contain a domain, and a pair of domains (32 times the lower one and the higher one).
+    with_one: Vec<Vec<u16>>,
+    with_two: Vec<Vec<u16>>,
+}
+
+impl Sets {
+    /// Positions of those that contain all of a set.
+    fn containing(&self, set: u32) -> impl Iterator<Item = usize> {
+        let low = set.trailing_zeros() as usize;
+        let rest = set & set.wrapping_sub(1);
+        let near = if rest == 0 {
+            self.with_one.get(low)
+        } else {
+            self.with_two.get(low * 32 + rest.trailing_zeros() as usize)
+        };
+        let masks = &self.masks;
+        // Two domains say which ones, more have to be looked for.
+        let is_pair = rest & rest.wrapping_sub(1) == 0;
+        let near = near.map_or(&[][..], Vec::as_slice).iter().map(|at| usize::from(*at));
+        near.filter(move |at| is_pair || masks.get(*at).is_some_and(|mask| mask & set == set))
+    }
 }
 
 /// Makes [`Takeovers`] for recorders; those with as many domains share a list of sets.
@@ -69,9 +89,15 @@ fn all_sets(count: u32, failing: u32) -> Option<Sets> {
             *slot = bit;
         }
     }
-    let with = |bit: u32| (0_u16..).zip(&masks).filter(|(_, mask)| **mask >> bit & 1 == 1).map(|(at, _)| at).collect();
-    let containing = (0..count).map(with).collect::<Vec<Vec<u16>>>();
-    Some(Sets { masks, containing })
+    let with = |set: u32| (0_u16..).zip(&masks).filter(|(_, mask)| **mask & set == set).map(|(at, _)| at).collect();
+    let with_one = (0..count).map(|bit| with(1 << bit)).collect();
+    let pair = |at: u32| (at / 32, at % 32);
+    let with_two = (0..count * 32).map(|at| match pair(at) {
+        (low, high) if low < high && high < count => with(1 << low | 1 << high),
+        _ => Vec::new(),
+    });
+    let with_two = with_two.collect();
+    Some(Sets { masks, with_one, with_two })
 }
 
 /// The shared standbys of one recorder.
@@ -92,6 +118,11 @@ pub(super) struct Takeovers {
 }
 
 impl Takeovers {
+    /// How many failure domains its peers are of.
+    pub(super) fn domains(&self) -> u32 {
+        self.domains.len() as u32
+    }
+
     /// The set of these domains, all of which are peers'.
     pub(super) fn set(&self, domains: impl Iterator<Item = u32>) -> u32 {
         domains.filter_map(|domain| self.domains.binary_search(&domain).ok()).fold(0, |set, bit| set | 1 << bit)
@@ -110,14 +141,14 @@ impl Takeovers {
         most
     }
 
-    /// How many it would take over in the worst case if it had this set too.
-    pub(super) fn worst_with(&mut self, set: u32) -> u32 {
+    /// How many it would take over in the worst case if it had this set too; `worst_of` it as it is.
+    pub(super) fn worst_with(&mut self, set: u32, worst_of: u32) -> u32 {
         let now = self.worst();
         if set.count_ones() > self.failing {
             return now;
         }
         match &self.sets {
-            Some(_) => now.max(self.worst_of(set) + 1),
+            Some(_) => now.max(worst_of + 1),
             None => now.max(self.bound(set)),
         }
     }
@@ -125,12 +156,10 @@ impl Takeovers {
     /// How many it takes over in the worst case in which all of `set` fail.
     pub(super) fn worst_of(&self, set: u32) -> u32 {
         let Some(sets) = &self.sets else { return 0 };
-        let within = sets.containing.get(set.trailing_zeros() as usize).map_or(&[][..], Vec::as_slice);
-        let loads = within.iter().filter_map(|at| {
-            let contains = sets.masks.get(usize::from(*at)).is_some_and(|mask| mask & set == set);
-            if contains { self.loads.get(usize::from(*at)).copied() } else { None }
-        });
-        loads.max().unwrap_or(0)
+        if set.count_ones() > self.failing {
+            return 0;
+        }
+        sets.containing(set).filter_map(|at| self.loads.get(at).copied()).max().unwrap_or(0)
     }
 
     /// How many standbys have exactly this set.
@@ -169,11 +198,8 @@ impl Takeovers {
         }
         match &self.sets {
             Some(sets) => {
-                let within = sets.containing.get(set.trailing_zeros() as usize).map_or(&[][..], Vec::as_slice);
-                for at in within {
-                    if sets.masks.get(usize::from(*at)).is_some_and(|mask| mask & set == set)
-                        && let Some(load) = self.loads.get_mut(usize::from(*at))
-                    {
+                for at in sets.containing(set) {
+                    if let Some(load) = self.loads.get_mut(at) {
                         *load += 1;
                         self.most = self.most.map(|most| most.max(*load));
                     }
@@ -195,11 +221,8 @@ impl Takeovers {
         self.most = None;
         match &self.sets {
             Some(sets) => {
-                let within = sets.containing.get(set.trailing_zeros() as usize).map_or(&[][..], Vec::as_slice);
-                for at in within {
-                    if sets.masks.get(usize::from(*at)).is_some_and(|mask| mask & set == set)
-                        && let Some(load) = self.loads.get_mut(usize::from(*at))
-                    {
+                for at in sets.containing(set) {
+                    if let Some(load) = self.loads.get_mut(at) {
                         *load = load.saturating_sub(1);
                     }
                 }
