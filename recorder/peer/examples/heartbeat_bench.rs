@@ -43,6 +43,9 @@ impl Brain for Recorder {
     fn step(&mut self, _now: u64) -> bool {
         false
     }
+    fn is_restless(&self, _now: u64) -> bool {
+        false
+    }
     fn tell(&mut self, now: u64, peer: Uuid) -> (bool, Vec<(Uuid, Report)>) {
         let time = |before: i64| SteadyTime(i64::try_from(now).unwrap_or(i64::MAX) - before);
         let report = || Report {

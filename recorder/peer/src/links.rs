@@ -14,7 +14,7 @@ use framekeeper_takeover::{Moment, Offset, PeerClock, Report};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
@@ -27,8 +27,9 @@ use crate::trouble::{Refusal, Seldom, Trouble};
 const BEAT_US: u64 = 250_000;
 /// How often is told how it stands with peers.
 const LOOK_US: u64 = 1_000_000;
-/// How often is decided.
+/// How often is decided while something goes on, and while all is quiet: then with each heartbeat. Every thread that wakes up costs, and pools have many.
 const STEP: Duration = Duration::from_millis(50);
+const QUIET: Duration = Duration::from_micros(BEAT_US);
 /// A peer that cannot be reached is dialled again after so long, and after twice as long each time, up to the second one.
 const REDIAL: Duration = Duration::from_millis(100);
 const REDIAL_AT_MOST: Duration = Duration::from_secs(2);
@@ -60,8 +61,10 @@ pub trait Brain: Send + 'static {
     fn hear(&mut self, now: u64, peer: Uuid, hears_us: bool, reports: Vec<(Uuid, Report)>);
     /// The last connection with a peer ended.
     fn close(&mut self, now: u64, peer: Uuid);
-    /// Asked twenty times a second. Whether the peers are to be told of it at once.
+    /// Asked twenty times a second, or four times while nothing goes on. Whether the peers are to be told of it at once.
     fn step(&mut self, now: u64) -> bool;
+    /// Whether something goes on.
+    fn is_restless(&self, now: u64) -> bool;
     /// Whether `peer` was heard lately ([`framekeeper_takeover::Link::hears`]), and what it is told of each stream.
     fn tell(&mut self, now: u64, peer: Uuid) -> (bool, Vec<(Uuid, Report)>);
 }
@@ -116,6 +119,7 @@ struct Counts {
 
 enum Command {
     Peers(Vec<Peer>),
+    Look,
     Stop,
 }
 
@@ -183,6 +187,11 @@ impl Links {
     pub fn set_peers(&self, peers: Vec<Peer>) {
         // A thread that ended has nobody to talk to.
         let _ = self.commands.send(Command::Peers(peers));
+    }
+
+    /// Something changed that is decided by: it is not waited for the next heartbeat.
+    pub fn look(&self) {
+        let _ = self.commands.send(Command::Look);
     }
 
     /// How it stands with each peer.
@@ -261,18 +270,27 @@ impl<B: Brain> Keeper<B> {
         mut events: mpsc::Receiver<Event>,
         mut orders: mpsc::UnboundedReceiver<Command>,
     ) {
-        let mut step = interval(STEP);
-        step.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next = Instant::now();
         loop {
             let come = async { Some(listener.as_ref()?.accept().await) };
             tokio::select! {
                 biased;
                 order = orders.recv() => match order {
-                    Some(Command::Peers(peers)) => self.set_peers(peers),
+                    Some(Command::Peers(peers)) => {
+                        self.set_peers(peers);
+                        next = next.min(Instant::now() + STEP);
+                    }
+                    Some(Command::Look) => next = next.min(Instant::now() + STEP),
                     Some(Command::Stop) | None => return,
                 },
-                _ = step.tick() => self.step(),
-                Some(event) = events.recv() => self.happened(event),
+                () = sleep_until(next) => {
+                    self.step();
+                    next = Instant::now() + self.pace();
+                }
+                Some(event) = events.recv() => {
+                    self.happened(event);
+                    next = next.min(Instant::now() + self.pace());
+                }
                 Some(come) = come => match come {
                     Ok((stream, from)) => self.shake(stream, from),
                     // Out of descriptors, for instance: not tried again in a tight loop.
@@ -283,6 +301,11 @@ impl<B: Brain> Keeper<B> {
                 },
             }
         }
+    }
+
+    /// How long it may take to the next step.
+    fn pace(&self) -> Duration {
+        if self.brain().is_restless((self.clock.monotonic_us)()) { STEP } else { QUIET }
     }
 
     /// Finds out who came.

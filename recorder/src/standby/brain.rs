@@ -73,6 +73,8 @@ pub(super) struct Brain {
     rules: Rules,
     leaving: bool,
     last_step: Option<u64>,
+    /// Until when decisions are due at every step.
+    restless: u64,
     ties: HashMap<Uuid, Tie>,
     streams: BTreeMap<Uuid, Held>,
     released: Vec<Uuid>,
@@ -87,6 +89,7 @@ impl Brain {
             rules,
             leaving: false,
             last_step: None,
+            restless: 0,
             ties: HashMap::new(),
             streams: BTreeMap::new(),
             released: Vec::new(),
@@ -117,6 +120,7 @@ impl Brain {
         epoch: u64,
         seat: impl FnOnce() -> Box<dyn Seat>,
     ) {
+        self.restless = now.saturating_add(self.rules.restless);
         match self.streams.get_mut(&stream) {
             Some(held) => {
                 held.stream.stir(now, &self.rules);
@@ -143,6 +147,7 @@ impl Brain {
         plan: Assignment,
         alone: impl FnOnce() -> Option<(u64, Box<dyn Seat>)>,
     ) -> bool {
+        self.restless = now.saturating_add(self.rules.restless);
         if let Some(held) = self.streams.get_mut(&stream) {
             held.stream.stir(now, &self.rules);
             held.plan = plan;
@@ -172,6 +177,7 @@ impl Brain {
 
     /// Something changed that all decisions go by.
     fn stir(&mut self, now: u64) {
+        self.restless = now.saturating_add(self.rules.restless);
         self.streams.values_mut().for_each(|held| held.stream.stir(now, &self.rules));
     }
 
@@ -262,6 +268,7 @@ impl framekeeper_peer::Brain for Brain {
             let is_news = before.remove(&stream).is_none_or(|before| report.is_news(&before));
             if let Some(held) = self.streams.get_mut(&stream).filter(|_| is_news) {
                 held.stream.stir(now, &self.rules);
+                self.restless = now.saturating_add(self.rules.restless);
             }
             tie.reports.insert(stream, report);
         }
@@ -269,6 +276,7 @@ impl framekeeper_peer::Brain for Brain {
         for stream in before.keys() {
             if let Some(held) = self.streams.get_mut(stream) {
                 held.stream.stir(now, &self.rules);
+                self.restless = now.saturating_add(self.rules.restless);
             }
         }
     }
@@ -276,6 +284,7 @@ impl framekeeper_peer::Brain for Brain {
     fn close(&mut self, now: u64, peer: Uuid) {
         if let Some(tie) = self.ties.get_mut(&peer) {
             tie.link.close(now);
+            self.stir(now);
         }
     }
 
@@ -294,6 +303,7 @@ impl framekeeper_peer::Brain for Brain {
             let peers = peers(self.me, &self.ties, *uid, &held.plan, now, &self.rules);
             let Some(action) = held.stream.step(now, &self.rules, &held.plan, &own, &peers) else { continue };
             changed = true;
+            self.restless = now.saturating_add(self.rules.restless);
             let in_place = self.is_standby(&held.plan);
             match action {
                 Action::Begin { epoch, from } => {
@@ -309,6 +319,10 @@ impl framekeeper_peer::Brain for Brain {
         }
         self.streams = streams;
         changed
+    }
+
+    fn is_restless(&self, now: u64) -> bool {
+        now < self.restless
     }
 
     fn tell(&mut self, now: u64, peer: Uuid) -> (bool, Vec<(Uuid, Report)>) {

@@ -138,6 +138,7 @@ impl Standby {
         // Not under the lock: footage is read for it.
         let epoch = if self.brain().holds(uid) { 0 } else { self.last_epoch(uid) };
         self.brain().hold(clock::monotonic_us(), uid, assignment, epoch, seat);
+        self.links.look();
     }
 
     fn seat(&self, stream: Uuid, control: &Arc<Control>) -> Box<dyn Seat> {
@@ -164,7 +165,9 @@ impl Standby {
             retired: vec![me],
         };
         let alone = || control.epoch().map(|epoch| (epoch, self.seat(stream, control)));
-        self.brain().retire(clock::monotonic_us(), stream, assignment, alone)
+        let records = self.brain().retire(clock::monotonic_us(), stream, assignment, alone);
+        self.links.look();
+        records
     }
 
     /// A stream is not held any more, or by nobody else.
@@ -180,6 +183,7 @@ impl Standby {
     /// This recorder is to end.
     pub(crate) fn leave(&self) {
         self.brain().leave(clock::monotonic_us());
+        self.links.look();
     }
 
     /// Whether somebody is about to take what this one records.

@@ -54,7 +54,7 @@ impl Reader {
         for damage in &mut found {
             let place = place(damage);
             let reach = known.get(&place).copied().unwrap_or_else(|| self.reach(stream, damage));
-            if reach.ends {
+            if reach.settled {
                 kept.insert(place, reach);
             }
             reach.widen(&mut damage.hole);
@@ -88,7 +88,7 @@ impl Reader {
             let Some(new) = behind.get(looked_at..).filter(|new| !new.is_empty()) else { return Ok(()) };
             for segment in new {
                 self.take(damage, segment, reach);
-                if reach.ends {
+                if reach.settled {
                     return Ok(());
                 }
             }
@@ -106,6 +106,8 @@ impl Reader {
         // What cannot be read is another hole.
         if let (Ok(index), Ok(boxes)) = (self.index(segment), self.run_boxes(segment)) {
             reach.take(&damage.hole, own, &index, boxes.iter().map(|run| run.run));
+            // Runs follow each other: behind another one there is nothing more of this one.
+            reach.settled |= segment.first > to && !boxes.iter().any(|run| run.run == damage.hole.run);
         }
     }
 }

@@ -5,6 +5,9 @@ use uuid::Uuid;
 
 use crate::clock::SteadyTime;
 
+/// Times of another recorder come through what is known of its clock, which is measured anew all the time.
+const SAME_TIME_US: u64 = 50_000;
+
 /// What standbys of a stream do before anything happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -142,10 +145,14 @@ impl Report {
     pub fn is_news(&self, before: &Self) -> bool {
         let standing = |report: &Self| {
             let Self { version, epoch, you, recording, able, leaving, .. } = *report;
-            (version, epoch, you, recording, able, leaving, report.footage.map(|footage| footage.first))
+            (version, epoch, you, recording, able, leaving)
         };
         let holders = |report: &Self| report.hears.iter().map(|(holder, _)| *holder).collect::<Vec<_>>();
-        standing(self) != standing(before) || holders(self) != holders(before)
+        let is_other = match (self.footage, before.footage) {
+            (Some(is), Some(was)) => is.first.0.abs_diff(was.first.0) > SAME_TIME_US,
+            (is, was) => is.is_some() != was.is_some(),
+        };
+        standing(self) != standing(before) || is_other || holders(self) != holders(before)
     }
 }
 
@@ -180,5 +187,23 @@ pub(crate) mod tests {
             hears: Vec::new(),
             last_takeover: None,
         }
+    }
+
+    #[test]
+    fn news_is_what_changes_a_decision() {
+        let with = |first: i64, durable: i64| Report {
+            footage: Some(Footage { first: SteadyTime(first), durable: SteadyTime(durable) }),
+            ..report()
+        };
+        let before = with(1_000_000, 2_000_000);
+        assert!(!before.is_news(&before));
+        // Time goes by, and is measured a little differently.
+        assert!(!Report { recording_for: 250_000, unsynced: 9, ..with(1_003_000, 2_250_000) }.is_news(&before));
+        assert!(with(1_200_000, 2_250_000).is_news(&before));
+        assert!(report().is_news(&before) && before.is_news(&report()));
+        assert!(Report { able: false, ..before.clone() }.is_news(&before));
+        assert!(Report { epoch: 2, ..before.clone() }.is_news(&before));
+        let hears = |durable| Report { hears: vec![(Uuid::nil(), SteadyTime(durable))], ..before.clone() };
+        assert!(hears(5).is_news(&before) && !hears(5).is_news(&hears(6)));
     }
 }

@@ -45,7 +45,7 @@ fn reaching<'s>(hole: &Hole, segments: impl Iterator<Item = (usize, &'s SeenSegm
     let mut reach = Reach::of(hole);
     for (at, segment) in segments.filter(|(_, segment)| segment.parts.iter().any(|part| part.run == hole.run)) {
         reach.take(hole, at == 0, &segment.index, segment.run_boxes.iter().map(|run| run.run));
-        if reach.ends {
+        if reach.settled {
             break;
         }
     }

@@ -124,20 +124,20 @@ pub(crate) struct Reach {
     pub(crate) to: WallTime,
     /// Video frames before it that are whole and refer to what is lost.
     pub(crate) video_frames: u32,
-    /// Whether there is such a point: then this never changes.
-    pub(crate) ends: bool,
+    /// Whether there is such a point, or the run is over: then this never changes.
+    pub(crate) settled: bool,
 }
 
 impl Reach {
     /// Of a hole as its own segment knows it.
     pub(crate) fn of(hole: &Hole) -> Self {
-        Self { to: hole.to, video_frames: 0, ends: false }
+        Self { to: hole.to, video_frames: 0, settled: false }
     }
 
     /// Takes in a segment with footage of the hole's run: its own one (`own`), or one behind it. `runs` names the run of each run box.
     pub(crate) fn take(&mut self, hole: &Hole, own: bool, index: &SegmentIndex, runs: impl IntoIterator<Item = Uuid>) {
         for ((place, entries, _), run) in runs_of(index).zip(runs) {
-            if run != hole.run || self.ends {
+            if run != hole.run || self.settled {
                 continue;
             }
             // In its own segment the hole ends at a point that is whole, or with the segment. Of the others all is behind it, whatever
@@ -146,12 +146,12 @@ impl Reach {
             for entry in behind {
                 if is_random_access(entry) && entry.wall > hole.from {
                     self.to = self.to.max(entry.wall);
-                    self.ends = true;
+                    self.settled = true;
                     break;
                 }
                 self.video_frames += 1;
             }
-            if !self.ends {
+            if !self.settled {
                 self.to = self.to.max(place.end_wall);
             }
         }
@@ -266,13 +266,13 @@ mod tests {
         let hole = hole(50, 60);
         let mut reach = Reach::of(&hole);
         reach.take(&hole, true, &segment(0, 6), [RUN]);
-        assert_eq!(reach, Reach { to: WallTime(60), video_frames: 0, ends: false });
+        assert_eq!(reach, Reach { to: WallTime(60), video_frames: 0, settled: false });
         // Frame 6 and 7 refer to what is lost; a run of somebody else says nothing.
         reach.take(&hole, false, &segment(8, 9), [Uuid::from_u128(8)]);
         reach.take(&hole, false, &segment(6, 7), [RUN]);
-        assert_eq!(reach, Reach { to: WallTime(70), video_frames: 1, ends: false });
+        assert_eq!(reach, Reach { to: WallTime(70), video_frames: 1, settled: false });
         reach.take(&hole, false, &segment(7, 14), [RUN]);
-        assert_eq!(reach, Reach { to: WallTime(80), video_frames: 2, ends: true });
+        assert_eq!(reach, Reach { to: WallTime(80), video_frames: 2, settled: true });
         // Nothing that comes later changes that.
         reach.take(&hole, false, &segment(14, 20), [RUN]);
         let mut wide = hole.clone();
@@ -285,7 +285,7 @@ mod tests {
         let hole = hole(50, 80);
         let mut reach = Reach::of(&hole);
         reach.take(&hole, true, &segment(0, 14), [RUN]);
-        assert_eq!(reach, Reach { to: WallTime(80), video_frames: 0, ends: true });
+        assert_eq!(reach, Reach { to: WallTime(80), video_frames: 0, settled: true });
     }
 
     #[test]
@@ -293,7 +293,7 @@ mod tests {
         let hole = hole(50, 83);
         let mut reach = Reach::of(&hole);
         reach.take(&hole, false, &segment(8, 14), [RUN]);
-        assert_eq!(reach, Reach { to: WallTime(83), video_frames: 0, ends: true });
+        assert_eq!(reach, Reach { to: WallTime(83), video_frames: 0, settled: true });
     }
 
     #[test]
