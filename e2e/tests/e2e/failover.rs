@@ -16,6 +16,8 @@ use rand::rngs::StdRng;
 use rustix::process::Signal;
 use serde_json::Value;
 
+/// What a recorder may have at most.
+const MOST_CHANNELS: usize = 500;
 /// More than the budget of a volume.
 const DISK_BYTES: u64 = 1 << 30;
 /// Until everything is as planned again: a hold, which doubles with each takeover that follows the one before within [`CALM`], a few seconds of memory, key
@@ -115,7 +117,7 @@ impl Site {
         let names = framekeeper_e2e::bench::stamps::ledger_names(&cameras.ledgers)?;
         let plan = PoolPlan {
             recorders: at_first,
-            max_channels: names.len() * 2,
+            max_channels: (names.len() * 2).min(MOST_CHANNELS),
             // All that a test records must be there at its end: 90 minutes of 60 cameras, some of the time twice.
             budget: if names.len() > 30 { "8Gi" } else { "900Mi" }.to_owned(),
             segment_bytes: "4Mi".to_owned(),

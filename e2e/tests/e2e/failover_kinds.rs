@@ -48,8 +48,8 @@ struct Said {
 /// What all recorders say, by stream.
 type AllSaid = BTreeMap<String, Vec<Said>>;
 
-/// A run: its epoch, and when it begins.
-type Run = (u64, String);
+/// A run: its epoch, who recorded it, and when it begins.
+type Run = (u64, String, String);
 
 /// A clip that was taken, to be judged when all is at rest.
 struct Taken {
@@ -217,20 +217,22 @@ impl Site {
         ensure!(json.get("complete") == Some(&Value::Bool(true)), "{stream} is not complete: {json}");
         let list = |key: &str| json.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
         let epoch = |run: &Value| run.get("epoch").and_then(Value::as_u64).unwrap_or(0);
-        let runs = list("runs").iter().map(|run| (epoch(run), text(run, "from"))).collect();
+        let runs = list("runs").iter().map(|run| (epoch(run), text(run, "recorder"), text(run, "from"))).collect();
         Ok((runs, list("gaps").iter().map(|gap| text(gap, "reason")).collect()))
     }
 
-    /// Whoever is asked: one coverage of each protected stream, in order, without a gap, each run in an epoch of its own. (Two that begin with the same
-    /// key frame may begin at the same moment.) Of those that were `struck`, several recorders have some.
+    /// Whoever is asked: one coverage of each protected stream, in order, without a gap, no two runs in the same epoch of the same recorder. (One that is
+    /// back begins before it has heard of the others' epochs. Two that begin with the same key frame may begin at the same moment.) Of those that were
+    /// `struck`, several recorders have some.
     fn check_coverage(&self, struck: &[&String]) -> Result<()> {
         for name in self.names_of(is_protected) {
             let mut first = None;
             for ordinal in 0..RECORDERS {
                 let (runs, gaps) = self.coverage(ordinal, name)?;
                 ensure!(gaps.is_empty(), "{name} has gaps at recorder {ordinal}: {gaps:?} between {runs:?}");
-                let epochs: BTreeSet<u64> = runs.iter().map(|(epoch, _)| *epoch).collect();
-                let in_order = runs.is_sorted_by(|(_, one), (_, next)| one <= next);
+                let epochs: BTreeSet<(u64, &String)> =
+                    runs.iter().map(|(epoch, recorder, _)| (*epoch, recorder)).collect();
+                let in_order = runs.is_sorted_by(|(.., one), (.., next)| one <= next);
                 ensure!(
                     in_order && epochs.len() == runs.len() && runs.len() > usize::from(struck.contains(&name)),
                     "{name} at recorder {ordinal}: {runs:?}"

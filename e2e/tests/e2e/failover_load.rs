@@ -14,9 +14,10 @@ use serde_json::Value;
 
 use super::failover::{Setting, Site};
 
-/// The recorder that has all streams, and the one that stands by for all of them.
-const VICTIM: usize = 0;
-const SURVIVOR: usize = 1;
+/// The recorders that have all streams, half of them each, and the one that stands by for all of them. (One recorder has 500 slots at most, of which a
+/// standby of class `Playing` takes one for itself.)
+const VICTIMS: [usize; 2] = [0, 1];
+const SURVIVOR: usize = 2;
 /// Within so much of the kill all streams are recorded: of class `Ready` with the key frame for which they wait, one of which comes each second.
 const ALL_RECORDING: Duration = Duration::from_secs(3);
 /// What a recorder had received and not made durable when it failed, of class `Ready`.
@@ -24,7 +25,7 @@ const NOT_DURABLE_MS: u64 = 600;
 /// What a takeover costs is measured over so long, beside as long a time before.
 const MEASURED: Duration = Duration::from_secs(5);
 
-/// All streams of one recorder, taken over at once by another one.
+/// All streams of two recorders, taken over at once by another one.
 struct TakenOver {
     site: Site,
     killed_ns: i64,
@@ -35,20 +36,20 @@ struct TakenOver {
     peak_mib: [u64; 2],
 }
 
-/// Starts cameras that cost next to nothing, lets one recorder have them all and another one stand by for all, and kills the first.
+/// Starts cameras that cost next to nothing, lets two recorders have them all and another one stand by for all, and kills the two.
 fn take_over_at_once(class: &str) -> Result<TakenOver> {
     let streams = count(60, 300);
     // Key frames at moments of their own, as those of cameras that know nothing of each other.
     let cameras = format!("name=cam,count={streams},width=160,height=160,fps=10,bitrate=100k,gop=10,spread=true");
-    let pool = format!("toleratedFailures: 1\n  redundancy: {{class: {class}}}");
-    let setting = Setting { recorders: 2, at_first: 1, cameras: vec![cameras], pool: &pool, stable: 3, wrapper: &[] };
+    let pool = format!("toleratedFailures: 2\n  redundancy: {{class: {class}}}");
+    let setting = Setting { recorders: 3, at_first: 2, cameras: vec![cameras], pool: &pool, stable: 3, wrapper: &[] };
     let mut site = Site::set_up(tempfile::tempdir()?, &setting)?;
     site.system.wait_recording(&site.names.clone(), Duration::from_secs(60))?;
-    // What is recorded stays where it is, so that the second recorder gets all of the standbys and none of the primaries.
+    // What is recorded stays where it is, so that the third recorder gets standbys of all streams and none of the primaries.
     let manifest = fs::read_to_string(&site.system.manifest)?;
-    site.system.edit(&manifest.replacen("recorders: 1", "recorders: 2", 1))?;
+    site.system.edit(&manifest.replacen("recorders: 2", "recorders: 3", 1))?;
     site.wait_protected()?;
-    ensure!(site.primaries.values().all(|primary| *primary == VICTIM), "{:?}", site.primaries);
+    ensure!(site.primaries.values().all(|primary| VICTIMS.contains(primary)), "{:?}", site.primaries);
 
     let (_, survivor) = site.processes(SURVIVOR)?;
     let forget_peak = || fs::write(format!("/proc/{survivor}/clear_refs"), "5").context("forget the peak of memory");
@@ -57,12 +58,15 @@ fn take_over_at_once(class: &str) -> Result<TakenOver> {
     std::thread::sleep(MEASURED);
     let before = (process::read(&[survivor]).cpu_s, peak_mib(survivor)?);
     forget_peak()?;
-    let (supervisor, worker) = site.processes(VICTIM)?;
+    let victims = VICTIMS.map(|victim| site.processes(victim));
     // Nobody starts it again before all is measured.
     signal(site.system.operator.pid(), Signal::STOP);
     let (killed, killed_ns) = (Instant::now(), now_ns()?);
-    signal(supervisor, Signal::KILL);
-    signal(worker, Signal::KILL);
+    for victim in victims {
+        let (supervisor, worker) = victim?;
+        signal(supervisor, Signal::KILL);
+        signal(worker, Signal::KILL);
+    }
     let mut recording = 0;
     let all = poll(ALL_RECORDING, Duration::from_millis(50), || {
         let channels = site.system.channels(SURVIVOR)?.unwrap_or_default();
