@@ -48,24 +48,15 @@ impl Ledger {
         let domains: Vec<u32> = recorders.iter().map(|recorder| recorder.domain).collect();
         let peers = Peers::new(&domains, sharing);
         let mut checker = Checker::new(promise.tolerated_failures);
-        let reserves = (0_u32..).zip(recorders).map(|(index, _)| {
-            let near = peers.of(index).iter().filter_map(|peer| domains.get(*peer as usize).copied());
-            let mut near: Vec<u32> = near.collect();
-            near.sort_unstable();
-            near.dedup();
-            Reserve { dedicated: 0, takeovers: checker.takeovers(near) }
-        });
+        let reserves = (0_u32..)
+            .zip(recorders)
+            .map(|(index, _)| Reserve { dedicated: 0, takeovers: checker.takeovers(peers.domains(&domains, index)) });
         let reserves = reserves.collect();
         let site = |recorder: &Recorder| {
             let Recorder { ordinal, domain, condition } = *recorder;
             Site { ordinal, domain, condition, primaries: 0, by_class: [0; 4] }
         };
         Ledger { slots, sites: recorders.iter().map(site).collect(), reserves, peers }
-    }
-
-    /// The most failure domains that the peers of one recorder are of.
-    pub(super) fn most_domains(&self) -> u32 {
-        self.reserves.iter().map(|reserve| reserve.takeovers.domains()).max().unwrap_or(0)
     }
 
     pub(super) fn site(&self, index: u32) -> Option<&Site> {

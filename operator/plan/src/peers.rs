@@ -66,6 +66,15 @@ impl Peers {
         }
     }
 
+    /// The failure domains that the peers of a recorder are of, in order. `domains` as for [`Self::new`].
+    pub(super) fn domains(&self, domains: &[u32], index: u32) -> Vec<u32> {
+        let near = self.of(index).iter().filter_map(|peer| domains.get(*peer as usize).copied());
+        let mut near: Vec<u32> = near.collect();
+        near.sort_unstable();
+        near.dedup();
+        near
+    }
+
     /// The peers of a recorder, by index.
     pub(super) fn of(&self, index: u32) -> &[u32] {
         self.of.get(index as usize).map_or(&[], Vec::as_slice)

@@ -1,13 +1,14 @@
 //! How many slots of each recorder are reserved: [`divide`].
 //!
-//! Two formulas give the least number that could do: one goes by the sum of slots, the other by how many peers a recorder's standbys come from. From there on the number grows until a pool that is full to its last normal slot gets all
-//! its standbys past the checker, and by one more where classes are mixed. It follows from the recorders that are wanted, not from those that are
-//! there at the moment.
+//! Two formulas give the least number that could do: one goes by the sum of slots, the other by how many peers a recorder's standbys come from. From
+//! there on the number grows until a pool that is full to its last normal slot gets all its standbys past the checker, and by one more where classes are
+//! mixed. It follows from the recorders that are wanted, not from those that are there at the moment.
 
 use std::collections::BTreeMap;
 
 use super::ledger::Ledger;
 use super::model::{Class, Condition, NoReserve, Promise, Recorder, Slots};
+use super::peers::Peers;
 
 /// How many streams of each class a pool has, or is to be divided for; only the proportions count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -132,8 +133,10 @@ fn by_slots(promise: Promise, recorders: &[Recorder], mix: Mix) -> u32 {
 /// are no better than the average of all sets of f. A standby of rank j stands in for j domains, which are all in F for one of so many sets:
 /// d·(d − 1)·… / f·(f − 1)·…, j factors each. Every recorder has as many of each rank as it has primaries, on average.
 fn by_peers(promise: Promise, recorders: &[Recorder], mix: Mix) -> u32 {
-    let slots = Slots { normal: promise.max_channels, reserved: 0 };
-    let domains = Ledger::new(promise, slots, recorders, &BTreeMap::new()).most_domains();
+    let domains: Vec<u32> = recorders.iter().map(|recorder| recorder.domain).collect();
+    let peers = Peers::new(&domains, &BTreeMap::new());
+    let most = (0..recorders.len() as u32).map(|index| peers.domains(&domains, index).len()).max();
+    let domains = most.unwrap_or(0) as u32;
     let failing = promise.tolerated_failures.min(domains);
     let (mut each, mut stands_in) = (1.0, 0.0);
     for rank in 0..failing {

@@ -118,11 +118,6 @@ pub(super) struct Takeovers {
 }
 
 impl Takeovers {
-    /// How many failure domains its peers are of.
-    pub(super) fn domains(&self) -> u32 {
-        self.domains.len() as u32
-    }
-
     /// The set of these domains, all of which are peers'.
     pub(super) fn set(&self, domains: impl Iterator<Item = u32>) -> u32 {
         domains.filter_map(|domain| self.domains.binary_search(&domain).ok()).fold(0, |set, bit| set | 1 << bit)

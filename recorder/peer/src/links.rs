@@ -30,6 +30,8 @@ const LOOK_US: u64 = 1_000_000;
 /// How often is decided while something goes on, and while all is quiet: then with each heartbeat. Every thread that wakes up costs, and pools have many.
 const STEP: Duration = Duration::from_millis(50);
 const QUIET: Duration = Duration::from_micros(BEAT_US);
+/// A heartbeat may be sent so long before its time, where another one is.
+const EARLY_US: u64 = 25_000;
 /// A peer that cannot be reached is dialled again after so long, and after twice as long each time, up to the second one.
 const REDIAL: Duration = Duration::from_millis(100);
 const REDIAL_AT_MOST: Duration = Duration::from_secs(2);
@@ -63,7 +65,7 @@ pub trait Brain: Send + 'static {
     fn close(&mut self, now: u64, peer: Uuid);
     /// Asked twenty times a second, or four times while nothing goes on. Whether the peers are to be told of it at once.
     fn step(&mut self, now: u64) -> bool;
-    /// Whether something goes on.
+    /// Whether something goes on: that is how often [`Self::step`] is asked.
     fn is_restless(&self, now: u64) -> bool;
     /// Whether `peer` was heard lately ([`framekeeper_takeover::Link::hears`]), and what it is told of each stream.
     fn tell(&mut self, now: u64, peer: Uuid) -> (bool, Vec<(Uuid, Report)>);
@@ -189,7 +191,7 @@ impl Links {
         let _ = self.commands.send(Command::Peers(peers));
     }
 
-    /// Something changed that is decided by: it is not waited for the next heartbeat.
+    /// Something changed that decisions depend on: the next heartbeat is not waited for.
     pub fn look(&self) {
         let _ = self.commands.send(Command::Look);
     }
@@ -305,7 +307,12 @@ impl<B: Brain> Keeper<B> {
 
     /// How long it may take to the next step.
     fn pace(&self) -> Duration {
-        if self.brain().is_restless((self.clock.monotonic_us)()) { STEP } else { QUIET }
+        let now = (self.clock.monotonic_us)();
+        if self.brain().is_restless(now) {
+            return STEP;
+        }
+        let beats = self.peers.values().filter(|linked| !linked.connections.is_empty()).map(|linked| linked.next_beat);
+        beats.min().map_or(QUIET, |beat| Duration::from_micros(beat.saturating_sub(now))).clamp(STEP, QUIET)
     }
 
     /// Finds out who came.
@@ -534,7 +541,9 @@ impl<B: Brain> Keeper<B> {
     fn beat(&mut self, now: Moment, urgent: bool) {
         let mut brain = self.brain.lock().unwrap_or_else(PoisonError::into_inner);
         for (peer, linked) in &mut self.peers {
-            if linked.connections.is_empty() || (now.monotonic < linked.next_beat && !urgent) {
+            // A little early together costs less than each at its time.
+            let is_due = now.monotonic.saturating_add(EARLY_US) >= linked.next_beat;
+            if linked.connections.is_empty() || !(is_due || urgent) {
                 continue;
             }
             linked.next_beat = now.monotonic.saturating_add(BEAT_US);

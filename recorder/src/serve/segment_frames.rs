@@ -8,13 +8,14 @@ use framekeeper_store::damage::{Hole, holes_of, run_at, undecodable, whole};
 
 use super::footage::{AudioEntry, RunPart, Segment, SegmentFrames, VideoEntry};
 
-/// The frames of a segment. `damage` are the damaged ranges of its file, in order; `holes` are all of its stream's, in any order. What
-/// follows a hole is a run of its own.
+/// The frames of a segment. `damage` are the damaged ranges of its file, in order; `here` are the holes that these make, and `elsewhere` those of the other
+/// segments of its stream, in any order. What follows a hole is a run of its own.
 pub(crate) fn frames(
     index: &SegmentIndex,
     run_boxes: &[RunBox],
     damage: &[Range<u64>],
-    holes: &[Hole],
+    here: &[Hole],
+    elsewhere: &[Hole],
 ) -> SegmentFrames {
     let mut frames = SegmentFrames {
         video: Vec::with_capacity(index.totals.video_frames as usize),
@@ -26,12 +27,13 @@ pub(crate) fn frames(
         let entries = index.entries.get(entries).unwrap_or_default();
         let until = index.runs.get(number + 1).map_or(u64::MAX, |next| next.offset);
         let whole = whole(entries, run, until, damage);
-        let of_run = if holes.is_empty() { Vec::new() } else { holes_of(run_box.run, holes) };
+        let elsewhere = holes_of(run_box.run, elsewhere);
+        let of_run = holes_of(run_box.run, &[here, elsewhere.as_slice()].concat());
         for stretch in &whole.stretches {
             let (video, audio) = (frames.video.len() as u32, frames.audio.len() as u32);
             let stretch: Vec<&IndexEntry> = stretch.iter().filter_map(|at| entries.get(*at)).collect();
             // The hole may have begun at the end of the segment before.
-            let stretch = stretch.get(undecodable(&stretch, &of_run)..).unwrap_or_default();
+            let stretch = stretch.get(undecodable(&stretch, &elsewhere)..).unwrap_or_default();
             if stretch.is_empty() && !entries.is_empty() {
                 continue;
             }
@@ -177,7 +179,7 @@ mod tests {
         // File time 90,000 is at media time 90,600; 1 s earlier the camera's clock was at 2.5 s.
         let report = ReportedTime { ntp: 5 << 31, media_time: MediaTime(600) };
         let second = RunBox { sender_report: Some(report), ..run_box(600) };
-        let frames = frames(&index, &[run_box(500), second], &[], &[]);
+        let frames = frames(&index, &[run_box(500), second], &[], &[], &[]);
         assert_eq!(frames.runs.iter().map(|run| run.camera_zero_us).collect::<Vec<_>>(), [None, Some(2_500_000)]);
         assert_eq!(frames.fragments, [(2, 2), (3, 3)]);
         assert_eq!(

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use framekeeper_media::WallTime;
 use framekeeper_store::damage::cut;
-use framekeeper_store::{GapReason, ReadError, Reader, SegmentDamage};
+use framekeeper_store::{GapReason, ReadError, Reader, SegmentDamage, StreamDamage};
 use uuid::Uuid;
 
 use super::footage::{Footage, FootageError, Hole, Init, Lease, Run, Segment, SegmentFrames};
@@ -55,28 +55,25 @@ impl Stored {
         }
     }
 
-    /// The frames of a segment without what is known to be damaged of its stream; `version` names that knowledge.
-    fn frames_knowing(
-        &self,
-        segment: &Segment,
-        version: u64,
-        damage: &[SegmentDamage],
-    ) -> Result<Arc<SegmentFrames>, FootageError> {
-        let key = key(segment, version);
+    /// The frames of a segment without what is known to be damaged of its stream.
+    fn frames_knowing(&self, segment: &Segment, damage: &StreamDamage) -> Result<Arc<SegmentFrames>, FootageError> {
+        let key = key(segment, damage.version);
         if let Some(frames) = self.recall(&key) {
             return Ok(frames);
         }
         let (index, run_boxes) = (self.reader.index(segment)?, self.reader.run_boxes(segment)?);
-        if self.reader.damage_version(segment.stream) != version {
+        if self.reader.damage_version(segment.stream) != damage.version {
             // The index, or the box of a run, turned out to be damaged.
-            let (now, news) = self.reader.damage(segment.stream);
-            return self.frames_knowing(segment, now, &news);
+            return self.frames_knowing(segment, &self.reader.damage(segment.stream));
         }
-        let here = damage.iter().filter(|damage| is_in(damage, segment));
-        let mut ranges: Vec<_> = here.map(|damage| damage.hole.bytes.clone()).collect();
+        let (here, elsewhere): (Vec<_>, Vec<_>) = damage.holes.iter().partition(|damage| is_in(damage, segment));
+        let mut ranges: Vec<_> = here.iter().map(|damage| damage.hole.bytes.clone()).collect();
         ranges.sort_by_key(|range| range.start);
-        let frames = Arc::new(frames(&index, &run_boxes, &ranges, &holes(damage)));
-        self.remember(key, &frames);
+        let of = |damage: Vec<&SegmentDamage>| damage.into_iter().map(|damage| damage.hole.clone()).collect::<Vec<_>>();
+        let frames = Arc::new(frames(&index, &run_boxes, &ranges, &of(here), &of(elsewhere)));
+        if damage.is_certain {
+            self.remember(key, &frames);
+        }
         Ok(frames)
     }
 }
@@ -91,7 +88,7 @@ fn is_in(damage: &SegmentDamage, segment: &Segment) -> bool {
 
 /// Whether a hole that began in an earlier segment goes on in this one.
 fn reaches_into(damage: &SegmentDamage, segment: &Segment) -> bool {
-    damage.hole.from < segment.first && segment.first < damage.hole.to
+    damage.hole.from < segment.end && segment.first < damage.hole.to
 }
 
 impl From<ReadError> for FootageError {
@@ -123,12 +120,12 @@ impl Footage for Stored {
                 None => runs.push(run),
             }
         }
-        let (_, damage) = self.reader.damage(stream);
-        if damage.is_empty() {
+        let damage = self.reader.damage(stream);
+        if damage.holes.is_empty() {
             return Ok(runs);
         }
         // Behind a hole it is another run.
-        let holes = holes(&damage);
+        let holes = holes(&damage.holes);
         let mut whole: Vec<Run> = runs.into_iter().flat_map(|run| cut(run, &holes)).collect();
         whole.retain(|run| run.from < to && run.to > from);
         whole.sort_by_key(|run| (run.from, run.run));
@@ -137,14 +134,14 @@ impl Footage for Stored {
 
     fn segments(&self, stream: Uuid, from: WallTime, to: WallTime) -> Result<Vec<Segment>, FootageError> {
         let segments = self.reader.segments(stream, from, to)?;
-        let (version, damage) = self.reader.damage(stream);
-        if damage.is_empty() {
+        let damage = self.reader.damage(stream);
+        if damage.holes.is_empty() {
             return Ok(segments);
         }
         let mut whole = Vec::with_capacity(segments.len());
         for segment in segments {
-            if damage.iter().any(|damage| is_in(damage, &segment) || reaches_into(damage, &segment)) {
-                match self.frames_knowing(&segment, version, &damage) {
+            if damage.holes.iter().any(|damage| is_in(damage, &segment) || reaches_into(damage, &segment)) {
+                match self.frames_knowing(&segment, &damage) {
                     Ok(frames) => whole.extend(readable(segment, &frames)),
                     // Nothing of it is left.
                     Err(FootageError::Damaged(_)) => {}
@@ -159,8 +156,7 @@ impl Footage for Stored {
     }
 
     fn frames(&self, segment: &Segment) -> Result<Arc<SegmentFrames>, FootageError> {
-        let (version, damage) = self.reader.damage(segment.stream);
-        self.frames_knowing(segment, version, &damage)
+        self.frames_knowing(segment, &self.reader.damage(segment.stream))
     }
 
     fn init(&self, segment: &Segment) -> Result<Init, FootageError> {
@@ -189,7 +185,7 @@ impl Footage for Stored {
     }
 
     fn damage(&self, stream: Uuid) -> Result<Vec<Hole>, FootageError> {
-        Ok(holes(&self.reader.damage(stream).1))
+        Ok(holes(&self.reader.damage(stream).holes))
     }
 
     fn damage_version(&self, stream: Uuid) -> u64 {

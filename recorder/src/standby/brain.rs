@@ -43,7 +43,7 @@ struct Tie {
     since: u64,
     has_key: bool,
     reports: HashMap<Uuid, Report>,
-    /// As it was last, for the log.
+    /// As it was last: whoever comes or goes is told of, and decided by, at once.
     was: Liveness,
 }
 
@@ -75,6 +75,8 @@ pub(super) struct Brain {
     last_step: Option<u64>,
     /// Until when decisions are due at every step.
     restless: u64,
+    /// Whether that was so at the last step.
+    was_restless: bool,
     ties: HashMap<Uuid, Tie>,
     streams: BTreeMap<Uuid, Held>,
     released: Vec<Uuid>,
@@ -90,6 +92,7 @@ impl Brain {
             leaving: false,
             last_step: None,
             restless: 0,
+            was_restless: true,
             ties: HashMap::new(),
             streams: BTreeMap::new(),
             released: Vec::new(),
@@ -109,6 +112,7 @@ impl Brain {
                 *tie = Tie::new(now, true);
             }
         }
+        self.stir(now);
     }
 
     /// A stream is held from now on, or by another plan. `epoch`: the highest in its own footage, asked for where it is new.
@@ -127,8 +131,9 @@ impl Brain {
                 held.plan = plan;
             }
             None => {
-                let held = Held { plan, stream: Stream::new(self.me, now, epoch), seat: seat() };
-                self.streams.insert(stream, held);
+                let mut new = Stream::new(self.me, now, epoch);
+                new.stir(now, &self.rules);
+                self.streams.insert(stream, Held { plan, stream: new, seat: seat() });
             }
         }
     }
@@ -289,8 +294,10 @@ impl framekeeper_peer::Brain for Brain {
     }
 
     fn step(&mut self, now: u64) -> bool {
+        // While all is quiet steps are further apart, and that is no standing still.
+        let apart = if self.was_restless { 0 } else { self.rules.look };
         let slept = self.last_step.replace(now).map_or(0, |last| now.saturating_sub(last));
-        if slept > self.rules.pause {
+        if slept > self.rules.pause.saturating_add(apart) {
             warn!(ms = slept / 1_000, "this process stood still; what was not heard meanwhile is nobody's failure");
             self.ties.values_mut().for_each(|tie| tie.link.slept(slept));
             self.streams.values_mut().for_each(|held| held.stream.slept());
@@ -301,9 +308,10 @@ impl framekeeper_peer::Brain for Brain {
         for (uid, held) in streams.iter_mut().filter(|(_, held)| held.stream.is_due(now)) {
             let own = self.own(held, now);
             let peers = peers(self.me, &self.ties, *uid, &held.plan, now, &self.rules);
-            let Some(action) = held.stream.step(now, &self.rules, &held.plan, &own, &peers) else { continue };
+            let action = held.stream.step(now, &self.rules, &held.plan, &own, &peers);
+            self.restless = self.restless.max(held.stream.restless_until());
+            let Some(action) = action else { continue };
             changed = true;
-            self.restless = now.saturating_add(self.rules.restless);
             let in_place = self.is_standby(&held.plan);
             match action {
                 Action::Begin { epoch, from } => {
@@ -318,6 +326,7 @@ impl framekeeper_peer::Brain for Brain {
             }
         }
         self.streams = streams;
+        self.was_restless = now < self.restless;
         changed
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  assignment ─ plans, peers ─► Standby ─► Brain ◄─ heartbeats ─► Links (framekeeper-peer)
-//!                                            │ each 50 ms: framekeeper-takeover decides
+//!                                            │ each 50 to 250 ms: framekeeper-takeover decides
 //!  channel ◄─ Wish ─ Control ◄───────────────┘
 //! ```
 

@@ -104,16 +104,20 @@ impl World {
         self.desks[number].own.lock().unwrap().footage = records.then_some(Footage { first, durable: first });
     }
 
-    /// All live ones decide and tell each other, each 50 and 250 ms, until the time has come or `until` is so. How long it took.
+    /// All live ones decide and tell each other, each 50 and 250 ms, or both each 250 ms while all is quiet, until the time has come or `until` is so. How
+    /// long it took.
     fn run(&mut self, at_most: u64, mut until: impl FnMut(&mut Self) -> bool) -> u64 {
         let start = self.now;
         while self.now < start + at_most {
             self.now += 50 * MS;
             let live: Vec<usize> = (0..self.brains.len()).filter(|at| self.up[*at]).collect();
+            let beat = self.now.is_multiple_of(250 * MS);
             for at in &live {
-                self.brains[*at].step(self.now);
+                if beat || self.brains[*at].is_restless(self.now) {
+                    self.brains[*at].step(self.now);
+                }
             }
-            if self.now.is_multiple_of(250 * MS) {
+            if beat {
                 for from in &live {
                     for to in live.iter().filter(|to| *to != from) {
                         let (hears, reports) = self.brains[*from].tell(self.now, name(*to));

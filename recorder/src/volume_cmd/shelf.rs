@@ -52,7 +52,10 @@ impl Shelf {
 
     fn frames_of(&self, segment: &SeenSegment) -> SegmentFrames {
         let holes = self.stream(segment.info.stream).map(|stream| stream.holes.as_slice()).unwrap_or_default();
-        frames(&segment.index, &segment.run_boxes, &segment.damage, holes)
+        let is_own = |hole: &&Hole| segment.holes.iter().any(|own| (own.run, own.from) == (hole.run, hole.from));
+        let (here, elsewhere): (Vec<_>, Vec<_>) = holes.iter().partition(is_own);
+        let of = |holes: Vec<&Hole>| holes.into_iter().cloned().collect::<Vec<_>>();
+        frames(&segment.index, &segment.run_boxes, &segment.damage, &of(here), &of(elsewhere))
     }
 }
 
@@ -71,7 +74,7 @@ impl Footage for Shelf {
     fn segments(&self, stream: Uuid, from: WallTime, to: WallTime) -> Result<Vec<Segment>, FootageError> {
         let Some(stream) = self.stream(stream) else { return Ok(Vec::new()) };
         let segments = self.segments_of(stream).filter_map(|segment| {
-            let reaches_into = |hole: &Hole| hole.from < segment.info.first && segment.info.first < hole.to;
+            let reaches_into = |hole: &Hole| hole.from < segment.info.end && segment.info.first < hole.to;
             let whole = segment.damage.is_empty() && !stream.holes.iter().any(reaches_into);
             if whole { Some(segment.info.clone()) } else { readable(segment.info.clone(), &self.frames_of(segment)) }
         });

@@ -100,6 +100,7 @@ pub use framekeeper_media::boxes::index::{EntryKind, IndexEntry, SegmentIndex};
 pub use framekeeper_media::boxes::run::RunBox;
 pub use identity::KnownOpens;
 pub use outlook::{Crowding, Foreign, Outlook};
+pub use reach::StreamDamage;
 pub use reader::{Lease, Reader, SegmentDamage, SegmentInit, StreamInfo};
 pub use retention::{Limits, Retention};
 pub use stats::{CatalogueProgress, CatalogueStage, DropReason, SYNC_BUCKETS_US, ScrubStats, StreamStats, VolumeStats};

@@ -14,7 +14,7 @@ pub(crate) const POOL: &str = "pool";
 pub(crate) const RETIRED: &str = "retired";
 /// Folder of the footage.
 pub(crate) const STREAMS: &str = "streams";
-/// There where a segment was begun whose name sorts before that of an older one.
+/// A mark. It is there where a segment was begun whose name sorts before that of an older one.
 pub(crate) const UNORDERED: &str = "unordered";
 
 const US_A_SECOND: i64 = 1_000_000;

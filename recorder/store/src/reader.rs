@@ -116,7 +116,7 @@ impl Reader {
     }
 
     /// The volumes that can be asked without waiting for a disk that hangs.
-    fn readable(&self) -> Vec<Arc<Volume>> {
+    pub(crate) fn readable(&self) -> Vec<Arc<Volume>> {
         self.inner.volumes().into_iter().filter(|volume| !volume.is_stalled()).collect()
     }
 
@@ -305,9 +305,23 @@ impl Reader {
     /// # Errors
     /// When a catalogue fails.
     pub fn segments(&self, stream: Uuid, from: WallTime, to: WallTime) -> Result<Vec<SegmentInfo>, ReadError> {
-        let mut segments = Vec::new();
-        for volume in &self.readable() {
-            let Some(guard) = Self::catalogue(volume)? else { continue };
+        Ok(self.segments_as_far_as(stream, from, to)?.0)
+    }
+
+    /// The same, and whether all volumes could be asked.
+    pub(crate) fn segments_as_far_as(
+        &self,
+        stream: Uuid,
+        from: WallTime,
+        to: WallTime,
+    ) -> Result<(Vec<SegmentInfo>, bool), ReadError> {
+        let (mut segments, readable) = (Vec::new(), self.readable());
+        let mut all = readable.len() == self.inner.volumes().len();
+        for volume in &readable {
+            let Some(guard) = Self::catalogue(volume)? else {
+                all = false;
+                continue;
+            };
             let live = volume.live_of(stream);
             let sealed = Self::as_far_as(volume, guard.view().and_then(|v| v.segments(stream, from, to)))?;
             drop(guard);
@@ -316,7 +330,7 @@ impl Reader {
             segments.extend(live.filter(|info| info.first < to && info.end > from));
         }
         segments.sort_by_key(|segment| (segment.first, segment.volume, segment.number));
-        Ok(segments)
+        Ok((segments, all))
     }
 
     /// Keeps the files of these segments from being emptied while the lease is held, for 60 s at most.

@@ -147,12 +147,13 @@ impl Report {
             let Self { version, epoch, you, recording, able, leaving, .. } = *report;
             (version, epoch, you, recording, able, leaving)
         };
-        let holders = |report: &Self| report.hears.iter().map(|(holder, _)| *holder).collect::<Vec<_>>();
+        let same_holders =
+            || self.hears.iter().map(|(holder, _)| holder).eq(before.hears.iter().map(|(holder, _)| holder));
         let is_other = match (self.footage, before.footage) {
             (Some(is), Some(was)) => is.first.0.abs_diff(was.first.0) > SAME_TIME_US,
             (is, was) => is.is_some() != was.is_some(),
         };
-        standing(self) != standing(before) || is_other || holders(self) != holders(before)
+        standing(self) != standing(before) || is_other || !same_holders()
     }
 }
 

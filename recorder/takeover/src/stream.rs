@@ -115,6 +115,12 @@ impl Stream {
         self.restless = now.saturating_add(rules.restless);
     }
 
+    /// Up to when it is to be asked at every opportunity.
+    #[must_use]
+    pub const fn restless_until(&self) -> u64 {
+        self.restless
+    }
+
     /// Whether [`Self::step`] is to be asked at `now`: always for a while after something changed, else now and then. Most streams are in order most
     /// of the time, and there are very many of them.
     #[must_use]
@@ -140,7 +146,8 @@ impl Stream {
         self.watch(&scene);
         self.cover(&scene);
         let action = if self.recording.is_some() { self.go_on(&scene) } else { self.stand_by(&scene) };
-        if action.is_some() {
+        // Whoever waits for others to begin must not wait longer than for that.
+        if action.is_some() || self.wanted.is_some() {
             self.stir(now, rules);
         }
         action

@@ -27,7 +27,7 @@ pub(super) struct ChangeOver {
 /// The end of one run's frames, or the beginning of another's.
 pub(super) struct Side<'a> {
     pub(super) parts: &'a mut [Part],
-    /// Those of the time in which there are both.
+    /// Those of the time in which there are both, and of some seconds around it.
     pub(super) frames: &'a [Candidate],
 }
 

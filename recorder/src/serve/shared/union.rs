@@ -14,8 +14,13 @@ use crate::serve::footage::{Footage, FootageError, Hole, Init, Lease, Run, Segme
 /// Of so many segments of others the frames are kept.
 const RECENT: usize = 16;
 
-/// A use of a file, and how far it was written.
-type Key = (Uuid, u64, u64, u64);
+/// A use of a file, how far it was written, and what of it was known to be whole.
+type Key = (Uuid, u64, u64, u64, WallTime, u32);
+
+fn key(segment: &Segment) -> Key {
+    let Segment { volume, file_number, nonce, used_bytes, first, counts, .. } = segment;
+    (*volume, *file_number, *nonce, *used_bytes, *first, counts.video_frames)
+}
 
 /// What is here and what others have.
 pub(in crate::serve) struct Union {
@@ -77,7 +82,7 @@ impl Footage for Union {
 
     fn frames(&self, segment: &Segment) -> Result<Arc<SegmentFrames>, FootageError> {
         let Some(remote) = self.owner(segment) else { return self.own.frames(segment) };
-        let key = (segment.volume, segment.file_number, segment.nonce, segment.used_bytes);
+        let key = key(segment);
         if let Some((_, frames)) = lock(&self.recent).iter().find(|(known, _)| *known == key) {
             return Ok(Arc::clone(frames));
         }

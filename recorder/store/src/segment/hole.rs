@@ -140,16 +140,17 @@ impl Reach {
             if run != hole.run || self.settled {
                 continue;
             }
-            // In its own segment the hole ends at a point that is whole, or with the segment. Of the others all is behind it, whatever
-            // their times are: the end of a segment is a forecast.
-            let behind = entries.iter().filter(|entry| is_video(entry) && (!own || entry.wall >= hole.to));
+            // Of other segments all is behind it, whatever their times are: the end of a hole may be a forecast.
+            let is_behind = |entry: &IndexEntry| !own || u64::from(entry.data_offset) >= hole.bytes.end;
+            let behind = entries.iter().filter(|entry| is_video(entry) && is_behind(entry));
             for entry in behind {
                 if is_random_access(entry) && entry.wall > hole.from {
                     self.to = self.to.max(entry.wall);
                     self.settled = true;
                     break;
                 }
-                self.video_frames += 1;
+                // Those of its own segment it counts already.
+                self.video_frames += u32::from(!own);
             }
             if !self.settled {
                 self.to = self.to.max(place.end_wall);
@@ -164,14 +165,13 @@ impl Reach {
     }
 }
 
-/// How many of these entries, which follow each other, cannot be decoded as they begin within one of their run's holes.
+/// How many of these entries, which follow each other, cannot be decoded as they refer to what is lost in an earlier segment. `holes`: those of their run in
+/// other segments. Times are those of display: what refers to a lost frame may be shown before it, but not all of it is.
 #[must_use]
 pub fn undecodable(entries: &[&IndexEntry], holes: &[Hole]) -> usize {
-    let Some(first) = entries.first() else { return 0 };
-    if !holes.iter().any(|hole| hole.from < first.wall && first.wall < hole.to) {
-        return 0;
-    }
-    entries.iter().position(|entry| is_random_access(entry)).unwrap_or(entries.len())
+    let leading = entries.iter().position(|entry| is_random_access(entry)).unwrap_or(entries.len());
+    let is_in = |entry: &&IndexEntry| holes.iter().any(|hole| hole.from < entry.wall && entry.wall < hole.to);
+    if entries.iter().take(leading).any(is_in) { leading } else { 0 }
 }
 
 #[cfg(test)]
@@ -258,7 +258,7 @@ mod tests {
     }
 
     fn hole(from: i64, to: i64) -> Hole {
-        Hole { run: RUN, from: WallTime(from), to: WallTime(to), bytes: 0..1, video_frames: 1 }
+        Hole { run: RUN, from: WallTime(from), to: WallTime(to), bytes: 1500..1600, video_frames: 1 }
     }
 
     #[test]
@@ -305,5 +305,8 @@ mod tests {
         assert_eq!(undecodable(&from(9), &[hole(50, 200)]), 3);
         assert_eq!(undecodable(&from(8), &[hole(50, 83)]), 0);
         assert_eq!(undecodable(&[], &[hole(50, 83)]), 0);
+        // The first one is shown before the lost one that it refers to.
+        let early = IndexEntry { wall: WallTime(40), ..frames[5] };
+        assert_eq!(undecodable(&[&early, &frames[6], &frames[7], &frames[8]], &[hole(50, 80)]), 3);
     }
 }

@@ -307,21 +307,23 @@ impl Volume {
         Ok(())
     }
 
-    /// All segments are known, or are found among the newest files, but for those that were begun since the volume was opened.
-    pub(crate) fn forget_unordered(&self) -> io::Result<()> {
-        let unordered = lock(&self.unordered);
+    /// All files were looked at, and nothing is unknown any more but what was begun since the volume was opened. `all_known`: the manifest had all of it
+    /// already. What was only found now gets there some time later, and must be found again by whoever opens the volume before.
+    pub(crate) fn forget_unordered(&self, all_known: bool) {
+        let mut unordered = lock(&self.unordered);
+        *unordered |= !all_known;
         if *unordered {
-            return Ok(());
+            return;
         }
         match self.folder.remove(Path::new(names::UNORDERED)) {
+            Ok(()) => self.wrote(|dirty| {
+                dirty.folders.insert(PathBuf::new());
+            }),
             // It could not be told whether it is there.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // All files are looked at once more.
+            Err(error) => tracing::warn!(%error, volume = %self.uuid, "the mark `unordered` cannot be removed"),
         }
-        self.wrote(|dirty| {
-            dirty.folders.insert(PathBuf::new());
-        });
-        Ok(())
     }
 
     /// Does what needs a little room in the file system: a folder, a record. Where others have filled it, an empty segment file makes room: what

@@ -122,6 +122,11 @@ fn union(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
 }
 
 impl Rot {
+    /// The version of what is known of a stream.
+    pub(crate) fn version(&self, stream: Uuid) -> u64 {
+        lock(&self.state).streams.get(&stream).map_or(0, |of| of.version)
+    }
+
     /// The damage of a stream with the version of that knowledge: another one after each change.
     pub(crate) fn of(&self, stream: Uuid) -> (u64, Vec<Damage>) {
         let state = lock(&self.state);

@@ -88,7 +88,7 @@ fn read_all(reader: &Reader, camera: &Camera) -> Served {
         };
         reader.run_boxes(&segment).unwrap();
         reader.init(&segment).unwrap();
-        let (_, damage) = reader.damage(camera.ident.uid);
+        let damage = reader.damage(camera.ident.uid).holes;
         let mut ranges: Vec<_> =
             damage.iter().filter(|d| d.nonce == segment.nonce).map(|d| d.hole.bytes.clone()).collect();
         ranges.sort_by_key(|range| range.start);
@@ -127,7 +127,7 @@ fn read_all(reader: &Reader, camera: &Camera) -> Served {
 }
 
 fn holes(reader: &Reader, camera: &Camera) -> Vec<Hole> {
-    reader.damage(camera.ident.uid).1.into_iter().map(|damage| damage.hole).collect()
+    reader.damage(camera.ident.uid).holes.iter().map(|damage| damage.hole.clone()).collect()
 }
 
 /// Reads everything twice: what turns out to be damaged is left out the second time, all else comes. Gives how many frames are lost.

@@ -182,7 +182,6 @@ pub(crate) struct Node {
     pub(crate) epochs: Vec<u64>,
     /// Sequence numbers of the newest plans that it was told.
     pub(crate) knows: Vec<u64>,
-    /// How it stood with each stream at the last decision.
     /// What the links said last.
     was: Vec<Liveness>,
 }

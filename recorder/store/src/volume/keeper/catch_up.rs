@@ -420,7 +420,7 @@ impl Keeper {
             tracing::error!(%error, "the catalogue failed");
         }
         if work.later.unordered {
-            self.volume.forget_unordered()?;
+            self.volume.forget_unordered(work.found == 0);
         }
         self.volume.catalogue_complete.store(true, Ordering::Release);
         self.volume.caught_up.open();
