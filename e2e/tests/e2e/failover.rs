@@ -290,7 +290,7 @@ impl Site {
 }
 
 /// Lets the minute pass after which it does not count any more that a stream was taken over again and again: it took that long to be protected.
-fn calm_down(protected_after: Duration) {
+pub(super) fn calm_down(protected_after: Duration) {
     if protected_after > FLAPPING {
         std::thread::sleep(CALM + Duration::from_secs(1));
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use framekeeper_e2e::bench::process::family;
@@ -14,6 +14,8 @@ use framekeeper_e2e::judge::{self, now_ns};
 use framekeeper_e2e::local::{PoolPlan, StreamPlan, System, with_pool_spec};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+
+use super::failover::calm_down;
 
 const RECORDERS: usize = 3;
 /// Of each kind of camera there are so many: one for each recorder to be the primary of.
@@ -377,10 +379,14 @@ fn cameras_out_of_the_ordinary_lose_no_frame_when_their_recorder_is_killed() -> 
         let killed_ns = site.kill(victim)?;
         kills_ns.push(killed_ns);
         let waited_for = site.names_of(|name| is_protected(name) && (soak() || kind(name) != LONG));
+        let begun = Instant::now();
         site.wait_protected(&waited_for).with_context(|| format!("kill {number} of recorder {victim}"))?;
         site.wait("recording", &site.names_of(|_| true), |holders| {
             holders.iter().any(|said| said.state == "Recording")
         })?;
+        if number + 1 < kills {
+            calm_down(begun.elapsed());
+        }
         site.check_coverage(&struck)?;
         if number == 0 {
             clips = site.take_clips(killed_ns, now_ns()?)?;
