@@ -59,8 +59,6 @@ pub(crate) struct ChannelSink {
     /// Its number, where it is recorded.
     run: Option<Uuid>,
     recorded: Option<Recorded>,
-    /// Pictures that the store was given since it was opened.
-    given: u64,
     /// Nobody wants it recorded any more; it is up to the next key frame, with which what is in memory begins: so that it all is somewhere.
     is_ending: bool,
     /// It has recorded since the process began.
@@ -93,7 +91,6 @@ impl ChannelSink {
         shared_slots: Arc<SharedSlots>,
     ) -> Self {
         let standing = control.standing();
-        let given = writer.durable().map_or(0, |durable| durable.frames);
         Self {
             name,
             core,
@@ -113,7 +110,6 @@ impl ChannelSink {
             memory_was: (false, false),
             run: None,
             recorded: None,
-            given,
             is_ending: false,
             has_recorded: false,
             behind: None,
@@ -208,15 +204,12 @@ impl ChannelSink {
         }
         self.has_recorded = true;
         self.told_handed_over(&fragment, at);
-        let (first, pictures) = (begins(&fragment, ahead_us), fragment.video.len() as u64);
+        let (first, behind) = (begins(&fragment, ahead_us), self.writer.given());
         let appended = self.writer.append(fragment);
         self.facts.kept = appended == Appended::Queued;
-        let new = || first.map(|first| Recorded { first, ahead_us, behind: self.given });
+        let new = || first.map(|first| Recorded { first, ahead_us, behind });
         let recorded = self.recorded.filter(|_| self.facts.kept).or_else(new);
         self.recorded = recorded.filter(|_| self.facts.kept).map(|recorded| Recorded { ahead_us, ..recorded });
-        if !matches!(appended, Appended::Dropped(_)) {
-            self.given = self.given.saturating_add(pictures);
-        }
         self.kept(appended, at);
     }
 
@@ -325,7 +318,7 @@ impl ChannelSink {
     /// What is durable of what is recorded without a hole.
     fn footage(&self) -> Option<Footage> {
         let Recorded { first, ahead_us, behind } = self.recorded?;
-        let durable = self.writer.durable().filter(|durable| durable.frames > behind)?;
+        let durable = self.writer.durable().filter(|durable| durable.settled > behind)?;
         let durable = SteadyTime(durable.wall.0.saturating_sub(ahead_us));
         (durable >= first).then_some(Footage { first, durable })
     }

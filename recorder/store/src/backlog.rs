@@ -77,6 +77,8 @@ type Newest = Option<(WallTime, MediaTime)>;
 struct Entry {
     item: Item,
     bytes: usize,
+    /// Pictures that there were up to its end, whatever has become of them.
+    given: u64,
 }
 
 /// The items of one stream, numbered.
@@ -89,6 +91,9 @@ pub(crate) struct Backlog {
     drained: u64,
     /// Items below are durable, or given up.
     durable: u64,
+    /// Pictures that there were, and up to which of them all are durable or given up.
+    given: u64,
+    settled: u64,
     /// Items below were given to some volume.
     handed: u64,
     /// Items below were counted as written.
@@ -152,7 +157,7 @@ impl Backlog {
     }
 
     fn push(&mut self, item: Item, bytes: usize) {
-        self.entries.push_back(Entry { item, bytes });
+        self.entries.push_back(Entry { item, bytes, given: self.given });
         self.bytes += bytes;
         self.waiting_bytes += bytes;
     }
@@ -181,6 +186,7 @@ impl Backlog {
             }
         }
         self.gop_bytes += bytes;
+        self.given += fragment.video.len() as u64;
         self.push(Item::Fragment(Arc::new(fragment)), bytes);
     }
 
@@ -318,7 +324,19 @@ impl Backlog {
             self.durable_bytes += bytes;
         }
         self.durable = number.min(self.end());
+        self.settled =
+            self.durable.checked_sub(1).and_then(|last| self.entry(last)).map_or(self.settled, |entry| entry.given);
         Some(frames)
+    }
+
+    /// Video frames that there were since the store was opened.
+    pub(crate) fn given(&self) -> u64 {
+        self.given
+    }
+
+    /// So many of these, from the first on, are durable or will never be.
+    pub(crate) fn settled_frames(&self) -> u64 {
+        self.settled
     }
 
     /// Lets go of what is not needed any more. With `whole_gop`, all from the key frame of the GOP that holds the first frame that is not
@@ -399,6 +417,7 @@ impl Backlog {
         });
         let latches = latches.collect();
         (self.drained, self.durable, self.handed) = (self.first, self.first, self.first);
+        self.settled = self.given;
         (self.bytes, self.waiting_bytes, self.durable_bytes) = (0, 0, 0);
         self.context = None;
         self.inside_run = false;

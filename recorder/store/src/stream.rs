@@ -159,12 +159,13 @@ impl StreamState {
     pub(crate) fn settle(&self, mark: Mark, budget: &QueueBudget) -> Option<Durable> {
         let mut queue = lock(&self.queue);
         let (frames, newest) = queue.backlog.settled(mark.moves, mark.below, mark.newest)?;
+        let settled = queue.backlog.settled_frames();
         budget.freed(queue.backlog.trim(self.is_taken()));
         drop(queue);
         let (wall, pts) = newest?;
         let mut durable = lock(&self.durable);
         let frames = durable.map_or(0, |durable| durable.frames) + frames;
-        *durable = Some(Durable { wall, pts, frames });
+        *durable = Some(Durable { wall, pts, frames, settled });
         *durable
     }
 
@@ -403,6 +404,12 @@ impl StreamWriter {
             queue.gate = Gate::AtRandomAccess;
         }
         queue.backlog.begin(start, false);
+    }
+
+    /// Video frames of the stream that were queued since the store was opened, whatever has become of them. Beside [`Durable::settled`].
+    #[must_use]
+    pub fn given(&self) -> u64 {
+        lock(&self.stream.queue).backlog.given()
     }
 
     /// Queues a fragment; never blocks. When too much waits already, or no volume can take it, the rest of the GOP is dropped and

@@ -105,6 +105,8 @@ pub struct Durable {
     pub pts: MediaTime,
     /// Durable video frames since the store was opened.
     pub frames: u64,
+    /// Of the video frames that were queued since then, so many, from the first on, are durable or were lost with a volume.
+    pub settled: u64,
 }
 
 /// How it stands with the place where a stream's frames go.

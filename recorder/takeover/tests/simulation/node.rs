@@ -82,8 +82,6 @@ pub(crate) struct Held {
     /// The run that goes on, if any: the frame behind its newest one, and how far ahead the time of day was when it began.
     run: Option<(u32, i64)>,
     recorded: Option<Recorded>,
-    /// Pictures that the store was given since it was opened, and has not dropped at once.
-    given: u64,
     /// The store took the newest ones.
     kept: bool,
     vouched: Vec<(Uuid, SteadyTime)>,
@@ -103,7 +101,6 @@ impl Held {
             began: 0,
             run: None,
             recorded: None,
-            given: writer.durable().map_or(0, |durable| durable.frames),
             kept: true,
             writer: Some(writer),
             vouched: Vec::new(),
@@ -136,13 +133,11 @@ impl Held {
                 let rank = self.plan.rank(me).unwrap_or(self.plan.holders.len());
                 writer.begin_run(site.run(self.epoch, rank as u32, self.plan.version));
             }
+            let behind = writer.given();
             let appended = writer.append(Piece { stream, frames: frames.clone(), ahead }.fragment());
             self.kept = appended == Appended::Queued;
-            let new = Recorded { first: frames.start, behind: self.given };
+            let new = Recorded { first: frames.start, behind };
             self.recorded = self.kept.then_some(self.recorded.unwrap_or(new));
-            if !matches!(appended, Appended::Dropped(_)) {
-                self.given += u64::from(frames.end - frames.start);
-            }
             self.run = Some((frames.end, ahead));
             self.next_written = Some(frames.end);
         }
@@ -151,7 +146,7 @@ impl Held {
     /// What is durable of what is recorded without a hole; `early`: or given to the store.
     fn footage(&self, early: bool) -> Option<Footage> {
         let Recorded { first, behind } = self.recorded?;
-        let durable = || self.writer.as_ref()?.durable().filter(|durable| durable.frames > behind);
+        let durable = || self.writer.as_ref()?.durable().filter(|durable| durable.settled > behind);
         let newest = if early { self.run?.0 - 1 } else { frame_of(durable()?.pts) };
         (newest >= first).then(|| Footage { first: time(first), durable: time(newest + 1) })
     }
