@@ -63,9 +63,9 @@ pub trait Brain: Send + 'static {
     fn hear(&mut self, now: u64, peer: Uuid, hears_us: bool, reports: Vec<(Uuid, Report)>);
     /// The last connection with a peer ended.
     fn close(&mut self, now: u64, peer: Uuid);
-    /// Asked twenty times a second, or four times while nothing goes on. Whether the peers are to be told of it at once.
+    /// Asked as often as [`Self::is_restless`] makes it, four times a second at least. Whether the peers are to be told of it at once.
     fn step(&mut self, now: u64) -> bool;
-    /// Whether something goes on: that is how often [`Self::step`] is asked.
+    /// Whether something goes on. As long as it does, [`Self::step`] is asked twenty times a second.
     fn is_restless(&self, now: u64) -> bool;
     /// Whether `peer` was heard lately ([`framekeeper_takeover::Link::hears`]), and what it is told of each stream.
     fn tell(&mut self, now: u64, peer: Uuid) -> (bool, Vec<(Uuid, Report)>);

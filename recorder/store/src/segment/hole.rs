@@ -281,19 +281,14 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_that_ends_in_its_segment_reaches_no_further() {
-        let hole = hole(50, 80);
-        let mut reach = Reach::of(&hole);
-        reach.take(&hole, true, &segment(0, 14), [RUN]);
-        assert_eq!(reach, Reach { to: WallTime(80), video_frames: 0, settled: true });
-    }
-
-    #[test]
-    fn a_segment_whose_end_was_forecast_too_late_begins_behind_the_hole_all_the_same() {
-        let hole = hole(50, 83);
-        let mut reach = Reach::of(&hole);
-        reach.take(&hole, false, &segment(8, 14), [RUN]);
-        assert_eq!(reach, Reach { to: WallTime(83), video_frames: 0, settled: true });
+    fn a_hole_that_ends_with_a_random_access_point_reaches_no_further() {
+        // In its own segment; and in the next one, where the end of its own was forecast too late.
+        for (own, to, index) in [(true, 80, segment(0, 14)), (false, 83, segment(8, 14))] {
+            let hole = hole(50, to);
+            let mut reach = Reach::of(&hole);
+            reach.take(&hole, own, &index, [RUN]);
+            assert_eq!(reach, Reach { to: WallTime(to), video_frames: 0, settled: true });
+        }
     }
 
     #[test]

@@ -310,9 +310,8 @@ impl Volume {
     /// All files were looked at, and nothing is unknown any more but what was begun since the volume was opened. `all_known`: the manifest had all of it
     /// already. What was only found now gets there some time later, and must be found again by whoever opens the volume before.
     pub(crate) fn forget_unordered(&self, all_known: bool) {
-        let mut unordered = lock(&self.unordered);
-        *unordered |= !all_known;
-        if *unordered {
+        let unordered = lock(&self.unordered);
+        if *unordered || !all_known {
             return;
         }
         match self.folder.remove(Path::new(names::UNORDERED)) {

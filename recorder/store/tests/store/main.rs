@@ -21,3 +21,4 @@ mod recovery;
 mod retire;
 mod round_trip;
 mod trouble;
+mod unordered;
