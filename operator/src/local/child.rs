@@ -17,7 +17,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
 
 use super::backoff::Backoff;
-use super::manifest::Key;
+use crate::decide::wanted::Key;
 
 /// How long a recorder may take to stop before it is killed.
 pub const DRAIN: Duration = Duration::from_secs(10);

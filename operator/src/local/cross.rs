@@ -6,18 +6,14 @@ use std::collections::BTreeMap;
 use framekeeper_crds::{ByteQuantity, StoragePoolSpec};
 
 use super::check;
-use super::manifest::{Key, Manifests, Reading};
+use super::manifest::{Manifests, Reading};
 use super::mistake::Mistake;
-use super::place::{self, Known};
+use crate::decide::capacity::{SEGMENTS_PER_STREAM, SPARE_SEGMENTS_PER_VOLUME, shortage, streams_by_budget};
+use crate::decide::place::{self, Known};
+use crate::decide::wanted::Key;
 
-/// A stream needs one segment to write to, one that is empty when all roll over at once, and one to keep. With fewer it would wait for a
-/// file now and then, and be durable later than is promised.
-const SEGMENTS_PER_STREAM: u64 = 3;
 /// Of a stream's own limit: one to write to and one to keep.
 const SEGMENTS_OF_A_LIMIT: u64 = 2;
-/// One file that is being emptied, and one that is ready when the next is needed at once.
-const SPARE_SEGMENTS_PER_VOLUME: u64 = 2;
-
 /// What a plan is made of: while any of it is wrong, nothing can be said of slots.
 const PLANNED_WITH: [&str; 6] =
     ["spec.recorders", "spec.maxChannels", "spec.toleratedFailures", "spec.redundancy", "spec.segment", "spec.storage"];
@@ -91,24 +87,15 @@ fn missing<'k>(kind: &str, wanted: &Key, existing: impl Iterator<Item = &'k Key>
     }
 }
 
-/// How many streams the budget of one recorder's volumes can hold.
-pub fn streams_by_budget(pool: &StoragePoolSpec) -> u32 {
-    let segment = pool.segment.bytes.as_bytes().max(1);
-    let segments = pool.storage.volumes.iter().map(|volume| {
-        let bytes = volume.claim_template.spec.resources.requests.storage.as_bytes();
-        (bytes / segment).saturating_sub(SPARE_SEGMENTS_PER_VOLUME)
-    });
-    u32::try_from(segments.sum::<u64>() / SEGMENTS_PER_STREAM).unwrap_or(u32::MAX)
-}
-
 fn capacities(manifests: &Manifests) -> Vec<Mistake> {
+    let wanted_by_all = manifests.wanted();
     let mut found = Vec::new();
     for (key, pool) in &manifests.pools {
         let (spec, place) = (&pool.object, &pool.place);
         if PLANNED_WITH.iter().any(|path| place.is_reported(path)) {
             continue;
         }
-        let streams = place::streams_of(manifests, key);
+        let streams = place::streams_of(&wanted_by_all, key);
         let wanted = u32::try_from(streams.len()).unwrap_or(u32::MAX);
         let message = if spec.tolerated_failures == 0 {
             shortage(wanted, spec.recorders, spec.max_channels)
@@ -175,20 +162,4 @@ fn retentions(manifests: &Manifests) -> Vec<Mistake> {
         (!stream.place.is_reported(path)).then(|| stream.place.mistake(&object, path, &shown, message))
     });
     pools.chain(streams).collect()
-}
-
-/// What is said of a pool whose recorders have fewer slots than there are streams.
-pub fn shortage(streams: u32, recorders: u32, slots: u32) -> Option<String> {
-    let offered = u64::from(recorders) * u64::from(slots);
-    if u64::from(streams) <= offered || slots == 0 {
-        return None;
-    }
-    let enough = streams.div_ceil(slots);
-    let by_channels = streams.div_ceil(recorders.max(1));
-    let or = if by_channels <= 500 { format!(", or maxChannels: {by_channels}") } else { String::new() };
-    Some(format!(
-        "{streams} streams need {streams} slots, but {recorders} recorders with maxChannels {slots} have {offered}; \
-         set recorders: {enough} ({} more){or}",
-        enough.saturating_sub(recorders)
-    ))
 }

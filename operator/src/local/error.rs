@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::folder::FolderError;
 use super::ports::PortError;
-use super::state::StateError;
+use crate::decide::state::StateError;
 
 /// Why the local control plane can't start.
 #[derive(Debug, thiserror::Error)]

@@ -21,7 +21,8 @@ use serde_json::Value as Json;
 use uuid::Uuid;
 
 use super::files::{self, Durable};
-use super::manifest::{DEFAULT_NAMESPACE, Key, Manifests};
+use super::manifest::{DEFAULT_NAMESPACE, Manifests};
+use crate::decide::wanted::Key;
 
 const SECRET_KEYS: [&str; 2] = ["username", "password"];
 
@@ -239,9 +240,9 @@ impl RecorderFolder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local::assign::{self, World};
+    use crate::decide::assign::{self, World};
+    use crate::decide::state::State;
     use crate::local::manifest;
-    use crate::local::state::State;
     use framekeeper_crds::{PlanVersion, Retired};
     use std::os::unix::fs::PermissionsExt as _;
 
@@ -307,7 +308,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data = DataFolder::open(folder.path()).unwrap();
         let manifests = manifests("first");
-        let assignment = assign::assign(&manifests, State::default(), &mut Nothing);
+        let assignment = assign::assign(&manifests.wanted(), State::default(), &mut Nothing);
         let plan_version = PlanVersion::default();
         let mut seen = 0;
         for (key, recorder) in &assignment.recorders {

@@ -3,7 +3,6 @@
 //! Secret without a password) is found as well.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -18,31 +17,10 @@ use super::check::{self, Finding, Show};
 use super::mistake::Mistake;
 use super::secret::SecretData;
 use super::yaml::{self, Node, Value};
+use crate::decide::wanted::{Key, Wanted};
 
 /// Namespace of objects that name none, as with kubectl.
 pub const DEFAULT_NAMESPACE: &str = "default";
-
-/// Namespace and name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
-    /// The namespace.
-    pub namespace: String,
-    /// The name.
-    pub name: String,
-}
-
-impl Key {
-    /// From namespace and name.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
 
 /// Where an object stands.
 #[derive(Clone, Debug)]
@@ -79,6 +57,16 @@ pub struct Manifests {
     pub pools: BTreeMap<Key, Placed<StoragePoolSpec>>,
     /// The Secrets.
     pub secrets: BTreeMap<Key, Placed<SecretData>>,
+}
+
+impl Manifests {
+    /// What they want.
+    #[must_use]
+    pub fn wanted(&self) -> Wanted {
+        let pools = self.pools.iter().map(|(key, pool)| (key.clone(), pool.object.clone().into()));
+        let streams = self.streams.iter().map(|(key, stream)| (key.clone(), stream.object.clone().into()));
+        Wanted { pools: pools.collect(), streams: streams.collect(), holds: self.holds.clone() }
+    }
 }
 
 /// What was read, and what was found on the way.

@@ -15,40 +15,20 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::files::{self, Durable};
-use super::manifest::Key;
-use super::status::Note;
+use crate::decide::report::Kind;
+use crate::decide::status::Note;
+use crate::decide::wanted::Key;
 
 /// Events that are kept of one object.
 const EVENTS_KEPT: usize = 50;
 
-/// The kinds that are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// CameraStreams.
-    Stream,
-    /// StoragePools.
-    Pool,
-    /// Recorders.
-    Recorder,
-}
+const KINDS: [Kind; 3] = [Kind::Stream, Kind::Pool, Kind::Recorder];
 
-impl Kind {
-    const ALL: [Self; 3] = [Self::Stream, Self::Pool, Self::Recorder];
-
-    fn folder(self) -> &'static str {
-        match self {
-            Self::Stream => "camerastreams",
-            Self::Pool => "storagepools",
-            Self::Recorder => "recorders",
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Stream => "CameraStream",
-            Self::Pool => "StoragePool",
-            Self::Recorder => "Recorder",
-        }
+fn folder(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Stream => "camerastreams",
+        Kind::Pool => "storagepools",
+        Kind::Recorder => "recorders",
     }
 }
 
@@ -68,11 +48,11 @@ impl Objects {
     }
 
     fn path(&self, kind: Kind, key: &Key) -> PathBuf {
-        self.root.join(kind.folder()).join(&key.namespace).join(format!("{}.yaml", key.name))
+        self.root.join(folder(kind)).join(&key.namespace).join(format!("{}.yaml", key.name))
     }
 
     fn events_path(&self, kind: Kind, key: &Key) -> PathBuf {
-        self.root.join("events").join(kind.folder()).join(&key.namespace).join(format!("{}.yaml", key.name))
+        self.root.join("events").join(folder(kind)).join(&key.namespace).join(format!("{}.yaml", key.name))
     }
 
     /// What an earlier run wrote. `None` also when it can't be read: it is written again anyway.
@@ -102,10 +82,10 @@ impl Objects {
     /// # Errors
     /// When a file can't be removed.
     pub fn keep_only(&mut self, wanted: &BTreeMap<Kind, BTreeSet<Key>>) -> io::Result<()> {
-        for kind in Kind::ALL {
+        for kind in KINDS {
             let keep: BTreeSet<PathBuf> =
                 wanted.get(&kind).into_iter().flatten().map(|key| self.path(kind, key)).collect();
-            for namespace in list(&self.root.join(kind.folder()))? {
+            for namespace in list(&self.root.join(folder(kind)))? {
                 for path in list(&namespace)?.into_iter().filter(|path| !keep.contains(path)) {
                     self.written.remove(&path);
                     files::remove(&path)?;

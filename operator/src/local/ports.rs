@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 
-use super::manifest::Key;
+use crate::decide::wanted::Key;
 
 /// Why there is no port.
 #[derive(Debug, thiserror::Error)]

@@ -1,100 +1,91 @@
-//! What people are told: statuses and events into files, changes into the log, everything into the table.
+//! What people are told without a cluster: statuses and events into files, everything into the table.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::io;
+use std::time::Instant;
 
-use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
 use framekeeper_crds::{
-    CameraStream, CameraStreamStatus, Recorder, RecorderSpec, RecorderStatus, StoragePool, StoragePoolStatus,
-    StreamAssignment, StreamPhase, recorder_name,
+    CameraStream, CameraStreamStatus, Recorder, StoragePool, StoragePoolStatus, StreamAssignment, StreamPhase,
 };
-use framekeeper_plan::Assigned;
-use tracing::{info, warn};
+use tracing::info;
 
-use super::manifest::{DEFAULT_NAMESPACE, Key, Manifests};
-use super::objects::{Kind, Objects};
-use super::observe::ChannelReport;
-use super::place::{self, PoolPlan};
-use super::pool_status::{self, PoolView};
-use super::protection;
-use super::recorder_notes;
+use super::manifest::DEFAULT_NAMESPACE;
+use super::objects::Objects;
 use super::running::Running;
 use super::screen::Screen;
-use super::standing::{self, Holder};
-use super::state::{State, StreamState};
-use super::status::{self, Doing, Note};
 use super::table::{self, Row};
+use crate::decide::observe::ChannelReport;
+use crate::decide::protection;
+use crate::decide::report::{Kind, Sink, View};
+use crate::decide::status::Note;
+use crate::decide::wanted::Key;
 
-/// More changes of one sort at once than this are told as one.
-const NOTES_TOLD_ONE_BY_ONE: usize = 5;
-/// So long a standby may take until it is seen to record: peers notice silence after 1.25 s, and are asked once a second.
-const TAKEOVER_GRACE: Duration = Duration::from_secs(3);
-
-/// Everything there is to tell of.
-pub struct View<'p> {
-    /// What is wanted.
-    pub manifests: &'p Manifests,
-    /// What was decided.
-    pub state: &'p State,
-    /// What was planned for each pool.
-    pub plans: &'p BTreeMap<Key, PoolPlan>,
-    /// What is there.
-    pub running: &'p BTreeMap<Key, Running>,
-    /// Whether all of it has just been stopped.
-    pub stopped: bool,
-}
-
-/// Tells it.
+/// Files, and a table on a screen.
 #[derive(Debug)]
-pub struct Reporter {
+pub struct Shown {
     objects: Objects,
     screen: Screen,
-    streams: BTreeMap<Key, CameraStreamStatus>,
-    pools: BTreeMap<Key, StoragePoolStatus>,
-    recorders: BTreeMap<Key, (Recorder, Option<RecorderStatus>)>,
-    /// Streams that nobody records though a standby is ready to, and since when.
-    awaiting: BTreeMap<Key, Instant>,
-    /// What must be written again because the last time failed.
-    unwritten: BTreeSet<(Kind, Key)>,
     rows: Vec<Row>,
-    trouble: Option<String>,
 }
 
-impl Reporter {
-    /// Tells it into these objects and on this screen.
-    pub fn new(objects: Objects, screen: Screen) -> Self {
-        Self {
-            objects,
-            screen,
-            streams: BTreeMap::new(),
-            pools: BTreeMap::new(),
-            recorders: BTreeMap::new(),
-            awaiting: BTreeMap::new(),
-            unwritten: BTreeSet::new(),
-            rows: Vec::new(),
-            trouble: None,
-        }
+impl Sink for Shown {
+    fn former_stream(&self, key: &Key) -> Option<CameraStreamStatus> {
+        self.objects.read::<CameraStream>(Kind::Stream, key).and_then(|stream| stream.status)
     }
 
-    /// Tells what has changed, and draws the table.
-    pub fn report(&mut self, view: &View<'_>, now: Instant, wall: Timestamp) {
-        self.forget(view);
-        self.streams(view, now, wall);
-        self.pools(view, now, wall);
-        self.recorders(view, wall);
-        if self.screen.is_live() && !view.stopped {
-            let recorders: Vec<String> = view
-                .running
-                .iter()
-                .map(|(key, running)| {
-                    let state = if running.is_ready(now) { "" } else { " (not ready)" };
-                    format!("{} http://{}{state}", key.name, running.address)
-                })
-                .collect();
-            let (height, width) = self.screen.size();
-            self.screen.draw(table::lines(&self.rows, &recorders.join("  "), wall, height, width));
+    fn former_pool(&self, key: &Key) -> Option<StoragePoolStatus> {
+        self.objects.read::<StoragePool>(Kind::Pool, key).and_then(|pool| pool.status)
+    }
+
+    fn stream(&mut self, key: &Key, stream: CameraStream) -> io::Result<()> {
+        self.objects.write(Kind::Stream, key, &stream)
+    }
+
+    fn pool(&mut self, key: &Key, pool: StoragePool) -> io::Result<()> {
+        self.objects.write(Kind::Pool, key, &pool)
+    }
+
+    fn recorder(&mut self, key: &Key, recorder: Recorder) -> io::Result<()> {
+        self.objects.write(Kind::Recorder, key, &recorder)
+    }
+
+    fn event(&mut self, kind: Kind, key: &Key, uid: &str, note: &Note, now: Timestamp) -> io::Result<()> {
+        self.objects.event(kind, key, uid, note, now)
+    }
+
+    fn keep_only(&mut self, wanted: &BTreeMap<Kind, BTreeSet<Key>>) -> io::Result<()> {
+        self.objects.keep_only(wanted)
+    }
+
+    fn stands(&mut self, key: &Key, status: &CameraStreamStatus, report: Option<&ChannelReport>) {
+        self.rows.push(row(key, status, report));
+    }
+}
+
+impl Shown {
+    /// Into these files and on this screen.
+    pub fn new(objects: Objects, screen: Screen) -> Self {
+        Self { objects, screen, rows: Vec::new() }
+    }
+
+    /// Everything is about to be told anew.
+    pub fn begin(&mut self) {
+        self.rows.clear();
+    }
+
+    /// Draws the table.
+    pub fn draw(&self, view: &View<'_, Running>, now: Instant, wall: Timestamp) {
+        if !self.screen.is_live() || view.stopped {
+            return;
         }
+        let recorders = view.running.iter().map(|(key, running)| {
+            let state = if running.seen.is_ready(now) { "" } else { " (not ready)" };
+            format!("{} http://{}{state}", key.name, running.seen.address)
+        });
+        let recorders: Vec<String> = recorders.collect();
+        let (height, width) = self.screen.size();
+        self.screen.draw(table::lines(&self.rows, &recorders.join("  "), wall, height, width));
     }
 
     /// A line for logs, where there is no table.
@@ -108,279 +99,6 @@ impl Reporter {
     pub fn release(&self) {
         self.screen.release();
     }
-
-    /// Forgets what is not there any more.
-    fn forget(&mut self, view: &View<'_>) {
-        let before = self.streams.len() + self.pools.len() + self.recorders.len();
-        self.streams.retain(|key, _| view.manifests.streams.contains_key(key));
-        self.awaiting.retain(|key, _| view.manifests.streams.contains_key(key));
-        self.pools.retain(|key, _| view.manifests.pools.contains_key(key));
-        self.recorders.retain(|key, _| view.running.contains_key(key));
-        let after = self.streams.len() + self.pools.len() + self.recorders.len();
-        let first = after == 0;
-        if before == after && !first {
-            return;
-        }
-        let wanted = BTreeMap::from([
-            (Kind::Stream, view.manifests.streams.keys().cloned().collect()),
-            (Kind::Pool, view.manifests.pools.keys().cloned().collect()),
-            (Kind::Recorder, view.running.keys().cloned().collect()),
-        ]);
-        let result = self.objects.keep_only(&wanted);
-        self.note_trouble(result);
-    }
-
-    fn streams(&mut self, view: &View<'_>, now: Instant, wall: Timestamp) {
-        let mut rows = Vec::new();
-        let mut notes: BTreeMap<(bool, String), Vec<(Key, String)>> = BTreeMap::new();
-        for (key, placed) in &view.manifests.streams {
-            let Some(remembered) = view.state.streams.get(&key.to_string()) else { continue };
-            let pool = Key::new(&key.namespace, &placed.object.pool_ref.name);
-            let planned = view.manifests.pools.get(&pool).zip(view.plans.get(&pool));
-            let assigned = planned.and_then(|(_, plan)| plan.plan.placed.get(key));
-            let names = assigned.map(|assigned| names(view, &pool, assigned, remembered)).unwrap_or_default();
-            let holders: Vec<Holder<'_>> = names.iter().map(|name| holder(view, key, name, now)).collect();
-            let current = assigned.map_or(0, |assigned| 1 + assigned.standbys.len());
-            let active = standing::active(&holders).map(|holder| holder.name);
-            let report = standing::spokesman(&holders).and_then(|holder| holder.report);
-
-            let known = self.streams.get(key).cloned();
-            let is_new = known.is_none();
-            let old = known.unwrap_or_else(|| {
-                let written = self.objects.read::<CameraStream>(Kind::Stream, key);
-                written.and_then(|stream| stream.status).unwrap_or_default()
-            });
-            let doing = match (placed.object.suspend, names.first()) {
-                (true, _) => Doing::Suspended,
-                (_, None) => {
-                    let too_few = planned
-                        .and_then(|(spec, plan)| plan.too_few_slots(&spec.object, wanted(view.manifests, &pool)));
-                    Doing::NoSlot { message: too_few.unwrap_or_else(|| "the pool has no slot for it".into()) }
-                }
-                _ if view.stopped => Doing::Stopped,
-                _ if self.is_being_taken_over(key, &old, &holders, now) => Doing::TakingOver,
-                _ => standing::doing(&holders),
-            };
-            let assignment = names.split_first().map(|(primary, others)| StreamAssignment {
-                epoch: remembered.newest_epoch(),
-                primary: primary.clone(),
-                standbys: others.iter().take(current.saturating_sub(1)).cloned().collect(),
-                active: active.map(str::to_owned),
-            });
-            let generation = remembered.generation;
-            let mut new = status::stream(&old, generation, assignment, &doing, wall);
-            if doing != Doing::TakingOver {
-                let protection = planned.zip(assigned).and_then(|((spec, plan), assigned)| {
-                    let class = place::class(&placed.object, &spec.object);
-                    let (failures, holders) = (spec.object.tolerated_failures, holders.get(..current)?);
-                    (!class.is_none())
-                        .then(|| protection::of(class, failures, assigned, &plan.shortage, holders, active))
-                });
-                protection::put(&mut new, protection.as_ref(), generation, wall);
-            }
-            let gop = report.and_then(|report| report.gop);
-            let same = |old: &&CameraStreamStatus| {
-                let holders = |status: &CameraStreamStatus| {
-                    status.assignment.as_ref().map(|it| (it.primary.clone(), it.standbys.clone()))
-                };
-                holders(old) == holders(&new)
-            };
-            let before = Some(&old).filter(same).and_then(|old| old.worst_case_gap);
-            new.worst_case_gap = protection::worst_case_gap(assigned, gop, before);
-            rows.push(row(key, &new, report));
-            if new == old && !is_new && !self.unwritten.contains(&(Kind::Stream, key.clone())) {
-                continue;
-            }
-            let mut object = CameraStream::new(&key.name, placed.object.clone());
-            object.metadata = metadata(key, &remembered.uid, generation);
-            object.status = Some(new.clone());
-            let written = self.objects.write(Kind::Stream, key, &object);
-            self.written(Kind::Stream, key, written);
-            let said = [
-                status::stream_note(&old, &new),
-                status::takeover_note(&old, &new),
-                protection::note(&old, &new).filter(|_| !view.stopped),
-            ];
-            for note in said.into_iter().flatten() {
-                let result = self.objects.event(Kind::Stream, key, &remembered.uid, &note, wall);
-                self.note_trouble(result);
-                notes.entry((note.warning, note.reason)).or_default().push((key.clone(), note.message));
-            }
-            self.streams.insert(key.clone(), new);
-        }
-        for ((warning, reason), streams) in notes.into_iter().filter(|_| !view.stopped) {
-            tell(warning, &reason, &streams);
-        }
-        self.rows = rows;
-    }
-
-    /// Whether a stream that was recorded is about to be again, so that it would only confuse to say that it is not.
-    fn is_being_taken_over(
-        &mut self,
-        key: &Key,
-        old: &CameraStreamStatus,
-        holders: &[Holder<'_>],
-        now: Instant,
-    ) -> bool {
-        if old.phase != Some(StreamPhase::Recording) || !standing::awaits_takeover(holders) {
-            self.awaiting.remove(key);
-            return false;
-        }
-        let since = *self.awaiting.entry(key.clone()).or_insert(now);
-        now.duration_since(since) < TAKEOVER_GRACE
-    }
-
-    fn pools(&mut self, view: &View<'_>, now: Instant, wall: Timestamp) {
-        for (key, placed) in &view.manifests.pools {
-            let Some(remembered) = view.state.pools.get(&key.to_string()) else { continue };
-            let Some(plan) = view.plans.get(key) else { continue };
-            let spec = &placed.object;
-            let mut pool = PoolView {
-                recorders: spec.recorders,
-                slots: plan.slots(spec),
-                used: plan.used,
-                used_reserved: plan.used_reserved,
-                shortage: plan.too_few_slots(spec, wanted(view.manifests, key)),
-                tolerated_failures: spec.tolerated_failures,
-                unprotected: plan.unprotected(),
-                ..PoolView::default()
-            };
-            let of_pool = |(stream, placed): &(&Key, &super::manifest::Placed<framekeeper_crds::CameraStreamSpec>)| {
-                stream.namespace == key.namespace && placed.object.pool_ref.name == key.name
-            };
-            pool.streams = view.manifests.streams.iter().filter(of_pool).count().try_into().unwrap_or(u32::MAX);
-            for ordinal in 0..spec.recorders {
-                let name = recorder_name(&key.name, ordinal);
-                let Some(running) = view.running.get(&Key::new(&key.namespace, &name)) else { continue };
-                pool.ready += u32::from(running.is_ready(now));
-                pool.capacity_bytes += running.recorder.spec.volumes.iter().map(|v| v.budget_bytes).sum::<u64>();
-                pool.used_bytes +=
-                    running.status.iter().flat_map(|status| &status.volumes).map(|v| v.used_bytes).sum::<u64>();
-                if running.is_down && !view.stopped {
-                    pool.trouble.push(format!("{name} does not run"));
-                }
-                pool.trouble.extend(running.bad_volumes().into_iter().map(|bad| format!("{name}: {bad}")));
-            }
-            let of_pool = |recorder: &RecorderSpec| recorder.pool == key.name && recorder.ordinal >= spec.recorders;
-            let surplus = view
-                .running
-                .iter()
-                .filter(|(other, running)| other.namespace == key.namespace && of_pool(&running.recorder.spec));
-            pool.draining =
-                surplus.map(|(other, running)| pool_status::left(&other.name, &running.recorder.spec)).collect();
-            let known = self.pools.get(key).cloned();
-            let is_new = known.is_none();
-            let old = known.unwrap_or_else(|| {
-                let written = self.objects.read::<StoragePool>(Kind::Pool, key);
-                written.and_then(|pool| pool.status).unwrap_or_default()
-            });
-            let new = pool_status::status(&old, remembered.generation, &pool, wall);
-            if new == old && !is_new && !self.unwritten.contains(&(Kind::Pool, key.clone())) {
-                continue;
-            }
-            let mut object = StoragePool::new(&key.name, spec.clone());
-            object.metadata = metadata(key, &remembered.uid, remembered.generation);
-            object.status = Some(new.clone());
-            let written = self.objects.write(Kind::Pool, key, &object);
-            self.written(Kind::Pool, key, written);
-            for note in pool_status::notes(&old, &new) {
-                let result = self.objects.event(Kind::Pool, key, &remembered.uid, &note, wall);
-                self.note_trouble(result);
-                let Note { warning, reason, message } = note;
-                if view.stopped {
-                    continue;
-                }
-                if warning {
-                    warn!(pool = %key, reason, "{message}");
-                } else {
-                    info!(pool = %key, reason, "{message}");
-                }
-            }
-            self.pools.insert(key.clone(), new);
-        }
-    }
-
-    fn recorders(&mut self, view: &View<'_>, wall: Timestamp) {
-        for (key, running) in view.running {
-            let now = (&running.recorder, &running.status);
-            let before = self.recorders.get(key);
-            let same = before.is_some_and(|(recorder, status)| (recorder, status) == now);
-            if same && !self.unwritten.contains(&(Kind::Recorder, key.clone())) {
-                continue;
-            }
-            let mut object = running.recorder.clone();
-            object.status.clone_from(&running.status);
-            let written = self.objects.write(Kind::Recorder, key, &object);
-            self.written(Kind::Recorder, key, written);
-            // Between two of its processes a recorder says nothing: what the second one says is compared with the first's.
-            let old = self.recorders.remove(key).and_then(|(_, status)| status);
-            if let Some(new) = &running.status {
-                let uid = running.recorder.metadata.uid.clone().unwrap_or_default();
-                for note in recorder_notes::notes(old.as_ref(), new) {
-                    let result = self.objects.event(Kind::Recorder, key, &uid, &note, wall);
-                    self.note_trouble(result);
-                }
-                for note in status::recorder_notes(old.as_ref(), new) {
-                    let result = self.objects.event(Kind::Recorder, key, &uid, &note, wall);
-                    self.note_trouble(result);
-                    let Note { warning, reason, message } = note;
-                    if warning {
-                        warn!(recorder = %key.name, reason, "{message}");
-                    } else {
-                        info!(recorder = %key.name, reason, "{message}");
-                    }
-                }
-            }
-            self.recorders.insert(key.clone(), (running.recorder.clone(), running.status.clone().or(old)));
-        }
-    }
-
-    fn written(&mut self, kind: Kind, key: &Key, result: std::io::Result<()>) {
-        if result.is_ok() {
-            self.unwritten.remove(&(kind, key.clone()));
-        } else {
-            self.unwritten.insert((kind, key.clone()));
-        }
-        self.note_trouble(result);
-    }
-
-    /// Recording goes on without statuses; that they can't be written is said once.
-    fn note_trouble(&mut self, result: std::io::Result<()>) {
-        let Err(error) = result else { return };
-        let error = error.to_string();
-        if self.trouble.as_ref() != Some(&error) {
-            warn!("statuses and events cannot be written: {error}");
-            self.trouble = Some(error);
-        }
-    }
-}
-
-/// How many streams of a pool are to be recorded.
-fn wanted(manifests: &Manifests, pool: &Key) -> u32 {
-    u32::try_from(place::streams_of(manifests, pool).len()).unwrap_or(u32::MAX)
-}
-
-/// The recorders that hold a stream, by rank, and behind them those that have not let go of it yet.
-fn names(view: &View<'_>, pool: &Key, assigned: &Assigned, stream: &StreamState) -> Vec<String> {
-    let holders = std::iter::once(&assigned.primary).chain(&assigned.standbys);
-    let mut names: Vec<String> = holders.map(|ordinal| recorder_name(&pool.name, *ordinal)).collect();
-    let lets_go = |key: &Key| {
-        let recorder = view.state.recorders.get(&key.to_string());
-        let retiring = recorder.map_or(&[][..], |recorder| &recorder.retiring);
-        retiring.iter().any(|retiring| retiring.handover && retiring.stream.uid == stream.uid)
-    };
-    let former = view.running.keys().filter(|key| key.namespace == pool.namespace && lets_go(key));
-    names.extend(former.map(|key| key.name.clone()));
-    names
-}
-
-fn holder<'v>(view: &View<'v>, stream: &Key, name: &'v str, now: Instant) -> Holder<'v> {
-    let running = view.running.get(&Key::new(&stream.namespace, name));
-    Holder {
-        name,
-        is_down: running.is_some_and(|running| running.is_down),
-        report: running.and_then(|running| running.report(stream, now)),
-    }
 }
 
 /// The recorder that records, and for which one if that is another's: `main-recorder-1 (for 0)`.
@@ -392,32 +110,6 @@ fn recorder_shown(assignment: &StreamAssignment) -> String {
             format!("{active} (for {short})")
         }
         _ => primary.clone(),
-    }
-}
-
-fn tell(warning: bool, reason: &str, streams: &[(Key, String)]) {
-    let put = |names: &str, message: &str| {
-        if warning {
-            warn!(stream = names, reason, "{message}");
-        } else {
-            info!(stream = names, reason, "{message}");
-        }
-    };
-    match streams {
-        [(_, message), ..] if streams.len() > NOTES_TOLD_ONE_BY_ONE => {
-            put(&format!("{} streams", streams.len()), message);
-        }
-        few => few.iter().for_each(|(key, message)| put(&key.to_string(), message)),
-    }
-}
-
-fn metadata(key: &Key, uid: &str, generation: i64) -> ObjectMeta {
-    ObjectMeta {
-        name: Some(key.name.clone()),
-        namespace: Some(key.namespace.clone()),
-        uid: Some(uid.to_owned()),
-        generation: Some(generation),
-        ..ObjectMeta::default()
     }
 }
 

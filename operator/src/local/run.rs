@@ -15,24 +15,26 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use super::assign::{self, Assignment, World};
-use super::cameras::Cameras;
 use super::child::{DRAIN, Happening, Plan};
 use super::error::LocalError;
 use super::files;
 use super::folder::DataFolder;
-use super::learn;
-use super::manifest::{self, Key, Manifests};
+use super::manifest::{self, Manifests};
 use super::objects::Objects;
-use super::observe::ChannelReport;
-use super::place::PoolPlan;
 use super::ports::{self, Ports};
-use super::report::Reporter;
+use super::report::Shown;
 use super::running::{Answer, Running};
 use super::screen::Screen;
 use super::sources::Sources;
-use super::standing;
-use super::state::State;
+use crate::decide::assign::{self, Assignment, World};
+use crate::decide::cameras::Cameras;
+use crate::decide::learn;
+use crate::decide::observe::ChannelReport;
+use crate::decide::place::PoolPlan;
+use crate::decide::report::{self, Reporter};
+use crate::decide::standing;
+use crate::decide::state::State;
+use crate::decide::wanted::{Key, Wanted};
 
 /// How often files and logs are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -75,7 +77,7 @@ pub async fn run(options: Options, screen: Screen) -> Result<(), LocalError> {
     let (happening_to, mut happenings) = mpsc::unbounded_channel();
     let (answer_to, mut answers) = mpsc::unbounded_channel();
     let mut plane = Plane {
-        reporter: Reporter::new(Objects::new(&folder.status()), screen),
+        reporter: Reporter::new(Shown::new(Objects::new(&folder.status()), screen)),
         client: reqwest::Client::builder()
             .no_proxy()
             .build()
@@ -85,6 +87,7 @@ pub async fn run(options: Options, screen: Screen) -> Result<(), LocalError> {
         folder,
         state,
         manifests: Manifests::default(),
+        wanted: Wanted::default(),
         plans: BTreeMap::new(),
         cameras: Cameras::default(),
         running: BTreeMap::new(),
@@ -116,7 +119,7 @@ pub async fn run(options: Options, screen: Screen) -> Result<(), LocalError> {
             Some((key, answer)) = answers.recv() => plane.heard(&key, answer),
             _ = look.tick() => plane.look(&mut sources),
             _ = report.tick() => plane.report(),
-            _ = summary.tick() => plane.reporter.summary(),
+            _ = summary.tick() => plane.reporter.sink.summary(),
         }
     }
     plane.stop(&mut happenings).await;
@@ -172,6 +175,8 @@ struct Plane {
     folder: DataFolder,
     state: State,
     manifests: Manifests,
+    /// What the manifests want.
+    wanted: Wanted,
     plans: BTreeMap<Key, PoolPlan>,
     /// What is about to be found out of cameras.
     cameras: Cameras,
@@ -182,7 +187,7 @@ struct Plane {
     draining: BTreeSet<Key>,
     /// Whether the operator itself stops: then nobody is started or forgotten any more.
     stopping: bool,
-    reporter: Reporter,
+    reporter: Reporter<Shown>,
     client: reqwest::Client,
     happening_to: mpsc::UnboundedSender<(Key, Happening)>,
     answer_to: mpsc::UnboundedSender<Answer>,
@@ -205,7 +210,7 @@ impl World for Outside<'_> {
     }
 
     fn status(&self, recorder: &Key) -> Option<&RecorderStatus> {
-        self.running.get(recorder)?.status.as_ref()
+        self.running.get(recorder)?.seen.status.as_ref()
     }
 
     fn peer_address(&self, recorder: &Key) -> Option<String> {
@@ -220,7 +225,8 @@ impl World for Outside<'_> {
 impl Plane {
     /// Makes the manifests so. When that fails, what was before goes on.
     fn apply(&mut self, manifests: Manifests) -> Result<(), LocalError> {
-        let refused = assign::refused_changes(&manifests, &self.state);
+        let wanted_now = manifests.wanted();
+        let refused = assign::refused_changes(&wanted_now, &self.state);
         if !refused.is_empty() {
             let mistakes = refused.iter().filter_map(|(key, error)| {
                 let place = &manifests.pools.get(key)?.place;
@@ -242,7 +248,7 @@ impl Plane {
         let ports = ports::choose(&wanted, &holding, self.options.http_base_port, self.options.listen)?;
         let mut outside =
             Outside { folder: &self.folder, running: &self.running, ports: &ports, listen: self.options.listen };
-        let Assignment { mut state, recorders, plans } = assign::assign(&manifests, self.state.clone(), &mut outside);
+        let Assignment { mut state, recorders, plans } = assign::assign(&wanted_now, self.state.clone(), &mut outside);
         for (key, Ports { http, peer }) in &ports {
             if let Some(recorder) = state.recorders.get_mut(&key.to_string()) {
                 recorder.http_port = *http;
@@ -253,7 +259,7 @@ impl Plane {
         let path = self.folder.state();
         state.store(&path).map_err(|source| LocalError::Write { path, source })?;
         self.state = state;
-        self.manifests = manifests;
+        (self.manifests, self.wanted) = (manifests, wanted_now);
         self.plans = plans;
 
         let gone: Vec<Key> = self.running.keys().filter(|key| !recorders.contains_key(key)).cloned().collect();
@@ -272,7 +278,7 @@ impl Plane {
                 info!(recorder = %key.name, "is not wanted any more; it records on until others record what it has");
             }
             let files = self.folder.recorder(&key);
-            let known = self.running.get(&key).is_some_and(|running| running.recorder == recorder);
+            let known = self.running.get(&key).is_some_and(|running| running.seen.recorder == recorder);
             let give = || {
                 files.prepare(&recorder)?;
                 files.write_secrets(&recorder, &self.manifests)?;
@@ -280,7 +286,7 @@ impl Plane {
             };
             give().map_err(|source| LocalError::Write { path: files.assignment(), source })?;
             if let Some(running) = self.running.get_mut(&key) {
-                running.recorder = recorder;
+                running.seen.recorder = recorder;
             } else if !self.leaving.contains_key(&key) {
                 self.start(&key, recorder);
             }
@@ -333,8 +339,8 @@ impl Plane {
         match happening {
             Happening::Started { pid } => {
                 if let Some(running) = self.running.get_mut(key) {
-                    running.has_started(pid);
-                    info!(recorder = %name, pid, http = %format!("http://{}", running.address), log = %log.display(), "started");
+                    running.has_started();
+                    info!(recorder = %name, pid, http = %format!("http://{}", running.seen.address), log = %log.display(), "started");
                 }
             }
             Happening::NotStarted { error, retry_in } => {
@@ -370,7 +376,7 @@ impl Plane {
         if self.stopping {
             let path = self.folder.recorder(key).status();
             if let Some(running) = self.running.get_mut(key) {
-                running.has_ended();
+                running.seen.has_ended();
                 running.read_status(&path);
             }
         } else if self.leaving.remove(key).is_none() {
@@ -398,14 +404,14 @@ impl Plane {
         let Some(running) = self.running.get_mut(key) else { return };
         let now = Instant::now();
         let is_news = answer.as_ref().is_some_and(|reports| learn::from_channels(&mut self.state, reports));
-        running.heard(answer.clone(), now);
+        running.seen.heard(answer.clone(), now);
         if is_news {
             self.remember();
         }
         let Some(reports) = answer else { return };
         let others = |stream: &Key| {
             let others = self.running.iter().filter(|(other, _)| *other != key);
-            standing::sessions(others.filter_map(|(_, running)| running.report(stream, now)))
+            standing::sessions(others.filter_map(|(_, running)| running.seen.report(stream, now)))
         };
         if self.cameras.heard(&mut self.state, key, &reports, now, others)
             && let Err(error) = self.apply(self.manifests.clone())
@@ -416,7 +422,7 @@ impl Plane {
 
     /// Takes note of what a recorder newly says of itself. Whether others must be told.
     fn learn(&mut self, key: &Key) -> bool {
-        let Some(status) = self.running.get(key).and_then(|running| running.status.as_ref()) else { return false };
+        let Some(status) = self.running.get(key).and_then(|running| running.seen.status.as_ref()) else { return false };
         let news = learn::from_status(&mut self.state, key, status);
         if news.remember && !news.assign {
             self.remember();
@@ -479,20 +485,23 @@ impl Plane {
     }
 
     fn report(&mut self) {
-        let view = super::report::View {
-            manifests: &self.manifests,
+        let view = report::View {
+            wanted: &self.wanted,
             state: &self.state,
             plans: &self.plans,
             running: &self.running,
             stopped: self.stopping,
         };
-        self.reporter.report(&view, Instant::now(), Timestamp::now());
+        let (now, wall) = (Instant::now(), Timestamp::now());
+        self.reporter.sink.begin();
+        self.reporter.report(&view, now, wall);
+        self.reporter.sink.draw(&view, now, wall);
     }
 
     /// Stops all recorders.
     async fn stop(&mut self, happenings: &mut mpsc::UnboundedReceiver<(Key, Happening)>) {
         self.stopping = true;
-        self.reporter.release();
+        self.reporter.sink.release();
         let mut waiting: BTreeSet<Key> = self.running.keys().chain(self.leaving.keys()).cloned().collect();
         info!("stopping {} recorders, which takes {DRAIN:?} at most", waiting.len());
         self.running.values().for_each(Running::stop);

@@ -1,23 +1,21 @@
-//! A recorder as the operator sees it: what it is to do, whether it runs, and what it says.
+//! A recorder as a child of this process: whether it runs, and what it says.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use framekeeper_crds::{Recorder, RecorderPhase, RecorderStatus, VolumeState, yaml};
+use framekeeper_crds::{Recorder, RecorderPhase, yaml};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::child::{self, Happening, Plan};
 use super::log_tail::LogTail;
-use super::manifest::Key;
-use super::observe::{self, ChannelReport};
+use crate::decide::observe::{self, ChannelReport};
+use crate::decide::seen::Seen;
+use crate::decide::wanted::Key;
 
 /// How often a recorder is asked for its channels.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
-/// For how long an answer counts: one lost question is no news.
-const ANSWER_LIFETIME: Duration = Duration::from_secs(3);
 
 /// An answer of a recorder, if it gave one.
 pub type Answer = (Key, Option<Vec<(Key, ChannelReport)>>);
@@ -25,23 +23,19 @@ pub type Answer = (Key, Option<Vec<(Key, ChannelReport)>>);
 /// A recorder.
 #[derive(Debug)]
 pub struct Running {
-    /// What it is to do.
-    pub recorder: Recorder,
-    /// Where it listens.
-    pub address: String,
-    /// What it says of itself.
-    pub status: Option<RecorderStatus>,
+    /// As it is seen.
+    pub seen: Seen,
     /// What it logs.
     pub tail: LogTail,
-    /// Its process ID while it runs.
-    pub pid: Option<u32>,
-    /// Whether it ended and has not been started again.
-    pub is_down: bool,
     child: child::Handle,
     observer: AbortHandle,
-    reports: BTreeMap<Key, ChannelReport>,
-    answered: Option<Instant>,
     status_read: Option<SystemTime>,
+}
+
+impl AsRef<Seen> for Running {
+    fn as_ref(&self) -> &Seen {
+        &self.seen
+    }
 }
 
 impl Drop for Running {
@@ -76,16 +70,10 @@ impl Running {
             })
         };
         Self {
-            recorder,
-            address,
-            status: None,
+            seen: Seen::new(recorder, address),
             tail,
-            pid: None,
-            is_down: false,
             child: child::start(plan, happenings),
             observer: observer.abort_handle(),
-            reports: BTreeMap::new(),
-            answered: None,
             status_read: None,
         }
     }
@@ -96,57 +84,19 @@ impl Running {
     }
 
     /// Takes note of its process being there.
-    pub fn has_started(&mut self, pid: u32) {
-        self.pid = Some(pid);
-        self.is_down = false;
+    pub fn has_started(&mut self) {
+        self.seen.is_running = true;
+        self.seen.is_down = false;
     }
 
     /// Takes note of its process having ended by itself. What it said does not hold any more, but for why it could not go on: that holds until
     /// the next one says something else. Whether what is in the file is to be kept.
     pub fn has_given_up(&mut self, path: &Path) -> bool {
         self.read_status(path);
-        let last = self.status.take();
-        self.has_ended();
-        self.status = last.filter(|status| status.phase == Some(RecorderPhase::Failed));
-        self.status.is_some()
-    }
-
-    /// Takes note of its process being gone: what it said does not hold any more.
-    pub fn has_ended(&mut self) {
-        self.pid = None;
-        self.is_down = true;
-        self.reports.clear();
-        self.answered = None;
-        self.status = None;
-    }
-
-    /// Takes note of an answer.
-    pub fn heard(&mut self, answer: Option<Vec<(Key, ChannelReport)>>, now: Instant) {
-        if let Some(reports) = answer
-            && self.pid.is_some()
-        {
-            self.reports = reports.into_iter().collect();
-            self.answered = Some(now);
-        }
-    }
-
-    /// What it says of a stream, if that still holds.
-    pub fn report(&self, stream: &Key, now: Instant) -> Option<&ChannelReport> {
-        self.answers(now).then(|| self.reports.get(stream)).flatten()
-    }
-
-    /// Whether it answered lately.
-    pub fn answers(&self, now: Instant) -> bool {
-        self.answered.is_some_and(|at| now.duration_since(at) < ANSWER_LIFETIME)
-    }
-
-    /// Whether it can record.
-    pub fn is_ready(&self, now: Instant) -> bool {
-        self.pid.is_some()
-            && match self.status.as_ref().and_then(|status| status.phase) {
-                Some(phase) => phase == RecorderPhase::Ready,
-                None => self.answers(now),
-            }
+        let last = self.seen.status.take();
+        self.seen.has_ended();
+        self.seen.status = last.filter(|status| status.phase == Some(RecorderPhase::Failed));
+        self.seen.status.is_some()
     }
 
     /// Reads its status again if it was written since. Whether it was.
@@ -158,19 +108,7 @@ impl Running {
         self.status_read = written;
         let text = fs::read_to_string(path).ok();
         let read = text.and_then(|text| yaml::read_recorder(&text).ok());
-        self.status = read.and_then(|recorder| recorder.status);
+        self.seen.status = read.and_then(|recorder| recorder.status);
         true
-    }
-
-    /// Volumes that do not work, each with the reason.
-    pub fn bad_volumes(&self) -> Vec<String> {
-        let volumes = self.status.iter().flat_map(|status| &status.volumes);
-        let bad = volumes
-            .filter(|volume| matches!(volume.state, VolumeState::Failed | VolumeState::Hanging | VolumeState::Refused));
-        bad.map(|volume| {
-            let why = volume.message.as_deref().or(volume.reason.as_deref()).unwrap_or("does not work");
-            format!("volume {}: {why}", volume.name)
-        })
-        .collect()
     }
 }

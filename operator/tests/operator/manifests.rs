@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use framekeeper_operator::local::manifest::{self, Key, Reading};
+use framekeeper_operator::decide::wanted::Key;
+use framekeeper_operator::local::manifest::{self, Reading};
 
 fn read(text: &str) -> Reading {
     manifest::read(&[(PathBuf::from("cameras.yaml"), text.to_owned())])

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use framekeeper_crds::{Channel, ChannelState, ChannelStatus, Recorder, RecorderStatus, RedundancyClass, Role, yaml};
-use framekeeper_operator::local::assign::{Assignment, World, assign};
-use framekeeper_operator::local::learn;
-use framekeeper_operator::local::manifest::{self, Key, Manifests};
-use framekeeper_operator::local::observe::ChannelReport;
-use framekeeper_operator::local::state::State;
+use framekeeper_operator::decide::assign::{Assignment, World, assign};
+use framekeeper_operator::decide::learn;
+use framekeeper_operator::decide::observe::ChannelReport;
+use framekeeper_operator::decide::state::State;
+use framekeeper_operator::decide::wanted::{Key, Wanted};
+use framekeeper_operator::local::manifest;
 use framekeeper_plan::{Lack, NoReserve};
 use uuid::Uuid;
 
@@ -42,7 +43,7 @@ impl World for Fake {
     }
 }
 
-fn manifests(pool: &str, streams: &[(&str, &str)]) -> Manifests {
+fn manifests(pool: &str, streams: &[(&str, &str)]) -> Wanted {
     let mut text = format!(
         "apiVersion: framekeeper.dev/v1alpha1\nkind: StoragePool\nmetadata: {{name: main}}\nspec: {{{pool}, \
          storage: {{volumes: [{{name: a, claimTemplate: {{spec: {{resources: {{requests: {{storage: 10Gi}}}}}}}}}}]}}}}\n"
@@ -56,7 +57,7 @@ fn manifests(pool: &str, streams: &[(&str, &str)]) -> Manifests {
     }
     let reading = manifest::read(&[(PathBuf::from("f"), text)]);
     assert_eq!(reading.mistakes, []);
-    reading.manifests
+    reading.manifests.wanted()
 }
 
 const SIX: [(&str, &str); 6] = [("a", ""), ("b", ""), ("c", ""), ("d", ""), ("e", ""), ("f", "")];

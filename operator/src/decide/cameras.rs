@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::manifest::Key;
 use super::observe::ChannelReport;
 use super::state::State;
+use super::wanted::Key;
 
 /// The reason of a channel whose camera ends sessions that do not play, several times in a row.
 const DROPS_IDLE: &str = "DropsIdleSessions";
@@ -18,14 +18,14 @@ const REFUSED_FOR: Duration = Duration::from_secs(90);
 
 /// Since when which camera has refused the session of which recorder.
 #[derive(Debug, Default)]
-pub(super) struct Cameras {
+pub(crate) struct Cameras {
     refused: BTreeMap<(Key, Key), Instant>,
 }
 
 impl Cameras {
     /// Takes note of what a recorder says at `now`. `others`: how many other recorders have a session with a stream's camera, of streams that
     /// one of them records. Whether something was learnt, by which streams are to be given out anew.
-    pub(super) fn heard(
+    pub(crate) fn heard(
         &mut self,
         state: &mut State,
         recorder: &Key,

@@ -159,7 +159,7 @@ fn measured_bitrate(report: &ChannelReport) -> Option<u64> {
 }
 
 /// Sets a condition. Its time changes with its status only, and its message with its reason only: messages may count attempts.
-pub(super) fn set(
+pub(crate) fn set(
     list: &mut Vec<Condition>,
     kind: &str,
     status: &str,

@@ -5,24 +5,24 @@
 
 use framekeeper_crds::{Hold, HoldRange, StreamRef};
 
-use super::manifest::{Key, Manifests};
 use super::state::{State, StreamState};
+use super::wanted::{Key, Wanted};
 
 /// Holds of a stream that were taken back and are still said, at most.
 const RELEASED_AT_MOST: usize = 64;
 
-/// Takes over what the manifests say.
-pub fn remember(state: &mut State, manifests: &Manifests) {
+/// Takes over what is wanted.
+pub fn remember(state: &mut State, wanted: &Wanted) {
     for (name, stream) in &mut state.streams {
         let key = name.split_once('/').map(|(namespace, name)| Key::new(namespace, name));
-        let there = key.filter(|key| manifests.streams.contains_key(key));
+        let there = key.filter(|key| wanted.streams.contains_key(key));
         let Some(key) = there else {
             // Should it come back with no hold on it, nothing is released: the owner of the former one may still need it.
             stream.holds.clear();
             stream.released_holds.clear();
             continue;
         };
-        take_over(stream, manifests.holds.get(&key).map_or(&[], Vec::as_slice));
+        take_over(stream, wanted.holds.get(&key).map_or(&[], Vec::as_slice));
     }
 }
 
@@ -52,7 +52,7 @@ pub fn of_namespace(state: &State, namespace: &str) -> (Vec<Hold>, Vec<Hold>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local::assign::{World, assign};
+    use crate::decide::assign::{World, assign};
     use crate::local::manifest;
     use std::path::PathBuf;
     use uuid::Uuid;
@@ -85,7 +85,7 @@ mod tests {
     const SECOND: &str = "2026-12-24T00:00:00Z/";
 
     /// Two recorders and these streams: name, `suspend`, annotation.
-    fn manifests(streams: &[(&str, bool, Option<&str>)]) -> Manifests {
+    fn wanted(streams: &[(&str, bool, Option<&str>)]) -> Wanted {
         let mut text = String::from(
             "apiVersion: framekeeper.dev/v1alpha1\nkind: StoragePool\nmetadata: {name: main}\nspec: {recorders: 2, maxChannels: 5, \
              storage: {volumes: [{name: a, claimTemplate: {spec: {resources: {requests: {storage: 10Gi}}}}}]}}\n",
@@ -100,14 +100,14 @@ mod tests {
         }
         let reading = manifest::read(&[(PathBuf::from("f"), text)]);
         assert!(reading.mistakes.is_empty(), "{:?}", reading.mistakes);
-        reading.manifests
+        reading.manifests.wanted()
     }
 
     type Named = Vec<(String, HoldRange)>;
 
     /// What the recorders are told: (stream, range) held and released.
-    fn told(state: &mut State, manifests: &Manifests) -> (Named, Named) {
-        let assignment = assign(manifests, state.clone(), &mut Fake);
+    fn told(state: &mut State, wanted: &Wanted) -> (Named, Named) {
+        let assignment = assign(wanted, state.clone(), &mut Fake);
         *state = assignment.state;
         let mut all = assignment.recorders.values().map(|recorder| {
             let names =
@@ -127,26 +127,26 @@ mod tests {
     fn what_is_annotated_is_held_and_what_is_taken_back_is_said() {
         let mut state = State::default();
         let both = format!("{FIRST},{SECOND}");
-        assert_eq!(told(&mut state, &manifests(&[("door", false, Some(&both))])), (ranges("door", &both), vec![]));
+        assert_eq!(told(&mut state, &wanted(&[("door", false, Some(&both))])), (ranges("door", &both), vec![]));
         // Of a stream that is suspended as well.
-        assert_eq!(told(&mut state, &manifests(&[("door", true, Some(&both))])), (ranges("door", &both), vec![]));
-        let one = manifests(&[("door", false, Some(SECOND))]);
+        assert_eq!(told(&mut state, &wanted(&[("door", true, Some(&both))])), (ranges("door", &both), vec![]));
+        let one = wanted(&[("door", false, Some(SECOND))]);
         assert_eq!(told(&mut state, &one), (ranges("door", SECOND), ranges("door", FIRST)));
         assert_eq!(told(&mut state, &one), (ranges("door", SECOND), ranges("door", FIRST)));
-        let none = manifests(&[("door", false, None)]);
+        let none = wanted(&[("door", false, None)]);
         assert_eq!(told(&mut state, &none), (vec![], ranges("door", &both)));
         // Held again: it is not among the released any more.
-        let again = manifests(&[("door", false, Some(FIRST))]);
+        let again = wanted(&[("door", false, Some(FIRST))]);
         assert_eq!(told(&mut state, &again), (ranges("door", FIRST), ranges("door", SECOND)));
     }
 
     #[test]
     fn with_a_stream_that_is_gone_nothing_is_released() {
         let mut state = State::default();
-        told(&mut state, &manifests(&[("door", false, Some(FIRST)), ("yard", false, None)]));
-        assert_eq!(told(&mut state, &manifests(&[("yard", false, None)])), (vec![], vec![]));
+        told(&mut state, &wanted(&[("door", false, Some(FIRST)), ("yard", false, None)]));
+        assert_eq!(told(&mut state, &wanted(&[("yard", false, None)])), (vec![], vec![]));
         // Nor when it comes back without its annotation, or the operator has lost its memory.
-        let back = manifests(&[("door", false, None), ("yard", false, None)]);
+        let back = wanted(&[("door", false, None), ("yard", false, None)]);
         assert_eq!(told(&mut state, &back), (vec![], vec![]));
         assert_eq!(told(&mut State::default(), &back), (vec![], vec![]));
     }
@@ -156,9 +156,9 @@ mod tests {
         let mut state = State::default();
         for n in 0..100 {
             let hold = format!("2026-11-21T14:00:00.{n:03}Z/");
-            told(&mut state, &manifests(&[("door", false, Some(&hold))]));
+            told(&mut state, &wanted(&[("door", false, Some(&hold))]));
         }
-        let (held, released) = told(&mut state, &manifests(&[("door", false, None)]));
+        let (held, released) = told(&mut state, &wanted(&[("door", false, None)]));
         assert_eq!((held.len(), released.len()), (0, RELEASED_AT_MOST));
         assert_eq!(released.last(), ranges("door", "2026-11-21T14:00:00.099Z/").last());
     }

@@ -3,9 +3,9 @@
 use framekeeper_crds::{ChannelState, RecorderStatus};
 
 use super::holders;
-use super::manifest::Key;
 use super::observe::ChannelReport;
 use super::state::State;
+use super::wanted::Key;
 
 /// What a status brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

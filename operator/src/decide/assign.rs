@@ -1,4 +1,4 @@
-//! From manifests and what is remembered to the Recorder objects: who records what, in which epoch, by which decision.
+//! From what is wanted and what is remembered to the Recorder objects: who records what, in which epoch, by which decision.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +12,14 @@ use uuid::Uuid;
 
 use super::holders::{self, Pool, Shared, Uids};
 use super::holds;
-use super::manifest::{Key, Manifests};
 use super::place::{self, Known, PoolPlan};
 use super::state::{CameraLimits, PoolState, RecorderState, State, StreamState};
+use super::wanted::{Desired, Identity, Key, Wanted};
 
 /// More than a Recorder may hold are not told of; of these, what was said last holds.
 const KEPT_AT_MOST: usize = 1000;
 
-/// What an assignment needs to know of the world outside the manifests.
+/// What an assignment needs to know of the world outside of what is wanted.
 pub trait World {
     /// A new identity.
     fn new_uuid(&mut self) -> Uuid;
@@ -50,10 +50,10 @@ pub fn stream_uid(key: &Key) -> String {
     Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("framekeeper.dev/camerastreams/{key}").as_bytes()).to_string()
 }
 
-/// What a change of the manifests may not do: (pool, mistake).
+/// What a change of what is wanted may not do: (pool, mistake).
 #[must_use]
-pub fn refused_changes(manifests: &Manifests, state: &State) -> Vec<(Key, FieldError)> {
-    let refused = manifests.pools.iter().flat_map(|(key, pool)| {
+pub fn refused_changes(wanted: &Wanted, state: &State) -> Vec<(Key, FieldError)> {
+    let refused = wanted.pools.iter().flat_map(|(key, pool)| {
         let old = state.pools.get(&key.to_string());
         let errors =
             old.map(|old| validate::storage_pool_change(old.spec.segment.bytes, &pool.object)).unwrap_or_default();
@@ -63,20 +63,20 @@ pub fn refused_changes(manifests: &Manifests, state: &State) -> Vec<(Key, FieldE
 }
 
 /// Assigns all streams. Of what is as it was, nothing changes: not the recorder of a stream, not its epoch, not the generation of a Recorder.
-pub fn assign(manifests: &Manifests, mut state: State, world: &mut dyn World) -> Assignment {
+pub fn assign(wanted: &Wanted, mut state: State, world: &mut dyn World) -> Assignment {
     let decision = PlanVersion { term: state.term, sequence: state.sequence + 1 };
     let mut decided = false;
-    for (key, pool) in &manifests.pools {
-        remember_pool(&mut state, key, &pool.object);
+    for (key, pool) in &wanted.pools {
+        remember_pool(&mut state, key, pool);
     }
-    for (key, stream) in &manifests.streams {
-        remember_stream(&mut state, key, &stream.object);
+    for (key, stream) in &wanted.streams {
+        remember_stream(&mut state, key, stream);
     }
-    holds::remember(&mut state, manifests);
+    holds::remember(&mut state, wanted);
 
     let mut pools = Vec::new();
-    for (key, placed) in &manifests.pools {
-        let (spec, streams) = (&placed.object, place::streams_of(manifests, key));
+    for (key, placed) in &wanted.pools {
+        let (spec, streams) = (&placed.object, place::streams_of(wanted, key));
         let known = |stream: &Key| {
             let remembered = state.streams.get(&stream.to_string());
             let last = remembered.filter(|last| last.pool == key.to_string()).and_then(|last| last.recorder);
@@ -101,7 +101,7 @@ pub fn assign(manifests: &Manifests, mut state: State, world: &mut dyn World) ->
     let mut recorders = BTreeMap::new();
     for pool in &pools {
         for (ordinal, shared) in holders::told(&state, pool, &uids, world) {
-            let kept = kept(&state, manifests, pool, ordinal);
+            let kept = kept(&state, wanted, pool, ordinal);
             let recorder = recorder(&mut state, pool, ordinal, OfStreams { shared, kept }, &uids, world);
             recorders.insert(pool.recorder(ordinal), recorder);
         }
@@ -130,8 +130,8 @@ struct OfStreams {
 }
 
 /// The limits of streams whose footage a recorder has, and that nobody records now: suspended ones, and those without a slot.
-fn kept(state: &State, manifests: &Manifests, pool: &Pool<'_>, ordinal: u32) -> Vec<Kept> {
-    let idle = manifests.streams.iter().filter(|(key, _)| !pool.plan.plan.placed.contains_key(*key));
+fn kept(state: &State, wanted: &Wanted, pool: &Pool<'_>, ordinal: u32) -> Vec<Kept> {
+    let idle = wanted.streams.iter().filter(|(key, _)| !pool.plan.plan.placed.contains_key(*key));
     let here = idle.filter_map(|(key, stream)| {
         let known = state.streams.get(&key.to_string())?;
         let held_last = known.holders().contains(&ordinal) && known.pool == pool.key.to_string();
@@ -142,12 +142,12 @@ fn kept(state: &State, manifests: &Manifests, pool: &Pool<'_>, ordinal: u32) -> 
 }
 
 /// How recorders name a stream.
-pub(super) fn reference(key: &Key, uid: &str) -> StreamRef {
+pub(crate) fn reference(key: &Key, uid: &str) -> StreamRef {
     StreamRef { namespace: key.namespace.clone(), name: key.name.clone(), uid: uid.to_owned() }
 }
 
 /// What a recorder is told: the stream's own limits before the pool's.
-pub(super) fn retention(own: RetentionSpec, pool: &StoragePoolSpec) -> RecorderRetention {
+pub(crate) fn retention(own: RetentionSpec, pool: &StoragePoolSpec) -> RecorderRetention {
     let RetentionSpec { max_age, max_bytes } = own.or(pool.retention);
     RecorderRetention {
         max_age_ms: max_age.map(framekeeper_crds::HumanDuration::as_millis),
@@ -232,19 +232,25 @@ fn millis(duration: framekeeper_crds::HumanDuration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
-fn remember_pool(state: &mut State, key: &Key, spec: &StoragePoolSpec) {
-    let uid = Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("framekeeper.dev/storagepools/{key}").as_bytes()).to_string();
+fn remember_pool(state: &mut State, key: &Key, pool: &Desired<StoragePoolSpec>) {
+    let spec = &pool.object;
+    let uid =
+        || Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("framekeeper.dev/storagepools/{key}").as_bytes()).to_string();
     let entry = state.pools.entry(key.to_string());
-    let pool = entry.or_insert_with(|| PoolState { uid, generation: 1, spec: spec.clone() });
-    if pool.spec != *spec {
-        pool.spec = spec.clone();
-        pool.generation += 1;
+    let known = entry.or_insert_with(|| PoolState { uid: uid(), generation: 1, spec: spec.clone() });
+    if known.spec != *spec {
+        known.spec = spec.clone();
+        known.generation += 1;
+    }
+    if let Some(Identity { uid, generation }) = &pool.identity {
+        known.uid.clone_from(uid);
+        known.generation = *generation;
     }
 }
 
-fn remember_stream(state: &mut State, key: &Key, spec: &CameraStreamSpec) {
-    let entry = state.streams.entry(key.to_string());
-    let stream = entry.or_insert_with(|| StreamState {
+fn remember_stream(state: &mut State, key: &Key, wanted: &Desired<CameraStreamSpec>) {
+    let spec = &wanted.object;
+    let new = || StreamState {
         uid: stream_uid(key),
         generation: 1,
         spec: spec.clone(),
@@ -257,13 +263,21 @@ fn remember_stream(state: &mut State, key: &Key, spec: &CameraStreamSpec) {
         camera: CameraLimits::default(),
         holds: Vec::new(),
         released_holds: Vec::new(),
-    });
+    };
+    let stream = state.streams.entry(key.to_string()).or_insert_with(new);
+    // Another one of the same name: its footage is another's, and nobody holds it yet.
+    if let Some(Identity { uid, .. }) = wanted.identity.as_ref().filter(|identity| identity.uid != stream.uid) {
+        *stream = StreamState { uid: uid.clone(), ..new() };
+    }
     if stream.spec.source != spec.source {
         stream.camera = CameraLimits::default();
     }
     if stream.spec != *spec {
         stream.spec = spec.clone();
         stream.generation += 1;
+    }
+    if let Some(Identity { generation, .. }) = &wanted.identity {
+        stream.generation = *generation;
     }
 }
 
@@ -304,7 +318,7 @@ mod tests {
         }
     }
 
-    fn manifests(recorders: u32, max_channels: u32, streams: &[(&str, &str)]) -> Manifests {
+    fn wanted(recorders: u32, max_channels: u32, streams: &[(&str, &str)]) -> Wanted {
         let mut text = format!(
             "apiVersion: framekeeper.dev/v1alpha1\nkind: StoragePool\nmetadata: {{name: main}}\nspec: {{recorders: {recorders}, \
              maxChannels: {max_channels}, storage: {{volumes: [{{name: a, claimTemplate: {{spec: {{resources: {{requests: {{storage: 10Gi}}}}}}}}}}]}}}}\n"
@@ -318,7 +332,7 @@ mod tests {
         // That slots are too few is the one mistake that is let through here: what then happens is a decision of this module.
         let reading = manifest::read(&[(PathBuf::from("f"), text)]);
         assert!(reading.mistakes.iter().all(|mistake| mistake.path == "spec.maxChannels"), "{:?}", reading.mistakes);
-        reading.manifests
+        reading.manifests.wanted()
     }
 
     fn holders(assignment: &Assignment) -> BTreeMap<String, (String, u64)> {
@@ -335,11 +349,11 @@ mod tests {
 
     #[test]
     fn nothing_changes_when_nothing_changed() {
-        let manifests = manifests(2, 5, &[("a", ""), ("b", ""), ("c", "")]);
+        let wanted = wanted(2, 5, &[("a", ""), ("b", ""), ("c", "")]);
         let mut world = Fake::default();
-        let first = assign(&manifests, State { term: 1, ..State::default() }, &mut world);
+        let first = assign(&wanted, State { term: 1, ..State::default() }, &mut world);
         assert_eq!(first.state.sequence, 1);
-        let second = assign(&manifests, first.state.clone(), &mut world);
+        let second = assign(&wanted, first.state.clone(), &mut world);
         assert_eq!(first, second);
     }
 
@@ -352,10 +366,10 @@ mod tests {
             found.map(|(_, retention, how)| (retention.max_age_ms, retention.max_bytes, how))
         };
         let with = |b: &str| {
-            let mut manifests = manifests(1, 5, &[("a", ""), ("b", b)]);
-            let pool = manifests.pools.get_mut(&at("main")).unwrap();
+            let mut wanted = wanted(1, 5, &[("a", ""), ("b", b)]);
+            let pool = wanted.pools.get_mut(&at("main")).unwrap();
             pool.object.retention.max_age = Some("7d".parse().unwrap());
-            manifests
+            wanted
         };
         let mut world = Fake::default();
         let own = ", retention: {maxAge: 1h, maxBytes: 1Gi}";
@@ -370,7 +384,7 @@ mod tests {
         let recorder = &suspended.recorders[&at("main-recorder-0")];
         assert_eq!(limits(recorder, "b"), Some((Some(7_200_000), None, "kept")));
         // Of one that is gone nothing is said: the recorder goes by what it knows.
-        let gone = assign(&manifests(1, 5, &[("a", "")]), suspended.state, &mut world);
+        let gone = assign(&wanted(1, 5, &[("a", "")]), suspended.state, &mut world);
         assert_eq!(limits(&gone.recorders[&at("main-recorder-0")], "b"), None);
         // One that was never recorded has no footage anywhere.
         let never = assign(&with(", suspend: true"), State::default(), &mut world);
@@ -379,10 +393,10 @@ mod tests {
 
     #[test]
     fn a_restart_keeps_placement_epochs_and_volumes() {
-        let manifests = manifests(2, 5, &[("a", ""), ("b", ""), ("c", "")]);
+        let wanted = wanted(2, 5, &[("a", ""), ("b", ""), ("c", "")]);
         let mut world = Fake::default();
-        let first = assign(&manifests, State { term: 1, ..State::default() }, &mut world);
-        let second = assign(&manifests, State { term: 2, ..first.state.clone() }, &mut world);
+        let first = assign(&wanted, State { term: 1, ..State::default() }, &mut world);
+        let second = assign(&wanted, State { term: 2, ..first.state.clone() }, &mut world);
         assert_eq!(holders(&first), holders(&second));
         for (key, recorder) in &second.recorders {
             let old = &first.recorders[key];
@@ -397,9 +411,9 @@ mod tests {
     #[test]
     fn one_more_stream_touches_one_recorder() {
         let mut world = Fake::default();
-        let first = assign(&manifests(2, 5, &[("a", ""), ("b", ""), ("c", "")]), State::default(), &mut world);
+        let first = assign(&wanted(2, 5, &[("a", ""), ("b", ""), ("c", "")]), State::default(), &mut world);
         let second =
-            assign(&manifests(2, 5, &[("a", ""), ("b", ""), ("c", ""), ("d", "")]), first.state.clone(), &mut world);
+            assign(&wanted(2, 5, &[("a", ""), ("b", ""), ("c", ""), ("d", "")]), first.state.clone(), &mut world);
         let touched: Vec<_> = second.recorders.iter().filter(|(key, new)| first.recorders[*key] != **new).collect();
         assert_eq!(touched.len(), 1);
         assert_eq!(second.state.sequence, 2);
@@ -408,35 +422,35 @@ mod tests {
     #[test]
     fn a_stream_that_moves_gets_a_new_epoch_and_its_former_holder_is_told() {
         let mut world = Fake::default();
-        let first = assign(&manifests(2, 5, &[("a", ""), ("b", "")]), State::default(), &mut world);
+        let first = assign(&wanted(2, 5, &[("a", ""), ("b", "")]), State::default(), &mut world);
         // Recorder 1 goes; what it had moves to recorder 0, and nobody is left to be told.
-        let second = assign(&manifests(1, 5, &[("a", ""), ("b", "")]), first.state.clone(), &mut world);
+        let second = assign(&wanted(1, 5, &[("a", ""), ("b", "")]), first.state.clone(), &mut world);
         assert_eq!(holders(&first)["b"], ("main-recorder-1".into(), 1));
         assert_eq!(holders(&second)["b"], ("main-recorder-0".into(), 2));
         assert_eq!(holders(&second)["a"], holders(&first)["a"]);
         // It comes back while recorder 0 has one slot: one of the two moves, and recorder 0 is told so.
-        let third = assign(&manifests(2, 1, &[("a", ""), ("b", "")]), second.state.clone(), &mut world);
+        let third = assign(&wanted(2, 1, &[("a", ""), ("b", "")]), second.state.clone(), &mut world);
         let retired = |assignment: &Assignment| assignment.recorders[&at("main-recorder-0")].spec.retired.clone();
         assert_eq!(retired(&third).len(), 1);
         assert_eq!(retired(&third)[0].stream.name, "b");
         assert_eq!(holders(&third)["b"], ("main-recorder-1".into(), 3));
         // Until it says that it knows.
-        let again = assign(&manifests(2, 1, &[("a", ""), ("b", "")]), third.state.clone(), &mut world);
+        let again = assign(&wanted(2, 1, &[("a", ""), ("b", "")]), third.state.clone(), &mut world);
         assert_eq!(retired(&again).len(), 1);
         let observed_generation = third.recorders[&at("main-recorder-0")].metadata.generation;
         let status = RecorderStatus { observed_generation, ..RecorderStatus::default() };
         world.statuses.insert(at("main-recorder-0"), status);
-        let last = assign(&manifests(2, 1, &[("a", ""), ("b", "")]), again.state, &mut world);
+        let last = assign(&wanted(2, 1, &[("a", ""), ("b", "")]), again.state, &mut world);
         assert_eq!(retired(&last), []);
     }
 
     #[test]
     fn a_recorder_that_is_not_wanted_any_more_goes_when_others_have_what_it_held() {
         let mut world = Fake::default();
-        let first = assign(&manifests(2, 5, &[("a", ""), ("b", "")]), State::default(), &mut world);
+        let first = assign(&wanted(2, 5, &[("a", ""), ("b", "")]), State::default(), &mut world);
         // It runs: it is told who has its stream now, goes on with it until then, and is given no other one.
         world.statuses.insert(at("main-recorder-1"), RecorderStatus::default());
-        let fewer = manifests(1, 5, &[("a", ""), ("b", ""), ("c", "")]);
+        let fewer = wanted(1, 5, &[("a", ""), ("b", ""), ("c", "")]);
         let second = assign(&fewer, first.state, &mut world);
         assert_eq!(holders(&second).into_values().map(|(name, _)| name).collect::<BTreeSet<_>>().len(), 1);
         let (drained, heir) = (&second.recorders[&at("main-recorder-1")], &second.recorders[&at("main-recorder-0")]);
@@ -463,26 +477,26 @@ mod tests {
     #[test]
     fn a_recorder_whose_streams_have_no_slot_elsewhere_stays() {
         let mut world = Fake::default();
-        let first = assign(&manifests(2, 1, &[("a", ""), ("b", "")]), State::default(), &mut world);
+        let first = assign(&wanted(2, 1, &[("a", ""), ("b", "")]), State::default(), &mut world);
         world.statuses.insert(at("main-recorder-1"), RecorderStatus::default());
-        let second = assign(&manifests(1, 1, &[("a", ""), ("b", "")]), first.state.clone(), &mut world);
+        let second = assign(&wanted(1, 1, &[("a", ""), ("b", "")]), first.state.clone(), &mut world);
         assert_eq!(holders(&second), holders(&first));
     }
 
     #[test]
     fn suspended_streams_hold_no_slot_and_come_back_to_where_they_were() {
         let mut world = Fake::default();
-        let first = assign(&manifests(2, 5, &[("a", ""), ("b", "")]), State::default(), &mut world);
-        let second = assign(&manifests(2, 5, &[("a", ", suspend: true"), ("b", "")]), first.state.clone(), &mut world);
+        let first = assign(&wanted(2, 5, &[("a", ""), ("b", "")]), State::default(), &mut world);
+        let second = assign(&wanted(2, 5, &[("a", ", suspend: true"), ("b", "")]), first.state.clone(), &mut world);
         assert_eq!(holders(&second).len(), 1);
-        let third = assign(&manifests(2, 5, &[("a", ""), ("b", "")]), second.state, &mut world);
+        let third = assign(&wanted(2, 5, &[("a", ""), ("b", "")]), second.state, &mut world);
         assert_eq!(holders(&first), holders(&third));
     }
 
     #[test]
     fn who_has_no_slot_is_named() {
         let streams = [("a", ""), ("b", ", priority: 1"), ("c", "")];
-        let assignment = assign(&manifests(1, 2, &streams), State::default(), &mut Fake::default());
+        let assignment = assign(&wanted(1, 2, &streams), State::default(), &mut Fake::default());
         assert_eq!(assignment.plans[&at("main")].plan.waiting, BTreeSet::from([at("c")]));
     }
 
@@ -490,15 +504,15 @@ mod tests {
     fn a_volume_that_is_there_is_known_again() {
         let uuid = Uuid::from_u128(77);
         let mut world = Fake { found: [((at("main-recorder-0"), "a".to_owned()), uuid)].into(), ..Fake::default() };
-        let assignment = assign(&manifests(1, 2, &[]), State::default(), &mut world);
+        let assignment = assign(&wanted(1, 2, &[]), State::default(), &mut world);
         assert_eq!(assignment.recorders[&at("main-recorder-0")].spec.volumes[0].uuid, uuid.to_string());
     }
 
     #[test]
     fn the_size_of_segments_stays() {
-        let old = manifests(1, 2, &[]);
+        let old = wanted(1, 2, &[]);
         let state = assign(&old, State::default(), &mut Fake::default()).state;
-        let mut new = manifests(1, 2, &[]);
+        let mut new = wanted(1, 2, &[]);
         assert_eq!(refused_changes(&new, &state), []);
         let pool = new.pools.get_mut(&at("main")).unwrap();
         pool.object.segment.bytes = framekeeper_crds::ByteQuantity::from_bytes(8 << 20);

@@ -7,9 +7,9 @@ use framekeeper_plan::{
     self as plan, Class, Condition, Demand, Division, Held, Mix, NoReserve, Plan, Planner, Promise, Recorder, Shortage,
 };
 
-use super::cross;
-use super::manifest::{Key, Manifests};
+use super::capacity;
 use super::state::CameraLimits;
+use super::wanted::{Key, Wanted};
 
 /// Who is to hold what in a pool.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,8 +28,8 @@ pub struct PoolPlan {
 
 /// The streams of a pool that are to be recorded.
 #[must_use]
-pub fn streams_of<'m>(manifests: &'m Manifests, pool: &Key) -> BTreeMap<Key, &'m CameraStreamSpec> {
-    let wanted = manifests.streams.iter().filter(|(key, stream)| {
+pub fn streams_of<'m>(wanted: &'m Wanted, pool: &Key) -> BTreeMap<Key, &'m CameraStreamSpec> {
+    let wanted = wanted.streams.iter().filter(|(key, stream)| {
         key.namespace == pool.namespace && stream.object.pool_ref.name == pool.name && !stream.object.suspend
     });
     wanted.map(|(key, stream)| (key.clone(), &stream.object)).collect()
@@ -57,7 +57,7 @@ fn planned(class: RedundancyClass) -> Class {
 /// More streams than the budget has files for would starve each other, whatever maxChannels says.
 #[must_use]
 pub fn max_channels(pool: &StoragePoolSpec) -> u32 {
-    pool.max_channels.min(cross::streams_by_budget(pool))
+    pool.max_channels.min(capacity::streams_by_budget(pool))
 }
 
 /// What is remembered of a stream and counts when it is given to somebody.
@@ -166,7 +166,7 @@ impl PoolPlan {
         let RecorderSlots { normal, reserved } = self.slots(pool);
         let (recorders, max_channels) = (pool.recorders, pool.max_channels);
         if reserved == 0 {
-            return cross::shortage(streams, recorders, max_channels);
+            return capacity::shortage(streams, recorders, max_channels);
         }
         let offered = u64::from(recorders) * u64::from(normal);
         if u64::from(streams) <= offered {

@@ -12,9 +12,9 @@ use framekeeper_crds::{
 use framekeeper_plan::{Assigned, Class, Held, Record};
 
 use super::assign::{World, reference, retention};
-use super::manifest::Key;
 use super::place::{self, PoolPlan};
 use super::state::{Retiring, State};
+use super::wanted::Key;
 
 /// Former holders beyond these are not named to the present ones: they let go without having been asked to.
 const RETIRED_AT_MOST: usize = 32;

@@ -7,7 +7,7 @@ use framekeeper_crds::ChannelState;
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
 use serde_json::Value as Json;
 
-use super::manifest::Key;
+use super::wanted::Key;
 
 /// Shorter than the interval, so that a recorder that hangs is seen as one that does not answer.
 const TIMEOUT: Duration = Duration::from_millis(900);

@@ -8,7 +8,7 @@ use std::path::Path;
 use framekeeper_crds::{CameraStreamSpec, HoldRange, PlanVersion, RecorderSpec, StoragePoolSpec, StreamRef};
 use serde::{Deserialize, Serialize};
 
-use super::files;
+use crate::local::files;
 
 const VERSION: u32 = 1;
 

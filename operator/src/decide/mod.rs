@@ -1,0 +1,19 @@
+//! What the control plane decides and says, with a cluster or without: plain values in, plain values out.
+
+pub mod assign;
+pub mod cameras;
+pub mod capacity;
+pub mod holders;
+pub mod holds;
+pub mod learn;
+pub mod observe;
+pub mod place;
+pub mod pool_status;
+pub mod protection;
+pub mod recorder_notes;
+pub mod report;
+pub mod seen;
+pub mod standing;
+pub mod state;
+pub mod status;
+pub mod wanted;

@@ -1,0 +1,105 @@
+//! A recorder as the operator sees it: what it is to do, and what it says.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use framekeeper_crds::{Recorder, RecorderPhase, RecorderStatus, VolumeState};
+
+use super::observe::ChannelReport;
+use super::wanted::Key;
+
+/// For how long an answer counts: one lost question is no news.
+const ANSWER_LIFETIME: Duration = Duration::from_secs(3);
+
+/// A recorder.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// What it is to do.
+    pub recorder: Recorder,
+    /// Where its HTTP server listens.
+    pub address: String,
+    /// What it says of itself.
+    pub status: Option<RecorderStatus>,
+    /// Whether it runs, as far as can be told.
+    pub is_running: bool,
+    /// Whether it ended and has not been started again.
+    pub is_down: bool,
+    reports: BTreeMap<Key, ChannelReport>,
+    answered: Option<Instant>,
+}
+
+impl AsRef<Self> for Seen {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
+impl Seen {
+    /// A recorder of which nothing has been heard yet.
+    #[must_use]
+    pub fn new(recorder: Recorder, address: String) -> Self {
+        Self {
+            recorder,
+            address,
+            status: None,
+            is_running: false,
+            is_down: false,
+            reports: BTreeMap::new(),
+            answered: None,
+        }
+    }
+
+    /// Takes note of its process being gone: what it said does not hold any more.
+    pub fn has_ended(&mut self) {
+        self.is_running = false;
+        self.is_down = true;
+        self.reports.clear();
+        self.answered = None;
+        self.status = None;
+    }
+
+    /// Takes note of an answer.
+    pub fn heard(&mut self, answer: Option<Vec<(Key, ChannelReport)>>, now: Instant) {
+        if let Some(reports) = answer
+            && self.is_running
+        {
+            self.reports = reports.into_iter().collect();
+            self.answered = Some(now);
+        }
+    }
+
+    /// What it says of a stream, if that still holds.
+    #[must_use]
+    pub fn report(&self, stream: &Key, now: Instant) -> Option<&ChannelReport> {
+        self.answers(now).then(|| self.reports.get(stream)).flatten()
+    }
+
+    /// Whether it answered lately.
+    #[must_use]
+    pub fn answers(&self, now: Instant) -> bool {
+        self.answered.is_some_and(|at| now.duration_since(at) < ANSWER_LIFETIME)
+    }
+
+    /// Whether it can record.
+    #[must_use]
+    pub fn is_ready(&self, now: Instant) -> bool {
+        self.is_running
+            && match self.status.as_ref().and_then(|status| status.phase) {
+                Some(phase) => phase == RecorderPhase::Ready,
+                None => self.answers(now),
+            }
+    }
+
+    /// Volumes that do not work, each with the reason.
+    #[must_use]
+    pub fn bad_volumes(&self) -> Vec<String> {
+        let volumes = self.status.iter().flat_map(|status| &status.volumes);
+        let bad = volumes
+            .filter(|volume| matches!(volume.state, VolumeState::Failed | VolumeState::Hanging | VolumeState::Refused));
+        bad.map(|volume| {
+            let why = volume.message.as_deref().or(volume.reason.as_deref()).unwrap_or("does not work");
+            format!("volume {}: {why}", volume.name)
+        })
+        .collect()
+    }
+}
