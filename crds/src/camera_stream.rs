@@ -15,7 +15,8 @@ use crate::human_duration::HumanDuration;
     version = "v1alpha1",
     kind = "CameraStream",
     plural = "camerastreams",
-    shortname = "cs",
+    // Not `cs`: that is every cluster's componentstatuses, which kubectl prefers.
+    shortname = "cam",
     category = "framekeeper",
     namespaced,
     status = "CameraStreamStatus",
@@ -149,6 +150,12 @@ pub struct CameraStreamStatus {
     /// Who records the stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assignment: Option<StreamAssignment>,
+    /// The highest epoch it was ever recorded in; only while nobody is to record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_epoch: Option<u64>,
+    /// What the camera does not do, as was found out by trying. Forgotten when the source changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub camera: Option<CameraFindings>,
     /// The longest stretch that is not recorded when a recorder fails, for example `0ms` or `5s`: of class `Ready` until the failure is noticed, the
     /// camera plays and its next key frame has come. Absent where no recorder stands by: until the recorder is back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -165,6 +172,18 @@ pub struct CameraStreamStatus {
     /// Wall-clock time of the last frame recorded; only while the stream is not being recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_frame_time: Option<MicroTime>,
+}
+
+/// What a camera does not do, as was found out by trying.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CameraFindings {
+    /// It ends sessions that do not play.
+    #[serde(default)]
+    pub drops_idle_sessions: bool,
+    /// It refused one more than so many sessions at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<u32>,
 }
 
 /// A stream's conditions in one word.

@@ -31,8 +31,8 @@ pub mod validate;
 pub mod yaml;
 
 pub use camera_stream::{
-    CameraStream, CameraStreamSpec, CameraStreamStatus, Onvif, RedundancyClass, Source, StreamAssignment, StreamPhase,
-    Transport,
+    CameraFindings, CameraStream, CameraStreamSpec, CameraStreamStatus, Onvif, RedundancyClass, Source,
+    StreamAssignment, StreamPhase, Transport,
 };
 pub use common::{Placement, PlanVersion, PoolRef, RetentionSpec, SecretRef, StreamRef};
 pub use hold::{HOLD_ANNOTATION, Hold, HoldRange, hold_ranges};
@@ -44,8 +44,9 @@ pub use recorder::{
     VolumeState, VolumeStatus, VolumeWrites,
 };
 pub use storage_pool::{
-    ClaimRequests, ClaimResources, ClaimSpec, ClaimTemplate, PoolBytes, PoolSlots, PoolVolume, ReclaimPolicy,
-    RedundancySpec, SegmentSpec, StoragePool, StoragePoolSpec, StoragePoolStatus, StorageSpec, TemplateMetadata,
+    ClaimRequests, ClaimResources, ClaimSpec, ClaimTemplate, FailureDomain, PodOverrides, PodResources, PoolBytes,
+    PoolSlots, PoolVolume, ReclaimPolicy, RedundancySpec, SegmentSpec, StoragePool, StoragePoolSpec, StoragePoolStatus,
+    StorageSpec, TemplateMetadata,
 };
 
 /// The API types of Kubernetes that ours are made of (`Condition`, `Time`, `ObjectMeta`, `Secret`), in the one version we

@@ -234,6 +234,9 @@ pub struct RecorderStatus {
     /// The `metadata.generation` of the spec that is in effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// The highest term of an operator that it has heard of: one with a lower term is not obeyed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_term: Option<u64>,
     /// The conditions in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<RecorderPhase>,

@@ -1,5 +1,7 @@
 //! `StoragePool`: recorders and the storage they record to.
 
+use k8s_openapi::api::core::v1::Toleration;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -44,11 +46,15 @@ pub struct StoragePoolSpec {
     #[serde(default = "default_max_channels")]
     #[schemars(range(min = 1, max = 500))]
     pub max_channels: u32,
-    /// How many failure domains (here: recorders) may fail at once without a stream being left unrecorded. Slots are reserved for that, so fewer
-    /// streams can be recorded. 0: none.
+    /// How many failure domains may fail at once without a stream being left unrecorded. Slots are reserved for that, so fewer streams can be
+    /// recorded. 0: none.
     #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(range(max = 16))]
     pub tolerated_failures: u32,
+    /// What fails together: a recorder alone, all recorders of a node, or all of a zone (`topology.kubernetes.io/zone`). Without a cluster each
+    /// recorder is a domain of its own.
+    #[serde(default, skip_serializing_if = "FailureDomain::is_default")]
+    pub failure_domain: FailureDomain,
     /// What a failure may cost a stream that does not say so itself, where failures are tolerated.
     #[serde(default, skip_serializing_if = "RedundancySpec::is_default")]
     pub redundancy: RedundancySpec,
@@ -63,6 +69,75 @@ pub struct StoragePoolSpec {
     /// What becomes of the footage when the pool is deleted. `Retain`: it stays.
     #[serde(default)]
     pub reclaim_policy: ReclaimPolicy,
+    /// How the recorders' pods differ from what the operator makes of them. Means nothing without a cluster.
+    #[serde(default, skip_serializing_if = "PodOverrides::is_empty")]
+    pub template: PodOverrides,
+}
+
+/// What fails together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+pub enum FailureDomain {
+    /// A recorder alone.
+    Recorder,
+    /// All recorders of a node.
+    #[default]
+    Node,
+    /// All recorders of a zone.
+    Zone,
+}
+
+impl FailureDomain {
+    // serde asks for a reference.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a pool says of its recorders' pods.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PodOverrides {
+    /// More labels and annotations of the pods. Those of `framekeeper.dev` and `app.kubernetes.io` are the operator's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<TemplateMetadata>,
+    /// Labels of the nodes that recorders may run on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    /// More taints that recorders tolerate. That a node is not ready or can't be reached they tolerate anyway: footage does not move with a pod.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub tolerations: Vec<Toleration>,
+    /// Priority class of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority_class_name: Option<String>,
+    /// CPU and memory of a recorder; computed from `maxChannels` where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<PodResources>,
+    /// A seccomp profile on the nodes, as a path below the kubelet's, in place of the container runtime's own one: with one that allows io_uring, recording
+    /// takes half the CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub seccomp_localhost_profile: Option<String>,
+}
+
+impl PodOverrides {
+    /// Whether nothing is said.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a recorder's container asks for and may use at most, by resource: `cpu`, `memory`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PodResources {
+    /// What is set aside for it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requests: BTreeMap<String, Quantity>,
+    /// What it may use at most.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, Quantity>,
 }
 
 /// What a failure of a recorder may cost, and how many recorders stand by for it.
@@ -204,6 +279,9 @@ pub enum ReclaimPolicy {
     /// It stays, and a pool that is made again under the same name finds it.
     #[default]
     Retain,
+    /// The PersistentVolumeClaims go with the pool, and with them what their StorageClass says. Without a cluster footage stays all the same: a file
+    /// that is gone may have been moved.
+    Delete,
 }
 
 /// What is known of a pool.

@@ -9,6 +9,7 @@
 //!                       table, statuses, events <-- decide::status <-- status.yaml, GET /v1/channels
 //! ```
 
+pub mod cluster;
 pub mod decide;
 pub mod election;
 pub mod local;

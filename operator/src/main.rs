@@ -1,11 +1,12 @@
 //! `framekeeper-operator`: plans which recorder records what, and runs it.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use framekeeper_operator::cluster;
 use framekeeper_operator::local::run::{self, Options};
 use framekeeper_operator::local::screen::Screen;
 use tracing_subscriber::EnvFilter;
@@ -23,7 +24,52 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Run(Run),
+    Check(Check),
     Local(Local),
+}
+
+/// Runs the control plane of a cluster: it looks after the CameraStreams and StoragePools, one of several operators at a time.
+///
+/// Where the cluster is it learns from its pod, or from a kubeconfig. It ends in order at SIGTERM or SIGINT, and another operator goes on at once; recorders go on
+/// without any.
+#[derive(Args)]
+struct Run {
+    /// Namespaces whose objects are looked after, separated by commas. Without it: all.
+    #[arg(long, value_name = "NAMESPACES", value_delimiter = ',')]
+    watch_namespaces: Vec<String>,
+    /// Image of the recorders, with a tag or a digest.
+    #[arg(long, value_name = "IMAGE", env = "FRAMEKEEPER_RECORDER_IMAGE")]
+    recorder_image: String,
+    /// When that image is pulled: Always, IfNotPresent or Never.
+    #[arg(long, value_name = "POLICY")]
+    recorder_image_pull_policy: Option<String>,
+    /// Secrets for its registry, separated by commas; they must be in the namespace of each pool.
+    #[arg(long, value_name = "SECRETS", value_delimiter = ',')]
+    recorder_image_pull_secrets: Vec<String>,
+    /// The Lease by which the operators of an installation find their leader.
+    #[arg(long, value_name = "NAME", default_value = "framekeeper-operator")]
+    lease_name: String,
+    /// Namespace of that Lease.
+    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", default_value = "default")]
+    namespace: String,
+    /// Who this operator is: what no other one ever is.
+    #[arg(long, value_name = "UID", env = "POD_UID", default_value_t = uuid::Uuid::new_v4().to_string())]
+    identity: String,
+    /// Address and port of /metrics, /livez and /readyz.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8080")]
+    listen: SocketAddr,
+}
+
+/// Checks that the API server serves the custom resources and that an operator leads. Exit codes: 0 it is so, 1 it is not.
+#[derive(Args)]
+struct Check {
+    /// The Lease by which the operators find their leader.
+    #[arg(long, value_name = "NAME", default_value = "framekeeper-operator")]
+    lease_name: String,
+    /// Namespace of that Lease.
+    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", default_value = "default")]
+    namespace: String,
 }
 
 /// Runs recorders on this machine from manifests in files, without a cluster.
@@ -68,14 +114,44 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let screen = Screen::new();
     start_log(cli.log_format, &screen);
-    let Command::Local(local) = cli.command;
-    match run_local(local, screen, cli.log_format) {
+    let done = match cli.command {
+        Command::Run(run) => run_in_cluster(run),
+        Command::Check(check) => check_cluster(&check),
+        Command::Local(local) => run_local(local, screen, cli.log_format),
+    };
+    match done {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn run_in_cluster(run: Run) -> anyhow::Result<ExitCode> {
+    let options = cluster::options::Options {
+        namespace: run.namespace,
+        identity: run.identity,
+        watch_namespaces: run.watch_namespaces,
+        lease_name: run.lease_name,
+        listen: run.listen,
+        image: cluster::options::Image {
+            name: run.recorder_image,
+            pull_policy: run.recorder_image_pull_policy,
+            pull_secrets: run.recorder_image_pull_secrets,
+        },
+    };
+    // The election must not wait for a decision about ten thousand streams.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(cluster::run::run(options))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check_cluster(check: &Check) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let said = runtime.block_on(cluster::check::check(&check.namespace, &check.lease_name))?;
+    writeln!(std::io::stdout(), "{said}")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_local(local: Local, screen: Screen, log_format: LogFormat) -> anyhow::Result<ExitCode> {

@@ -15,6 +15,7 @@
 pub mod assignment;
 mod channel;
 mod clock;
+pub mod cluster;
 mod exit;
 mod http;
 mod limits;

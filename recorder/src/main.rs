@@ -2,12 +2,13 @@
 
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use framekeeper_recorder::cluster::{ClusterOptions, Own};
 use framekeeper_recorder::run::control::{self, Verb, command};
 use framekeeper_recorder::run::{PeerOptions, RunOptions, Writes, run};
 use framekeeper_recorder::volume_cmd::{self, VolumeCommand};
@@ -125,6 +126,15 @@ struct Run {
     /// A recorder that failed has its streams back when it has recorded them for so many seconds without a fault.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, env = "FRAMEKEEPER_STABLE")]
     stable: u64,
+    /// Name of the Recorder of this recorder, in a cluster: then --assignment and what is in --secrets come from the API server, and --status goes there.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    cluster: Option<Own>,
+    /// Folder where the recorder's Secret is mounted, for when the API server does not answer.
+    #[arg(long, value_name = "DIR", requires = "cluster")]
+    mounted_secrets: Option<PathBuf>,
+    /// Address that others reach this recorder at, where it is not the one it listens on.
+    #[arg(long, value_name = "ADDRESS")]
+    advertise: Option<IpAddr>,
     /// Record in this very process: nobody restarts it when it crashes.
     #[arg(long)]
     no_supervisor: bool,
@@ -210,6 +220,8 @@ fn start(arguments: Run) -> ExitCode {
             listen: arguments.peer_listen,
             hold: Duration::from_secs(arguments.stable),
         },
+        advertise: arguments.advertise,
+        cluster: arguments.cluster.map(|own| ClusterOptions { own, mounted_secrets: arguments.mounted_secrets }),
     };
     run(&options).into()
 }

@@ -1,13 +1,14 @@
 //! From what is wanted and what is remembered to the Recorder objects: who records what, in which epoch, by which decision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use framekeeper_crds::validate::{self, FieldError};
 use framekeeper_crds::{
-    CameraStreamSpec, Kept, PlanVersion, Recorder, RecorderRetention, RecorderSegment, RecorderSpec, RecorderStatus,
-    RecorderVolume, RetentionSpec, StoragePoolSpec, StreamRef,
+    CameraStreamSpec, FailureDomain, Kept, PlanVersion, Recorder, RecorderRetention, RecorderSegment, RecorderSpec,
+    RecorderStatus, RecorderVolume, RetentionSpec, StoragePoolSpec, StreamRef, recorder_name,
 };
+use framekeeper_plan::Condition;
 use uuid::Uuid;
 
 use super::holders::{self, Pool, Shared, Uids};
@@ -31,6 +32,14 @@ pub trait World {
     fn peer_address(&self, recorder: &Key) -> Option<String>;
     /// Where a recorder's HTTP server is reached.
     fn http_address(&self, recorder: &Key) -> Option<String>;
+    /// What a recorder fails together with, by any name that they have in common. Nothing known: it fails alone.
+    fn domain(&self, _recorder: &Key, _kind: FailureDomain) -> Option<String> {
+        None
+    }
+    /// Whether a recorder does its work.
+    fn condition(&self, _recorder: &Key) -> Condition {
+        Condition::Active
+    }
 }
 
 /// Who is to record what.
@@ -84,7 +93,8 @@ pub fn assign(wanted: &Wanted, mut state: State, world: &mut dyn World) -> Assig
         };
         let held = holders::recorded(&state, key, world);
         let draining = holders::draining(&state, key, spec, &held, world);
-        let plan = place::place(spec, place::max_channels(spec), &streams, known, &held, &draining);
+        let recorders = recorders_of(key, spec, &draining, world);
+        let plan = place::place(spec, place::max_channels(spec), &streams, known, &held, &recorders);
         let pool = Pool { key, spec, streams, plan, draining };
         for (stream, assigned) in &pool.plan.plan.placed {
             decided |= holders::give(&mut state, stream, &pool, assigned, decision);
@@ -108,6 +118,32 @@ pub fn assign(wanted: &Wanted, mut state: State, world: &mut dyn World) -> Assig
     }
     let plans = pools.into_iter().map(|pool| (pool.key.clone(), pool.plan)).collect();
     Assignment { state, recorders, plans }
+}
+
+/// The recorders of a pool for the planner.
+fn recorders_of(
+    pool: &Key,
+    spec: &StoragePoolSpec,
+    draining: &[u32],
+    world: &dyn World,
+) -> Vec<framekeeper_plan::Recorder> {
+    let key = |ordinal: u32| Key::new(&pool.namespace, recorder_name(&pool.name, ordinal));
+    let ordinals = || (0..spec.recorders).chain(draining.iter().copied());
+    let domain = |ordinal: u32| world.domain(&key(ordinal), spec.failure_domain);
+    let names: BTreeSet<String> = ordinals().filter_map(domain).collect();
+    // Those that fail alone are numbered by themselves, beyond all that have a name in common.
+    let alone = |ordinal: u32| u32::try_from(names.len()).unwrap_or(u32::MAX).saturating_add(ordinal);
+    let number = |ordinal: u32| {
+        let named = domain(ordinal).and_then(|name| names.iter().position(|known| *known == name));
+        named.and_then(|at| u32::try_from(at).ok()).unwrap_or_else(|| alone(ordinal))
+    };
+    let condition = |ordinal: u32| match ordinal < spec.recorders {
+        true => world.condition(&key(ordinal)),
+        false => Condition::Draining,
+    };
+    let recorder =
+        |ordinal: u32| framekeeper_plan::Recorder { ordinal, domain: number(ordinal), condition: condition(ordinal) };
+    ordinals().map(recorder).collect()
 }
 
 /// Who each recorder is, before any of them is told of another.
@@ -285,7 +321,6 @@ fn remember_stream(state: &mut State, key: &Key, wanted: &Desired<CameraStreamSp
 mod tests {
     use super::*;
     use crate::local::manifest;
-    use std::collections::BTreeSet;
     use std::path::PathBuf;
 
     #[derive(Default)]

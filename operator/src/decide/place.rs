@@ -69,15 +69,15 @@ pub struct Known {
     pub camera: CameraLimits,
 }
 
-/// Plans a pool with so many slots a recorder. `known`: what is remembered of a stream; `held`: who holds what now; `draining`: recorders beyond those
-/// that are wanted, which go on until others have what they hold.
+/// Plans a pool with so many slots a recorder. `known`: what is remembered of a stream; `held`: who holds what now; `recorders`: those that are wanted, and
+/// those beyond them which go on until others have what they hold.
 pub fn place(
     pool: &StoragePoolSpec,
     max_channels: u32,
     streams: &BTreeMap<Key, &CameraStreamSpec>,
     known: impl Fn(&Key) -> Known,
     held: &BTreeMap<Key, Held>,
-    draining: &[u32],
+    recorders: &[Recorder],
 ) -> PoolPlan {
     let demands: BTreeMap<Key, Demand> = streams
         .iter()
@@ -89,10 +89,9 @@ pub fn place(
         })
         .collect();
     let promise = promise(pool, max_channels);
-    let mut recorders = recorders(pool);
-    let division = plan::divide(promise, &recorders, mix(pool, promise, demands.values()));
-    recorders.extend(draining.iter().map(|ordinal| recorder(*ordinal, Condition::Draining)));
-    let mut planner = Planner::new(promise, division, &recorders, &demands, held);
+    let wanted: Vec<Recorder> = recorders.iter().filter(|it| it.ordinal < pool.recorders).copied().collect();
+    let division = plan::divide(promise, &wanted, mix(pool, promise, demands.values()));
+    let mut planner = Planner::new(promise, division, recorders, &demands, held);
     let loads = planner.loads();
     PoolPlan {
         division,
@@ -118,13 +117,10 @@ fn promise(pool: &StoragePoolSpec, max_channels: u32) -> Promise {
     Promise { max_channels, tolerated_failures, standbys }
 }
 
-fn recorders(pool: &StoragePoolSpec) -> Vec<Recorder> {
-    (0..pool.recorders).map(|ordinal| recorder(ordinal, Condition::Active)).collect()
-}
-
-/// On one machine a recorder is all that can fail alone.
-fn recorder(ordinal: u32, condition: Condition) -> Recorder {
-    Recorder { ordinal, domain: ordinal, condition }
+/// The recorders of a pool of which nothing else is known: each can fail alone.
+#[must_use]
+pub fn recorders(pool: &StoragePoolSpec) -> Vec<Recorder> {
+    (0..pool.recorders).map(|ordinal| Recorder { ordinal, domain: ordinal, condition: Condition::Active }).collect()
 }
 
 /// A pool without streams is divided for what its first one will be, so that what it says of its slots holds then too.
@@ -213,7 +209,7 @@ mod tests {
 
     fn placed(pool: &StoragePoolSpec, streams: &[CameraStreamSpec]) -> PoolPlan {
         let streams = (0..).zip(streams).map(|(n, spec): (u32, _)| (Key::new("default", format!("s{n:03}")), spec));
-        place(pool, max_channels(pool), &streams.collect(), |_| Known::default(), &BTreeMap::new(), &[])
+        place(pool, max_channels(pool), &streams.collect(), |_| Known::default(), &BTreeMap::new(), &recorders(pool))
     }
 
     #[test]

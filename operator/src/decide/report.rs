@@ -176,6 +176,7 @@ impl<S: Sink> Reporter<S> {
             let old = known.unwrap_or_else(|| self.sink.former_stream(key).unwrap_or_default());
             let doing = match (placed.object.suspend, names.first()) {
                 (true, _) => Doing::Suspended,
+                (_, None) if view.wanted.refused.contains_key(key) => refused(view.wanted, key),
                 (_, None) => {
                     let too_few =
                         planned.and_then(|(spec, plan)| plan.too_few_slots(&spec.object, wanted(view.wanted, &pool)));
@@ -281,7 +282,8 @@ impl<S: Sink> Reporter<S> {
                 pool.used_bytes +=
                     running.status.iter().flat_map(|status| &status.volumes).map(|v| v.used_bytes).sum::<u64>();
                 if running.is_down && !view.stopped {
-                    pool.trouble.push(format!("{name} does not run"));
+                    let why = running.trouble.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+                    pool.trouble.push(format!("{name} does not run{why}"));
                 }
                 pool.trouble.extend(running.bad_volumes().into_iter().map(|bad| format!("{name}: {bad}")));
             }
@@ -375,6 +377,12 @@ impl<S: Sink> Reporter<S> {
             self.trouble = Some(error);
         }
     }
+}
+
+fn refused(wanted: &Wanted, key: &Key) -> Doing {
+    let refusal = wanted.refused.get(key);
+    let (reason, message) = refusal.map_or(("Refused", String::new()), |it| (it.reason, it.message.clone()));
+    Doing::Refused { reason, message }
 }
 
 /// How many streams of a pool are to be recorded.

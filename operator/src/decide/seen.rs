@@ -24,6 +24,8 @@ pub struct Seen {
     pub is_running: bool,
     /// Whether it ended and has not been started again.
     pub is_down: bool,
+    /// Why it can't be started, where somebody says so.
+    pub trouble: Option<String>,
     reports: BTreeMap<Key, ChannelReport>,
     answered: Option<Instant>,
 }
@@ -44,6 +46,7 @@ impl Seen {
             status: None,
             is_running: false,
             is_down: false,
+            trouble: None,
             reports: BTreeMap::new(),
             answered: None,
         }

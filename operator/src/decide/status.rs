@@ -12,6 +12,13 @@ use super::observe::ChannelReport;
 pub enum Doing {
     /// It is not to be recorded.
     Suspended,
+    /// It can't be recorded as it is written down.
+    Refused {
+        /// One word.
+        reason: &'static str,
+        /// What is wrong, and what would be right.
+        message: String,
+    },
     /// There are too few slots.
     NoSlot {
         /// What would help.
@@ -61,6 +68,7 @@ fn verdict(old: Option<StreamPhase>, doing: &Doing) -> Option<Verdict> {
         Doing::Suspended => {
             all(StreamPhase::Suspended, ["True", "False", "Unknown"], "Suspended", "spec.suspend is true")
         }
+        Doing::Refused { reason, message } => all(StreamPhase::Pending, NO, reason, message),
         Doing::NoSlot { message } => all(StreamPhase::Pending, NO, "NoSlot", message),
         Doing::Stopped => all(StreamPhase::Pending, NO, "Stopped", "the operator and its recorders were stopped"),
         Doing::RecorderDown => {
@@ -200,7 +208,17 @@ pub(crate) fn set(
 fn reason_has_details(reason: &str) -> bool {
     matches!(
         reason,
-        "NoSlot" | "Failures" | "NoReserve" | "Room" | "Sessions" | "StandbyNotReady" | "TakenOver" | "Protected"
+        "InvalidSpec"
+            | "Unreadable"
+            | "PoolNotFound"
+            | "NoSlot"
+            | "Failures"
+            | "NoReserve"
+            | "Room"
+            | "Sessions"
+            | "StandbyNotReady"
+            | "TakenOver"
+            | "Protected"
     )
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use framekeeper_crds::validate::FieldError;
 use framekeeper_crds::{CameraStreamSpec, HoldRange, StoragePoolSpec};
 
 /// Namespace and name.
@@ -54,6 +55,45 @@ pub struct Wanted {
     pub holds: BTreeMap<Key, Vec<HoldRange>>,
     /// The pools.
     pub pools: BTreeMap<Key, Desired<StoragePoolSpec>>,
+    /// Streams that are not recorded as they are written down, and why.
+    pub refused: BTreeMap<Key, Refusal>,
+    /// Pools that are not as they are written down, and why.
+    pub refused_pools: BTreeMap<Key, Refusal>,
+}
+
+/// Why an object is not made so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// One word.
+    pub reason: &'static str,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl Refusal {
+    /// The object has fields that mean nothing, or of another type.
+    #[must_use]
+    pub fn unreadable(error: &str) -> Self {
+        let message = format!("the object cannot be understood: {error}; what was known of it before is gone on with");
+        Self { reason: "Unreadable", message }
+    }
+
+    /// The object breaks these rules, if any.
+    #[must_use]
+    pub fn invalid(errors: &[FieldError]) -> Option<Self> {
+        let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        (!all.is_empty()).then(|| Self { reason: "InvalidSpec", message: all.join("; ") })
+    }
+
+    /// There is no such pool.
+    #[must_use]
+    pub fn no_pool(pool: &Key) -> Self {
+        let message = format!(
+            "spec.poolRef.name: there is no StoragePool {} in namespace {}; make it, or name another one",
+            pool.name, pool.namespace
+        );
+        Self { reason: "PoolNotFound", message }
+    }
 }
 
 impl<T> From<T> for Desired<T> {

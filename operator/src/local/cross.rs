@@ -100,7 +100,14 @@ fn capacities(manifests: &Manifests) -> Vec<Mistake> {
         let message = if spec.tolerated_failures == 0 {
             shortage(wanted, spec.recorders, spec.max_channels)
         } else {
-            let plan = place::place(spec, spec.max_channels, &streams, |_| Known::default(), &BTreeMap::new(), &[]);
+            let plan = place::place(
+                spec,
+                spec.max_channels,
+                &streams,
+                |_| Known::default(),
+                &BTreeMap::new(),
+                &place::recorders(spec),
+            );
             plan.too_few_slots(spec, wanted)
         };
         if let Some(message) = message {

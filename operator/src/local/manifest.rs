@@ -65,7 +65,7 @@ impl Manifests {
     pub fn wanted(&self) -> Wanted {
         let pools = self.pools.iter().map(|(key, pool)| (key.clone(), pool.object.clone().into()));
         let streams = self.streams.iter().map(|(key, stream)| (key.clone(), stream.object.clone().into()));
-        Wanted { pools: pools.collect(), streams: streams.collect(), holds: self.holds.clone() }
+        Wanted { pools: pools.collect(), streams: streams.collect(), holds: self.holds.clone(), ..Wanted::default() }
     }
 }
 

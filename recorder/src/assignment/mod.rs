@@ -49,5 +49,5 @@ impl std::fmt::Display for Version {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    pub(crate) use super::plan::tests::{object, yaml};
+    pub(crate) use super::plan::tests::{object, uid, yaml};
 }

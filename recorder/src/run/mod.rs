@@ -18,8 +18,8 @@ mod origin;
 mod volumes;
 mod wishes;
 
-use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 use crate::assignment::{Assignment, FileWatch, Secrets, Version};
+use crate::cluster::{Cluster, ClusterOptions, Files};
 use crate::exit::Exit;
 use crate::http::{self, Sources};
 use crate::limits::{self, ChannelLoad, Guard, Shares};
@@ -81,6 +82,10 @@ pub struct RunOptions {
     pub scrub_round: Duration,
     /// How other recorders reach this one.
     pub peers: PeerOptions,
+    /// The address that others reach this one at, where that is not the one it listens on.
+    pub advertise: Option<IpAddr>,
+    /// The API server's part, in a cluster.
+    pub cluster: Option<ClusterOptions>,
 }
 
 /// Within which time all footage is read again, where nobody says otherwise.
@@ -119,6 +124,8 @@ enum StartError {
     Volumes(String),
     #[error(transparent)]
     Links(#[from] LinksError),
+    #[error("stopped before there was an assignment")]
+    Stopped,
     #[error("{what}: {source}")]
     System { what: &'static str, source: std::io::Error },
 }
@@ -128,6 +135,7 @@ impl StartError {
         match self {
             Self::Listen { .. } | Self::Links(LinksError::Listen { .. }) => Exit::PortInUse,
             Self::Assignment(_) => Exit::BadAssignment,
+            Self::Stopped => Exit::Ok,
             Self::Volumes(_) => Exit::VolumeRefused,
             Self::Links(LinksError::Key(_) | LinksError::Links(_)) | Self::System { .. } => Exit::Internal,
         }
@@ -166,6 +174,8 @@ struct Worker {
     /// What people at the machine ask; none where there can be no socket.
     control: Option<Control>,
     signals: Signals,
+    /// Dropped last: it still tells that this one has stopped.
+    cluster: Option<Cluster>,
 }
 
 /// The signals that ask for an orderly end; listened for before anything else begins.
@@ -191,17 +201,43 @@ impl Worker {
             .enable_all()
             .build()
             .map_err(system("the HTTP server's threads could not be started"))?;
-        let signals = Signals::listen(&runtime).map_err(system("signals cannot be handled"))?;
+        let mut signals = Signals::listen(&runtime).map_err(system("signals cannot be handled"))?;
         let listen = |source| StartError::Listen { address: options.listen, source };
         let listener = TcpListener::bind(options.listen).map_err(listen)?;
         listener.set_nonblocking(true).map_err(listen)?;
         let http = listener.local_addr().map_err(listen)?;
 
+        let advertised =
+            |address: SocketAddr| SocketAddr::new(options.advertise.unwrap_or_else(|| address.ip()), address.port());
+        let http = advertised(http);
+
+        let cluster = options.cluster.as_ref().map(|it| Cluster::start(it, files(options))).transpose();
+        let cluster = cluster.map_err(system("the thread for the API server could not be started"))?;
         let mut watch = FileWatch::new(&options.assignment);
-        let origin = origin::find(&mut watch, &options.volumes).map_err(StartError::Assignment)?;
+        if let Some(cluster) = &cluster
+            && !options.assignment.exists()
+        {
+            cluster.wait_for_answer();
+        }
+        let origin = loop {
+            match origin::find(&mut watch, &options.volumes) {
+                Ok(origin) => break origin,
+                // It will be told, sooner or later.
+                Err(message) if cluster.is_some() => {
+                    warn!("{message}; waiting for the API server");
+                    if wait_for(&options.assignment, &runtime, &mut signals) == Waited::Stopped {
+                        return Err(StartError::Stopped);
+                    }
+                }
+                Err(message) => return Err(StartError::Assignment(message)),
+            }
+        };
         let assignment = origin.assignment;
         let view = Arc::new(View::new(assignment.name.clone(), supervisor::restarts()));
         view.set_assignment_is_stale(origin.stale);
+        if let Some(cluster) = &cluster {
+            cluster.watch(&view);
+        }
         info!(recorder = assignment.name, version = %assignment.version, channels = assignment.channels.len(), volumes = assignment.volumes.len(), "the assignment");
 
         let mut status = StatusFile::new(options.status.as_deref());
@@ -233,7 +269,7 @@ impl Worker {
         let tick = config.tick;
         let ingest = Ingest::start(config, after_tick).map_err(system("the tick thread could not be started"))?;
         let standby = Arc::new(Standby::start(&options.peers, assignment.uid, Arc::clone(&store))?);
-        view.set_known_as(standby.public_key(), standby.address());
+        view.set_known_as(standby.public_key(), standby.address().map(advertised));
         let mut channels = Channels::new(
             Arc::clone(&view),
             Arc::clone(&store),
@@ -284,6 +320,7 @@ impl Worker {
             looks: 0,
             control,
             signals,
+            cluster,
         };
         Ok(worker)
     }
@@ -414,9 +451,42 @@ impl Worker {
         self.store.close();
         self.view.set_phase(RecorderPhase::Stopped);
         tell(&mut self.status, &self.assignment, &self.view, self.http);
+        drop(self.cluster.take());
         self.runtime.shutdown_background();
         info!("stopped");
     }
+}
+
+fn files(options: &RunOptions) -> Files {
+    let beside = |name: &str| options.assignment.with_file_name(name);
+    Files {
+        assignment: options.assignment.clone(),
+        secrets: options.secrets.clone().unwrap_or_else(|| beside("secrets")),
+        status: options.status.clone().unwrap_or_else(|| beside("status.yaml")),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waited {
+    ForAnAssignment,
+    Stopped,
+}
+
+/// Waits until there is an assignment, or nobody wants one any more.
+fn wait_for(assignment: &Path, runtime: &tokio::runtime::Runtime, signals: &mut Signals) -> Waited {
+    runtime.block_on(async {
+        loop {
+            tokio::select! {
+                _ = signals.terminate.recv() => return Waited::Stopped,
+                _ = signals.interrupt.recv() => return Waited::Stopped,
+                () = tokio::time::sleep(LOOK) => {
+                    if assignment.exists() {
+                        return Waited::ForAnAssignment;
+                    }
+                }
+            }
+        }
+    })
 }
 
 /// The limits of this process, its descriptors raised as far as they go.

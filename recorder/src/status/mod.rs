@@ -116,6 +116,7 @@ fn make(
     let generation = object.metadata.generation;
     RecorderStatus {
         observed_generation: generation,
+        observed_term: Some(object.spec.term),
         phase: Some(phase),
         conditions: conditions::make(view, &volumes, &channels, generation, now, before),
         addresses: Some(Addresses {

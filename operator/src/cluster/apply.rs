@@ -1,0 +1,190 @@
+//! Objects are made so: by server-side apply, only what is not so already, and only as long as this operator leads.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::NamespaceResourceScope;
+use kube::{Client, Error, Resource, ResourceExt as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use super::build::names::{self, MANAGER};
+use super::lead::Leadership;
+use super::metrics::Metrics;
+
+/// Why something was not written. It is tried again in the next round, unless this operator does not lead any more.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Another operator leads, or may.
+    #[error("this operator does not lead any more")]
+    NotLeading,
+    /// The API server refused it, or did not answer in time.
+    #[error("{what}: {source}")]
+    Refused {
+        /// Which object.
+        what: String,
+        /// What it said.
+        source: Box<Error>,
+    },
+}
+
+impl WriteError {
+    /// The status code of the API server's answer, if there was one.
+    #[must_use]
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Refused { source, .. } => match source.as_ref() {
+                Error::Api(status) => Some(status.code),
+                _ => None,
+            },
+            Self::NotLeading => None,
+        }
+    }
+}
+
+/// Writes as the leader.
+pub struct Writer {
+    client: Client,
+    leadership: Leadership,
+    metrics: Metrics,
+    /// The term that `applied` is of.
+    term: u64,
+    /// What was applied in this term: what, and the version that the object had then.
+    applied: BTreeMap<String, String>,
+}
+
+/// Kinds that are written.
+pub trait Written:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug
+{
+}
+
+impl<K> Written for K where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug
+{
+}
+
+impl Writer {
+    /// Writes nothing while it does not lead.
+    #[must_use]
+    pub fn new(client: Client, leadership: Leadership, metrics: Metrics) -> Self {
+        Self { client, leadership, metrics, term: 0, applied: BTreeMap::new() }
+    }
+
+    /// An API of a namespace.
+    #[must_use]
+    pub fn api<K: Written>(&self, namespace: &str) -> Api<K> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// The term in which may be written now.
+    #[must_use]
+    pub fn term(&self) -> Option<u64> {
+        self.leadership.may_write().map(|(term, _)| term)
+    }
+
+    /// One write: not begun unless this operator leads in `term`, and given up when it leads no more.
+    async fn write<T>(
+        &self,
+        term: u64,
+        what: String,
+        request: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, WriteError> {
+        let left = self.leadership.may_write().filter(|(now, _)| *now == term).ok_or(WriteError::NotLeading)?.1;
+        let done = match timeout(left, request).await {
+            Ok(done) => done.map_err(|source| WriteError::Refused { what, source: Box::new(source) }),
+            Err(_) => Err(WriteError::NotLeading),
+        };
+        self.metrics.wrote(done.is_ok());
+        done
+    }
+
+    /// Makes an object so, if what was applied last in this term is another one, or somebody changed it since: `seen` is its version where it is watched.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub async fn apply<K: Written>(&mut self, term: u64, object: &K, seen: Option<&K>) -> Result<(), WriteError> {
+        if self.term != term {
+            (self.term, self.applied) = (term, BTreeMap::new());
+        }
+        let name = object.name_any();
+        let key = format!("{} {}/{name}", K::kind(&()), object.namespace().unwrap_or_default());
+        let hash = names::short(&serde_json::to_vec(object).unwrap_or_default());
+        // A generation changes only with the spec; kinds that have none change only when somebody writes to them.
+        let version = |object: &K| {
+            let generation = object.meta().generation.map(|generation| generation.to_string());
+            generation.or_else(|| object.resource_version()).unwrap_or_default()
+        };
+        if let Some(seen) = seen {
+            let is_so = seen.annotations().get(names::APPLIED) == Some(&hash);
+            match self.applied.get(&key) {
+                // What it was when this operator began to lead is taken for what was applied.
+                None if is_so => {
+                    self.applied.insert(key, format!("{hash}@{}", version(seen)));
+                    return Ok(());
+                }
+                Some(applied) if is_so && *applied == format!("{hash}@{}", version(seen)) => return Ok(()),
+                _ => {}
+            }
+        } else if self.applied.get(&key).is_some_and(|applied| applied.starts_with(&hash)) {
+            return Ok(());
+        }
+        let mut marked = object.clone();
+        marked.annotations_mut().insert(names::APPLIED.to_owned(), hash.clone());
+        let api = self.api::<K>(&object.namespace().unwrap_or_default());
+        let params = PatchParams::apply(MANAGER).force();
+        let patch = Patch::Apply(&marked);
+        let written = self.write(term, key.clone(), api.patch(&name, &params, &patch)).await?;
+        self.applied.insert(key, format!("{hash}@{}", version(&written)));
+        Ok(())
+    }
+
+    /// Makes a new object, which must not be there.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub async fn create<K: Written>(&self, term: u64, object: &K) -> Result<K, WriteError> {
+        let api = self.api::<K>(&object.namespace().unwrap_or_default());
+        let what = format!("{} {}", K::kind(&()), object.name_any());
+        self.write(term, what, api.create(&PostParams::default(), object)).await
+    }
+
+    /// Replaces an object as long as it is still the version that `object` names.
+    ///
+    /// # Errors
+    /// [`WriteError`]: code 409 where it is another one by now.
+    pub async fn patch_version<K: Written>(&self, term: u64, object: &K) -> Result<K, WriteError> {
+        let api = self.api::<K>(&object.namespace().unwrap_or_default());
+        let what = format!("{} {}", K::kind(&()), object.name_any());
+        let params = PatchParams::apply(MANAGER).force();
+        self.write(term, what, api.patch(&object.name_any(), &params, &Patch::Apply(object))).await
+    }
+
+    /// Writes a status.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub async fn status<K: Written>(&self, term: u64, object: &K) -> Result<K, WriteError> {
+        let api = self.api::<K>(&object.namespace().unwrap_or_default());
+        let what = format!("status of {} {}", K::kind(&()), object.name_any());
+        let params = PatchParams::apply(MANAGER).force();
+        self.write(term, what, api.patch_status(&object.name_any(), &params, &Patch::Apply(object))).await
+    }
+
+    /// Deletes the very object that is meant; that it is gone already is as good.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub async fn delete<K: Written>(&self, term: u64, object: &K) -> Result<(), WriteError> {
+        let api = self.api::<K>(&object.namespace().unwrap_or_default());
+        let what = format!("{} {}", K::kind(&()), object.name_any());
+        let params =
+            DeleteParams::background().preconditions(Preconditions { uid: object.uid(), ..Preconditions::default() });
+        match self.write(term, what, api.delete(&object.name_any(), &params)).await {
+            Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
+            done => done.map(|_| ()),
+        }
+    }
+}

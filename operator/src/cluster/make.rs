@@ -1,0 +1,262 @@
+//! What was decided is made so: Recorders first, then what they run on, then what is not wanted any more goes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use framekeeper_crds::k8s_openapi::api::apps::v1::StatefulSet;
+use framekeeper_crds::k8s_openapi::api::core::v1::Pod;
+use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use framekeeper_crds::{Recorder, RecorderPhase};
+use kube::ResourceExt as _;
+use tracing::{info, warn};
+
+use super::apply::WriteError;
+use super::build::{OfPool, OfRecorder, access, claims, names, owned_by_pool, pod, pool};
+use super::gather;
+use super::plane::Plane;
+use super::rollout::{self, PodView};
+use super::world::Facts;
+use crate::decide::state::State;
+use crate::decide::wanted::Key;
+
+/// What of a Recorder's metadata is the operator's.
+pub(super) fn recorder_metadata(recorder: &Recorder) -> ObjectMeta {
+    let annotations = recorder.metadata.annotations.iter().flatten();
+    let term = annotations.filter(|(key, _)| key.as_str() == gather::TERM);
+    ObjectMeta {
+        name: recorder.metadata.name.clone(),
+        namespace: recorder.metadata.namespace.clone(),
+        labels: Some(names::labels(&recorder.spec.pool, &recorder.name_any())),
+        annotations: Some(term.map(|(key, value)| (key.clone(), value.clone())).collect()),
+        owner_references: recorder.metadata.owner_references.clone(),
+        ..ObjectMeta::default()
+    }
+}
+
+impl Plane {
+    /// Writes what was decided of Recorders, and remembers it. `state` is what is so when all of it is written.
+    pub(super) async fn put(
+        &mut self,
+        term: u64,
+        facts: &Facts,
+        mut state: State,
+        recorders: BTreeMap<Key, Recorder>,
+    ) -> Result<(), WriteError> {
+        let missing: Vec<&Key> = recorders.keys().filter(|key| !facts.recorders.contains_key(*key)).collect();
+        if !missing.is_empty() {
+            // Their UIDs are the API server's to give. Nobody is told of them before.
+            for key in missing {
+                if let Some(recorder) = recorders.get(key) {
+                    self.create(term, recorder).await?;
+                }
+            }
+            return Ok(());
+        }
+        let mut failed = None;
+        for (key, recorder) in &recorders {
+            let name = key.to_string();
+            let Some(before) = self.state.recorders.get(&name) else { continue };
+            let mut same = recorder.spec.clone();
+            same.term = before.spec.term;
+            if same == before.spec {
+                // That the term is a later one is no reason to touch what is as it should be: the annotation says it.
+                if let Some(known) = state.recorders.get_mut(&name) {
+                    known.spec = before.spec.clone();
+                    known.generation = before.generation;
+                }
+                continue;
+            }
+            let mut object = Recorder::new(&key.name, recorder.spec.clone());
+            object.metadata = ObjectMeta { uid: recorder.metadata.uid.clone(), ..recorder_metadata(recorder) };
+            object.metadata.namespace = Some(key.namespace.clone());
+            object.metadata.owner_references = self.owner(key, &recorder.spec.pool);
+            object.metadata.annotations = Some([(gather::TERM.to_owned(), term.to_string())].into());
+            object.metadata.resource_version = self.versions.get(key).cloned();
+            match self.writer.patch_version(term, &object).await {
+                Ok(written) => {
+                    self.versions.insert(key.clone(), written.resource_version().unwrap_or_default());
+                    if let Some(known) = state.recorders.get_mut(&name) {
+                        known.generation = written.metadata.generation.unwrap_or(known.generation);
+                    }
+                }
+                Err(error) => {
+                    if let Some(known) = state.recorders.get_mut(&name) {
+                        known.spec = before.spec.clone();
+                        known.generation = before.generation;
+                    }
+                    // Somebody wrote to it a moment ago, most often the recorder itself: the watch brings what it is now.
+                    if error.code() == Some(409) {
+                        self.stir();
+                    } else {
+                        failed = Some(error);
+                    }
+                }
+            }
+        }
+        self.state = state;
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn owner(
+        &self,
+        recorder: &Key,
+        pool: &str,
+    ) -> Option<Vec<framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference>> {
+        let key = Key::new(&recorder.namespace, pool);
+        let identity = self.wanted.pools.get(&key)?.identity.as_ref()?;
+        Some(vec![owned_by_pool(&key, &identity.uid)])
+    }
+
+    async fn create(&mut self, term: u64, recorder: &Recorder) -> Result<(), WriteError> {
+        let mut spec = recorder.spec.clone();
+        (spec.channels, spec.retired, spec.peers) = (Vec::new(), Vec::new(), Vec::new());
+        let mut object = Recorder::new(&recorder.name_any(), spec);
+        object.metadata = recorder_metadata(recorder);
+        let key = Key::new(recorder.namespace().unwrap_or_default(), recorder.name_any());
+        object.metadata.owner_references = self.owner(&key, &recorder.spec.pool);
+        object.metadata.annotations = Some([(gather::TERM.to_owned(), term.to_string())].into());
+        match self.writer.create(term, &object).await {
+            // The watch tells when it is there.
+            Ok(_) => {
+                info!(recorder = %key, "is new");
+                Ok(())
+            }
+            Err(error) if error.code() == Some(409) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes what recorders run on, and takes away what is not wanted any more.
+    pub(super) async fn make(&mut self, term: u64, facts: &Facts) -> Result<(), WriteError> {
+        let needed = self.credentials_needed(facts);
+        let all: BTreeSet<Key> = needed.values().flatten().cloned().collect();
+        self.secrets.refresh(&self.client, &self.watches, &all).await;
+        let pools: Vec<Key> = self.wanted.pools.keys().cloned().collect();
+        let mut failed = None;
+        for key in pools {
+            // One pool that can't be made harms no other.
+            match self.make_pool(term, facts, &key, &needed).await {
+                Ok(()) => {}
+                Err(WriteError::NotLeading) => return Err(WriteError::NotLeading),
+                Err(error) => {
+                    warn!(pool = %key, "{error}");
+                    failed = Some(error);
+                }
+            }
+        }
+        self.remove_surplus(term, facts).await?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// The Secrets that each recorder's streams name.
+    fn credentials_needed(&self, facts: &Facts) -> BTreeMap<Key, BTreeSet<Key>> {
+        let of = |key: &Key, recorder: &Recorder| {
+            let known = self.state.recorders.get(&key.to_string()).map_or(&recorder.spec, |known| &known.spec);
+            let names = known.channels.iter().filter_map(|channel| channel.source.credentials_secret_ref.as_ref());
+            names.map(|secret| Key::new(&key.namespace, &secret.name)).collect()
+        };
+        facts.recorders.iter().map(|(key, recorder)| (key.clone(), of(key, recorder))).collect()
+    }
+
+    async fn make_pool(
+        &mut self,
+        term: u64,
+        facts: &Facts,
+        key: &Key,
+        needed: &BTreeMap<Key, BTreeSet<Key>>,
+    ) -> Result<(), WriteError> {
+        let Some(wanted) = self.wanted.pools.get(key).cloned() else { return Ok(()) };
+        let Some(identity) = wanted.identity else { return Ok(()) };
+        let image = self.options.image.clone();
+        let of_pool = OfPool { key, uid: &identity.uid, spec: &wanted.object, image: &image };
+        self.writer.apply(term, &pool::service(&of_pool), None).await?;
+        self.writer.apply(term, &pool::disruption_budget(&of_pool), None).await?;
+        let sets = self.watches.sets.all();
+        let sets: BTreeMap<Key, &StatefulSet> = sets
+            .iter()
+            .map(|set| (Key::new(set.namespace().unwrap_or_default(), set.name_any()), set.as_ref()))
+            .collect();
+        let ours = facts.recorders.iter().filter(|(own, recorder)| {
+            own.namespace == key.namespace
+                && recorder.spec.pool == key.name
+                && recorder.metadata.deletion_timestamp.is_none()
+        });
+        let mut pods = BTreeMap::new();
+        for (own, recorder) in ours {
+            let Some(uid) = recorder.metadata.uid.clone() else { continue };
+            let of = OfRecorder { pool: of_pool, name: &own.name, uid: &uid };
+            for volume in &wanted.object.storage.volumes {
+                let known = recorder.spec.volumes.iter().find(|known| known.name == volume.name);
+                let Some(known) = known else { continue };
+                let claim = claims::claim(&of_pool, &own.name, volume, known);
+                let seen = facts.claims.get(&Key::new(&own.namespace, claim.name_any()));
+                self.writer.apply(term, &claim, seen.map(AsRef::as_ref)).await?;
+            }
+            self.writer.apply(term, &access::service_account(&of), None).await?;
+            self.writer.apply(term, &access::role(&of), None).await?;
+            self.writer.apply(term, &access::role_binding(&of), None).await?;
+            self.writer.apply(term, &access::lease(&of), None).await?;
+            let credentials = self.secrets.of(needed.get(own).unwrap_or(&BTreeSet::new()));
+            self.writer.apply(term, &access::cameras(&of, &credentials), None).await?;
+            let set = pod::stateful_set(&of);
+            self.writer.apply(term, &set, sets.get(own).copied()).await?;
+            pods.insert(recorder.spec.ordinal, pod_view(facts, own, recorder, &set));
+        }
+        self.roll(term, facts, key, &pods).await
+    }
+
+    async fn roll(
+        &mut self,
+        term: u64,
+        facts: &Facts,
+        pool: &Key,
+        pods: &BTreeMap<u32, PodView>,
+    ) -> Result<(), WriteError> {
+        let Some(ordinal) = rollout::next(pods) else { return Ok(()) };
+        let recorder = Key::new(&pool.namespace, framekeeper_crds::recorder_name(&pool.name, ordinal));
+        let Some(pod) = facts.pod(&recorder).cloned() else { return Ok(()) };
+        info!(recorder = %recorder, "its pod is made anew: its template changed");
+        self.writer.delete::<Pod>(term, &pod).await
+    }
+
+    /// Recorders that hold nothing any more and are not wanted. What belongs to them goes with them; claims stay.
+    async fn remove_surplus(&mut self, term: u64, facts: &Facts) -> Result<(), WriteError> {
+        for (key, recorder) in &facts.recorders {
+            let pool = Key::new(&key.namespace, &recorder.spec.pool);
+            let Some(wanted) = self.wanted.pools.get(&pool) else { continue };
+            let is_surplus = recorder.spec.ordinal >= wanted.object.recorders;
+            let holds = self.plans.get(&pool).is_some_and(|plan| {
+                plan.plan.placed.values().any(|assigned| {
+                    assigned.primary == recorder.spec.ordinal || assigned.standbys.contains(&recorder.spec.ordinal)
+                })
+            });
+            let known = self.state.recorders.get(&key.to_string());
+            let is_leaving = known.is_some_and(|known| !known.retiring.is_empty());
+            if is_surplus && !holds && !is_leaving && recorder.metadata.deletion_timestamp.is_none() {
+                info!(recorder = %key, "is not wanted any more, and has nothing left to do; its claims and its footage stay");
+                self.writer.delete(term, recorder.as_ref()).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn pod_view(facts: &Facts, key: &Key, recorder: &Recorder, set: &StatefulSet) -> PodView {
+    let pod = facts.pod(key);
+    let made_from = pod.and_then(|pod| pod.annotations().get(names::TEMPLATE).map(String::as_str));
+    let status = recorder.status.as_ref();
+    let is_true = |kind: &str| {
+        let mut conditions = status.into_iter().flat_map(|status| &status.conditions);
+        conditions.any(|condition| condition.type_ == kind && condition.status == "True")
+    };
+    PodView {
+        uid: pod.and_then(|pod| pod.metadata.uid.clone()),
+        is_current: made_from == pod::template_of(set),
+        is_leaving: pod.is_some_and(|pod| pod.metadata.deletion_timestamp.is_some()),
+        is_well: facts.life(key) == super::alive::Life::Alive
+            && facts.runs(key)
+            && status.is_some_and(|status| {
+                status.phase == Some(RecorderPhase::Ready) && status.observed_generation == recorder.metadata.generation
+            })
+            && is_true("ChannelsAsPlanned"),
+    }
+}

@@ -1,0 +1,414 @@
+//! The control plane in a cluster: looks at everything, decides, makes it so, and tells what it sees. One task does that, one round after the other; the
+//! rest of the process only brings it news.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use framekeeper_crds::k8s_openapi::jiff::Timestamp;
+use framekeeper_crds::{CameraStream, Recorder, StoragePool};
+use kube::runtime::events::{EventType, Recorder as EventRecorder, Reporter as EventReporter};
+use kube::{Client, ResourceExt as _};
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use super::alive::{Life, Lives};
+use super::apply::{WriteError, Writer};
+use super::gather;
+use super::lead::Leadership;
+use super::metrics::{Metrics, PoolNumbers};
+use super::options::Options;
+use super::reports::{self, Askers};
+use super::secrets::SecretBook;
+use super::sink::Outbox;
+use super::watching::Watches;
+use super::world::{ClusterWorld, Facts};
+use crate::decide::assign::{self, Assignment};
+use crate::decide::cameras::Cameras;
+use crate::decide::observe::ChannelReport;
+use crate::decide::place::PoolPlan;
+use crate::decide::report::{Reporter, View};
+use crate::decide::seen::Seen;
+use crate::decide::state::State;
+use crate::decide::wanted::{Key, Wanted};
+use crate::decide::{learn, standing};
+
+/// Everything that the leader knows and does.
+pub struct Plane {
+    pub(super) options: Options,
+    pub(super) client: Client,
+    pub(super) watches: Watches,
+    pub(super) writer: Writer,
+    pub(super) secrets: SecretBook,
+    pub(super) events: EventRecorder,
+    pub(super) metrics: Metrics,
+    pub(super) reporter: Reporter<Outbox>,
+    pub(super) state: State,
+    pub(super) wanted: Wanted,
+    pub(super) plans: BTreeMap<Key, PoolPlan>,
+    pub(super) seen: BTreeMap<Key, Seen>,
+    /// Versions of Recorders as this operator wrote them last, until the watch brings them.
+    pub(super) versions: BTreeMap<Key, String>,
+    leadership: Leadership,
+    lives: Lives,
+    cameras: Cameras,
+    askers: Askers,
+    /// Something changed that decisions depend on.
+    is_stirred: bool,
+}
+
+impl Plane {
+    /// Watches already bring what is there.
+    #[must_use]
+    pub fn new(
+        options: Options,
+        client: Client,
+        watches: Watches,
+        leadership: Leadership,
+        metrics: Metrics,
+        answers: mpsc::UnboundedSender<reports::Answer>,
+        http: reqwest::Client,
+    ) -> Self {
+        let reporter =
+            EventReporter { controller: "framekeeper.dev/operator".into(), instance: Some(options.identity.clone()) };
+        Self {
+            events: EventRecorder::new(client.clone(), reporter),
+            writer: Writer::new(client.clone(), leadership.clone(), metrics.clone()),
+            options,
+            client,
+            watches,
+            secrets: SecretBook::default(),
+            metrics,
+            reporter: Reporter::new(Outbox::default()),
+            state: State::default(),
+            wanted: Wanted::default(),
+            plans: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            leadership,
+            lives: Lives::default(),
+            cameras: Cameras::default(),
+            askers: Askers::new(http, answers),
+            is_stirred: true,
+        }
+    }
+
+    /// Something changed: the next round thinks everything over again.
+    pub fn stir(&mut self) {
+        self.is_stirred = true;
+    }
+
+    /// A recorder answered, or did not.
+    pub fn heard(&mut self, key: &Key, answer: Option<Vec<(Key, ChannelReport)>>) {
+        let now = Instant::now();
+        let Some(reports) = answer else { return };
+        self.lives.answered(key, now);
+        learn::from_channels(&mut self.state, &reports);
+        let Some(seen) = self.seen.get_mut(key) else { return };
+        seen.is_running = true;
+        seen.heard(Some(reports.clone()), now);
+        let others = |stream: &Key| {
+            let others = self.seen.iter().filter(|(other, _)| *other != key);
+            standing::sessions(others.filter_map(|(_, seen)| seen.report(stream, now)))
+        };
+        self.is_stirred |= self.cameras.heard(&mut self.state, key, &reports, now, others);
+    }
+
+    /// Looks, decides, makes it so, and tells. Without the right to lead it only keeps itself ready.
+    pub async fn round(&mut self) {
+        let facts = self.facts();
+        let recorders = || facts.recorders.values().map(AsRef::as_ref);
+        self.leadership.highest_seen.fetch_max(gather::highest_term(recorders()), Ordering::Relaxed);
+        let term = self.writer.term();
+        self.metrics.leads(term);
+        let Some(term) = term else {
+            if self.state.term != 0 {
+                self.forget();
+            }
+            return;
+        };
+        let began = Instant::now();
+        let result = self.lead(term, &facts).await;
+        self.metrics.reconciled(began.elapsed(), result.is_ok());
+        match result {
+            Ok(()) => {}
+            Err(WriteError::NotLeading) => {
+                info!("leads no more; what it was about to write is another one's to decide")
+            }
+            Err(error) => {
+                // It is tried again: with the next change, or the next look.
+                self.is_stirred = true;
+                warn!("{error}");
+            }
+        }
+    }
+
+    fn forget(&mut self) {
+        self.state = State::default();
+        self.reporter = Reporter::new(Outbox::default());
+        self.seen.clear();
+        self.versions.clear();
+        self.askers.ask(&BTreeMap::new());
+        self.metrics.forget_pools();
+    }
+
+    async fn lead(&mut self, term: u64, facts: &Facts) -> Result<(), WriteError> {
+        if self.state.term != term {
+            self.begin(term, facts).await?;
+        }
+        let stirred = std::mem::take(&mut self.is_stirred);
+        if stirred {
+            self.take_note(facts);
+            self.decide(term, facts).await?;
+        }
+        self.look_at_recorders(facts);
+        let made = if stirred { self.make(term, facts).await } else { Ok(()) };
+        self.report();
+        self.send(term).await;
+        made
+    }
+
+    /// Begins to lead: remembers what there is, and takes every Recorder over, so that nothing that a former leader still sends takes effect.
+    async fn begin(&mut self, term: u64, facts: &Facts) -> Result<(), WriteError> {
+        self.forget();
+        let recorders: Vec<&Recorder> = facts.recorders.values().map(AsRef::as_ref).collect();
+        let streams = self.watches.streams.all();
+        let streams: Vec<&CameraStream> = streams.iter().filter_map(|guard| guard.0.as_ref().ok()).collect();
+        let pools = self.watches.pools.all();
+        let pools: Vec<&StoragePool> = pools.iter().filter_map(|guard| guard.0.as_ref().ok()).collect();
+        let key = |namespace: Option<String>, name: String| Key::new(namespace.unwrap_or_default(), name);
+        let specs = pools.iter().map(|pool| (key(pool.namespace(), pool.name_any()), &pool.spec));
+        let state = gather::state(term, &recorders, streams.iter().copied(), specs);
+        let outbox = &mut self.reporter.sink;
+        outbox.former_streams = streams
+            .iter()
+            .filter_map(|stream| Some((key(stream.namespace(), stream.name_any()), stream.status.clone()?)))
+            .collect();
+        outbox.former_pools = pools
+            .iter()
+            .filter_map(|pool| Some((key(pool.namespace(), pool.name_any()), pool.status.clone()?)))
+            .collect();
+        for recorder in recorders {
+            self.take_over(term, recorder).await?;
+        }
+        info!(term, recorders = state.recorders.len(), streams = state.streams.len(), "begins to lead");
+        self.state = state;
+        self.is_stirred = true;
+        Ok(())
+    }
+
+    async fn take_over(&mut self, term: u64, recorder: &Recorder) -> Result<(), WriteError> {
+        let mut marked = Recorder::new(&recorder.name_any(), recorder.spec.clone());
+        marked.metadata = super::make::recorder_metadata(recorder);
+        marked.annotations_mut().insert(gather::TERM.to_owned(), term.to_string());
+        marked.metadata.resource_version = recorder.resource_version();
+        match self.writer.patch_version(term, &marked).await {
+            Ok(written) => {
+                let key = Key::new(recorder.namespace().unwrap_or_default(), recorder.name_any());
+                self.versions.insert(key, written.resource_version().unwrap_or_default());
+                Ok(())
+            }
+            // Gone, or changed at this moment: the next look brings what it is now.
+            Err(error) if error.code() == Some(404) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn facts(&mut self) -> Facts {
+        let now = Instant::now();
+        let key = |namespace: Option<String>, name: String| Key::new(namespace.unwrap_or_default(), name);
+        let all = self.watches.recorders.all();
+        let recorders: BTreeMap<Key, Arc<Recorder>> = all
+            .iter()
+            .filter_map(|guard| guard.0.as_ref().ok())
+            .map(|recorder| (key(recorder.namespace(), recorder.name_any()), Arc::new(recorder.clone())))
+            .collect();
+        for lease in self.watches.leases.all() {
+            let key = key(lease.namespace(), lease.name_any());
+            if recorders.contains_key(&key) {
+                let spec = lease.spec.as_ref();
+                let renewed = spec.and_then(|spec| Some(format!("{:?}", spec.renew_time.as_ref()?.0)));
+                self.lives.lease(&key, renewed, now);
+            }
+        }
+        self.lives.keep_only(|key| recorders.contains_key(key));
+        let claims = self.watches.claims.all().into_iter();
+        let pods = self.watches.pods.all().into_iter();
+        let nodes = self.watches.nodes.all().into_iter();
+        Facts {
+            lives: recorders.keys().map(|key| (key.clone(), self.lives.of(key, now))).collect(),
+            recorders,
+            claims: claims.map(|claim| (key(claim.namespace(), claim.name_any()), claim)).collect(),
+            pods: pods.map(|pod| (key(pod.namespace(), pod.name_any()), pod)).collect(),
+            nodes: nodes.map(|node| (node.name_any(), node)).collect(),
+            now,
+        }
+    }
+
+    /// Takes over what Recorders say, and what somebody else made of them.
+    fn take_note(&mut self, facts: &Facts) {
+        for (key, recorder) in &facts.recorders {
+            let Some((_, found)) = gather::recorder_state(recorder) else { continue };
+            match self.state.recorders.get_mut(&key.to_string()) {
+                // What this operator wrote last is not here yet.
+                Some(known) if known.uid == found.uid && known.generation > found.generation => {}
+                Some(known) if known.uid == found.uid => {
+                    known.generation = found.generation;
+                    known.spec = found.spec;
+                    self.versions.insert(key.clone(), recorder.resource_version().unwrap_or_default());
+                }
+                _ => {
+                    self.versions.insert(key.clone(), recorder.resource_version().unwrap_or_default());
+                    self.state.recorders.insert(key.to_string(), found);
+                }
+            }
+            if let Some(status) = &recorder.status {
+                learn::from_status(&mut self.state, key, status);
+            }
+        }
+        let is_there = |name: &str| facts.recorders.keys().any(|key| key.to_string() == name);
+        self.state.recorders.retain(|name, _| is_there(name));
+    }
+
+    async fn decide(&mut self, term: u64, facts: &Facts) -> Result<(), WriteError> {
+        let (streams, pools) = (self.watches.streams.all(), self.watches.pools.all());
+        let wanted = gather::wanted(streams.iter().map(AsRef::as_ref), pools.iter().map(AsRef::as_ref), &self.state);
+        if let Some(what) = self.is_missing_by_mistake(&wanted).await {
+            warn!(
+                "{what} is not among what the API server lists, but is there; nothing is taken away until that is clear"
+            );
+            self.is_stirred = true;
+            return Ok(());
+        }
+        let began = Instant::now();
+        let mut world = ClusterWorld { facts };
+        let Assignment { state, recorders, plans } = assign::assign(&wanted, self.state.clone(), &mut world);
+        self.metrics.planned(began.elapsed());
+        self.wanted = wanted;
+        self.plans = plans;
+        self.put(term, facts, state, recorders).await
+    }
+
+    /// Something that recorders have and nobody seems to want any more, though it is there: a list may be incomplete.
+    async fn is_missing_by_mistake(&self, wanted: &Wanted) -> Option<String> {
+        let assigned: BTreeMap<Key, &str> = self
+            .state
+            .recorders
+            .values()
+            .flat_map(|recorder| &recorder.spec.channels)
+            .map(|channel| (Key::new(&channel.stream.namespace, &channel.stream.name), channel.stream.uid.as_str()))
+            .collect();
+        let is_known = |key: &Key| wanted.streams.contains_key(key) || wanted.refused.contains_key(key);
+        for (key, uid) in assigned.into_iter().filter(|(key, _)| !is_known(key)) {
+            let api = self.writer.api::<CameraStream>(&key.namespace);
+            match api.get_metadata_opt(&key.name).await {
+                Ok(found) => {
+                    let found = found.filter(|found| {
+                        found.metadata.uid.as_deref() == Some(uid) && found.metadata.deletion_timestamp.is_none()
+                    });
+                    if found.is_some() {
+                        return Some(format!("CameraStream {key}"));
+                    }
+                }
+                Err(error) => return Some(format!("CameraStream {key} ({error})")),
+            }
+        }
+        None
+    }
+
+    /// How recorders stand, and whom of them to ask.
+    fn look_at_recorders(&mut self, facts: &Facts) {
+        let now = facts.now;
+        self.seen.retain(|key, _| facts.recorders.contains_key(key));
+        let mut addresses = BTreeMap::new();
+        for (key, recorder) in &facts.recorders {
+            let address = recorder.status.as_ref().and_then(|status| status.addresses.as_ref()?.http.clone());
+            let seen = self
+                .seen
+                .entry(key.clone())
+                .or_insert_with(|| Seen::new(recorder.as_ref().clone(), address.clone().unwrap_or_default()));
+            let (was, is) =
+                (seen.recorder.metadata.resource_version.as_ref(), recorder.metadata.resource_version.as_ref());
+            if was != is {
+                seen.recorder = recorder.as_ref().clone();
+                seen.recorder.status = None;
+            }
+            let alive = facts.life(key) == Life::Alive;
+            seen.is_running = alive && (facts.runs(key) || seen.answers(now));
+            seen.trouble = facts.trouble(key);
+            // One that is only now being started is not down, unless it can't be.
+            seen.is_down = !seen.is_running && (facts.life(key) != Life::New || seen.trouble.is_some());
+            seen.status = recorder.status.clone().filter(|_| alive);
+            if alive && !seen.answers(now) {
+                seen.heard(reports::from_status(recorder), now);
+            }
+            if let Some(address) = address {
+                seen.address.clone_from(&address);
+                addresses.insert(key.clone(), address);
+            }
+        }
+        self.askers.ask(&addresses);
+    }
+
+    fn report(&mut self) {
+        let view =
+            View { wanted: &self.wanted, state: &self.state, plans: &self.plans, running: &self.seen, stopped: false };
+        self.reporter.sink.phases.clear();
+        self.reporter.report(&view, Instant::now(), Timestamp::now());
+        self.metrics.streams(&self.reporter.sink.phases);
+        let now = Instant::now();
+        for (key, plan) in &self.plans {
+            let Some(pool) = self.wanted.pools.get(key) else { continue };
+            let slots = plan.slots(&pool.object);
+            let count = pool.object.recorders;
+            let of_pool = |recorder: &&Seen| {
+                recorder.recorder.spec.pool == key.name
+                    && recorder.recorder.namespace().as_deref() == Some(&key.namespace)
+            };
+            let ready = self.seen.values().filter(of_pool).filter(|seen| seen.is_ready(now)).count();
+            let numbers = PoolNumbers {
+                slots: [slots.normal * count, slots.reserved * count],
+                used: [plan.used, plan.used_reserved],
+                ready: u32::try_from(ready).unwrap_or(u32::MAX),
+            };
+            self.metrics.pool(&key.namespace, &key.name, numbers);
+        }
+    }
+
+    /// Writes statuses and events. What can't be written now stays for the next time.
+    async fn send(&mut self, term: u64) {
+        let outbox = &mut self.reporter.sink;
+        let (streams, pools) = (std::mem::take(&mut outbox.streams), std::mem::take(&mut outbox.pools));
+        let events = std::mem::take(&mut outbox.events);
+        self.metrics.waits(streams.len() + pools.len() + events.len());
+        let writer = &self.writer;
+        let unsent = super::send::all(writer, term, streams).await;
+        let unsent_pools = super::send::all(writer, term, pools).await;
+        let outbox = &mut self.reporter.sink;
+        for (key, stream) in unsent {
+            outbox.streams.entry(key).or_insert(stream);
+        }
+        for (key, pool) in unsent_pools {
+            outbox.pools.entry(key).or_insert(pool);
+        }
+        if self.writer.term() != Some(term) {
+            return;
+        }
+        for happened in events {
+            let event = kube::runtime::events::Event {
+                type_: if happened.note.warning { EventType::Warning } else { EventType::Normal },
+                reason: happened.note.reason.clone(),
+                note: Some(super::send::short(&happened.note.message)),
+                action: happened.note.reason.clone(),
+                secondary: None,
+            };
+            if let Err(error) = self.events.publish(&event, &super::send::reference(&happened)).await {
+                error!(reason = happened.note.reason, "an event of {} is lost: {error}", happened.key);
+            }
+        }
+    }
+}
+
+/// How often everything is looked at where nothing changes: statuses depend on time, too.
+pub(super) const LOOK: Duration = Duration::from_secs(1);

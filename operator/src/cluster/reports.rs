@@ -1,0 +1,94 @@
+//! What recorders say of their channels: asked for over HTTP, or taken from their Recorder's status where they can't be reached.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use framekeeper_crds::{ChannelState, Recorder, Role};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::MissedTickBehavior;
+
+use crate::decide::observe::{self, ChannelReport};
+use crate::decide::wanted::Key;
+
+/// How often a recorder is asked for its channels.
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// An answer of a recorder, if it gave one.
+pub type Answer = (Key, Option<Vec<(Key, ChannelReport)>>);
+
+/// Asks each recorder, one after the other's address became known.
+pub struct Askers {
+    client: reqwest::Client,
+    answers: mpsc::UnboundedSender<Answer>,
+    asked: BTreeMap<Key, (String, AbortHandle)>,
+}
+
+impl Askers {
+    /// Answers go there.
+    #[must_use]
+    pub fn new(client: reqwest::Client, answers: mpsc::UnboundedSender<Answer>) -> Self {
+        Self { client, answers, asked: BTreeMap::new() }
+    }
+
+    /// These are to be asked, at these addresses, and no others.
+    pub fn ask(&mut self, addresses: &BTreeMap<Key, String>) {
+        self.asked.retain(|key, (address, task)| {
+            let stays = addresses.get(key) == Some(address);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for (key, address) in addresses {
+            if self.asked.contains_key(key) {
+                continue;
+            }
+            let (client, answers) = (self.client.clone(), self.answers.clone());
+            let (name, at) = (key.clone(), address.clone());
+            let task = tokio::spawn(async move {
+                let mut ticks = tokio::time::interval(ASK_INTERVAL);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    ticks.tick().await;
+                    let answer = observe::ask(&client, &at).await;
+                    if answers.send((name.clone(), answer)).is_err() {
+                        return;
+                    }
+                }
+            });
+            self.asked.insert(key.clone(), (address.clone(), task.abort_handle()));
+        }
+    }
+}
+
+/// What a Recorder's status says of its channels: only of those that are not as planned is anything said. Of an assignment that it does not know yet, nothing.
+#[must_use]
+pub fn from_status(recorder: &Recorder) -> Option<Vec<(Key, ChannelReport)>> {
+    let status = recorder.status.as_ref()?;
+    if status.observed_generation != recorder.metadata.generation {
+        return None;
+    }
+    let said = status.channels.iter().map(|channel| {
+        let report = ChannelReport {
+            state: Some(channel.state),
+            reason: channel.reason.clone(),
+            message: channel.message.clone(),
+            epoch: channel.epoch,
+            ..ChannelReport::default()
+        };
+        (Key::new(&channel.stream.namespace, &channel.stream.name), report)
+    });
+    let mut reports: BTreeMap<Key, ChannelReport> = said.collect();
+    for channel in &recorder.spec.channels {
+        let key = Key::new(&channel.stream.namespace, &channel.stream.name);
+        reports.entry(key).or_insert_with(|| {
+            let (state, reason) = match channel.role {
+                Role::Primary => (ChannelState::Recording, None),
+                Role::Standby => (ChannelState::Standby, Some("StandingBy".to_owned())),
+            };
+            ChannelReport { state: Some(state), reason, epoch: Some(channel.epoch), ..ChannelReport::default() }
+        });
+    }
+    Some(reports.into_iter().collect())
+}

@@ -1,0 +1,86 @@
+//! Statuses on their way out: many at once, none twice.
+
+use std::collections::BTreeMap;
+
+use framekeeper_crds::API_VERSION;
+use framekeeper_crds::k8s_openapi::api::core::v1::ObjectReference;
+use framekeeper_crds::{CameraStream, StoragePool};
+use futures::StreamExt as _;
+use tracing::warn;
+
+use super::apply::{Writer, Written};
+use super::sink::Happened;
+use crate::decide::wanted::Key;
+
+/// So many writes are under way at once: an API server has others to serve.
+const AT_ONCE: usize = 16;
+/// `note` of an event may have so many characters.
+const NOTE_AT_MOST: usize = 1024;
+
+/// An object whose status is written.
+pub(super) trait WithStatus: Written {
+    /// Nothing but what tells which object it is, and the status.
+    fn bare(self) -> Self;
+}
+
+impl WithStatus for CameraStream {
+    fn bare(mut self) -> Self {
+        bare(&mut self.metadata);
+        self
+    }
+}
+
+impl WithStatus for StoragePool {
+    fn bare(mut self) -> Self {
+        bare(&mut self.metadata);
+        self
+    }
+}
+
+/// The UID stays: should there be another object of this name by now, the write is refused.
+fn bare(metadata: &mut framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) {
+    metadata.generation = None;
+    metadata.resource_version = None;
+}
+
+/// Writes all of these, and gives back what could not be.
+pub(super) async fn all<K: WithStatus>(writer: &Writer, term: u64, objects: BTreeMap<Key, K>) -> BTreeMap<Key, K> {
+    let writes = objects.into_iter().map(|(key, object)| async move {
+        match writer.status(term, &object.clone().bare()).await {
+            Ok(_) => None,
+            // It is gone, or another one has its name.
+            Err(error) if matches!(error.code(), Some(404 | 409)) => None,
+            Err(error) => Some((key, object, error)),
+        }
+    });
+    let results: Vec<_> = futures::stream::iter(writes).buffer_unordered(AT_ONCE).collect().await;
+    let mut said = false;
+    let unsent = results.into_iter().flatten().map(|(key, object, error)| {
+        if !said {
+            warn!("a status can't be written, and is tried again: {error}");
+            said = true;
+        }
+        (key, object)
+    });
+    unsent.collect()
+}
+
+/// The object that something happened to.
+pub(super) fn reference(happened: &Happened) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(API_VERSION.to_owned()),
+        kind: Some(happened.kind.name().to_owned()),
+        namespace: Some(happened.key.namespace.clone()),
+        name: Some(happened.key.name.clone()),
+        uid: Some(happened.uid.clone()),
+        ..ObjectReference::default()
+    }
+}
+
+/// What fits into an event.
+pub(super) fn short(text: &str) -> String {
+    if text.chars().count() <= NOTE_AT_MOST {
+        return text.to_owned();
+    }
+    text.chars().take(NOTE_AT_MOST - 1).chain(['…']).collect()
+}

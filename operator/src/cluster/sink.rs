@@ -1,0 +1,101 @@
+//! Statuses and events on their way to the API server: what is to be written next of each object, the newest only.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+
+use framekeeper_crds::k8s_openapi::jiff::Timestamp;
+use framekeeper_crds::{CameraStream, CameraStreamStatus, Recorder, StoragePool, StoragePoolStatus};
+
+use crate::decide::observe::ChannelReport;
+use crate::decide::report::{Kind, Sink};
+use crate::decide::status::Note;
+use crate::decide::wanted::Key;
+
+/// Events that wait to be written, at most; more than these were of an API server that did not answer, and statuses tell what counts.
+const EVENTS_AT_MOST: usize = 5_000;
+
+/// An event.
+#[derive(Clone, Debug)]
+pub struct Happened {
+    /// Of what kind of object.
+    pub kind: Kind,
+    /// Which one.
+    pub key: Key,
+    /// Its UID.
+    pub uid: String,
+    /// What.
+    pub note: Note,
+}
+
+/// What is to be written.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Statuses of streams.
+    pub streams: BTreeMap<Key, CameraStream>,
+    /// Statuses of pools.
+    pub pools: BTreeMap<Key, StoragePool>,
+    /// Events, the oldest first.
+    pub events: VecDeque<Happened>,
+    /// What was written when this operator began to lead.
+    pub former_streams: BTreeMap<Key, CameraStreamStatus>,
+    /// As above.
+    pub former_pools: BTreeMap<Key, StoragePoolStatus>,
+    /// Streams by phase.
+    pub phases: BTreeMap<&'static str, u64>,
+}
+
+impl Sink for Outbox {
+    fn former_stream(&self, key: &Key) -> Option<CameraStreamStatus> {
+        self.former_streams.get(key).cloned()
+    }
+
+    fn former_pool(&self, key: &Key) -> Option<StoragePoolStatus> {
+        self.former_pools.get(key).cloned()
+    }
+
+    fn stream(&mut self, key: &Key, stream: CameraStream) -> io::Result<()> {
+        // What it is already when an operator begins to lead need not be written.
+        if self.former_streams.remove(key) != stream.status {
+            self.streams.insert(key.clone(), stream);
+        }
+        Ok(())
+    }
+
+    fn pool(&mut self, key: &Key, pool: StoragePool) -> io::Result<()> {
+        if self.former_pools.remove(key) != pool.status {
+            self.pools.insert(key.clone(), pool);
+        }
+        Ok(())
+    }
+
+    /// A recorder writes its status itself.
+    fn recorder(&mut self, _: &Key, _: Recorder) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn event(&mut self, kind: Kind, key: &Key, uid: &str, note: &Note, _: Timestamp) -> io::Result<()> {
+        while self.events.len() >= EVENTS_AT_MOST {
+            self.events.pop_front();
+        }
+        self.events.push_back(Happened { kind, key: key.clone(), uid: uid.to_owned(), note: note.clone() });
+        Ok(())
+    }
+
+    fn keep_only(&mut self, wanted: &BTreeMap<Kind, BTreeSet<Key>>) -> io::Result<()> {
+        let is_there = |kind: Kind, key: &Key| wanted.get(&kind).is_some_and(|keys| keys.contains(key));
+        self.streams.retain(|key, _| is_there(Kind::Stream, key));
+        self.pools.retain(|key, _| is_there(Kind::Pool, key));
+        Ok(())
+    }
+
+    fn stands(&mut self, _: &Key, status: &CameraStreamStatus, _: Option<&ChannelReport>) {
+        let phase = status.phase.map_or("Unknown", |phase| match phase {
+            framekeeper_crds::StreamPhase::Pending => "Pending",
+            framekeeper_crds::StreamPhase::Connecting => "Connecting",
+            framekeeper_crds::StreamPhase::Recording => "Recording",
+            framekeeper_crds::StreamPhase::Failed => "Failed",
+            framekeeper_crds::StreamPhase::Suspended => "Suspended",
+        });
+        *self.phases.entry(phase).or_default() += 1;
+    }
+}

@@ -1,0 +1,188 @@
+//! What is known of the cluster: one watch for each kind, its objects in memory, and a word when any of them changed.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use framekeeper_crds::k8s_openapi::api::apps::v1::StatefulSet;
+use framekeeper_crds::k8s_openapi::api::coordination::v1::Lease;
+use framekeeper_crds::k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Secret};
+use framekeeper_crds::{CameraStream, Recorder, StoragePool};
+use futures::StreamExt as _;
+use kube::api::{Api, PartialObjectMeta};
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use super::build::names::MANAGED;
+
+/// Objects of one kind, of all namespaces that are looked after.
+#[derive(Clone)]
+pub struct Watched<K: Resource + 'static>
+where
+    K::DynamicType: Eq + Hash,
+{
+    stores: Vec<Store<K>>,
+}
+
+impl<K: Resource + Clone + 'static> Watched<K>
+where
+    K::DynamicType: Eq + Hash + Clone,
+{
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<K>> {
+        self.stores.iter().flat_map(Store::state).collect()
+    }
+
+    async fn ready(&self) {
+        for store in &self.stores {
+            // The writer is never dropped while the process runs.
+            let _ = store.wait_until_ready().await;
+        }
+    }
+}
+
+/// Everything that is watched.
+#[derive(Clone)]
+pub struct Watches {
+    /// Streams; one that can't be understood is named and harms no other.
+    pub streams: Watched<DeserializeGuard<CameraStream>>,
+    /// Pools.
+    pub pools: Watched<DeserializeGuard<StoragePool>>,
+    /// Recorders.
+    pub recorders: Watched<DeserializeGuard<Recorder>>,
+    /// That there are Secrets, and which version: nothing of what is in them.
+    pub secrets: Watched<PartialObjectMeta<Secret>>,
+    /// Claims that the operator made.
+    pub claims: Watched<PersistentVolumeClaim>,
+    /// StatefulSets that the operator made.
+    pub sets: Watched<StatefulSet>,
+    /// Pods of recorders.
+    pub pods: Watched<Pod>,
+    /// Leases of recorders.
+    pub leases: Watched<Lease>,
+    /// Nodes.
+    pub nodes: Watched<PartialObjectMeta<Node>>,
+}
+
+/// How changes are told: a Lease that is renewed is no reason to think everything over again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tell {
+    Yes,
+    No,
+}
+
+impl Watches {
+    /// Begins to watch. `changed` is told of each change.
+    #[must_use]
+    pub fn start(client: &Client, namespaces: &[String], changed: &Arc<Notify>) -> Self {
+        let all = watcher::Config::default();
+        let ours = watcher::Config::default().labels(MANAGED);
+        Self {
+            streams: namespaced(client, namespaces, &all, changed, Tell::Yes),
+            pools: namespaced(client, namespaces, &all, changed, Tell::Yes),
+            recorders: namespaced(client, namespaces, &all, changed, Tell::Yes),
+            secrets: namespaced(client, namespaces, &all, changed, Tell::Yes),
+            claims: namespaced(client, namespaces, &ours, changed, Tell::Yes),
+            sets: namespaced(client, namespaces, &ours, changed, Tell::Yes),
+            pods: namespaced(client, namespaces, &ours, changed, Tell::Yes),
+            leases: namespaced(client, namespaces, &ours, changed, Tell::No),
+            nodes: Watched {
+                stores: vec![keep(watcher::watcher(Api::all(client.clone()), all.clone()), "Node", changed, Tell::Yes)],
+            },
+        }
+    }
+
+    /// Waits until all of it was listed once.
+    pub async fn ready(&self) {
+        let slow = async {
+            let mut ticks = tokio::time::interval(Duration::from_secs(10));
+            ticks.tick().await;
+            loop {
+                ticks.tick().await;
+                info!(
+                    "waiting for the first lists of all kinds; are the CustomResourceDefinitions applied, and may this operator list them?"
+                );
+            }
+        };
+        let all = async {
+            self.recorders.ready().await;
+            self.streams.ready().await;
+            self.pools.ready().await;
+            self.secrets.ready().await;
+            self.claims.ready().await;
+            self.sets.ready().await;
+            self.pods.ready().await;
+            self.leases.ready().await;
+            self.nodes.ready().await;
+        };
+        tokio::select! {
+            () = all => {}
+            () = slow => {}
+        }
+    }
+}
+
+fn apis<K>(client: &Client, namespaces: &[String]) -> Vec<Api<K>>
+where
+    K: Resource<Scope = kube::core::NamespaceResourceScope>,
+    K::DynamicType: Default,
+{
+    if namespaces.is_empty() {
+        return vec![Api::all(client.clone())];
+    }
+    namespaces.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect()
+}
+
+fn namespaced<K>(
+    client: &Client,
+    namespaces: &[String],
+    config: &watcher::Config,
+    changed: &Arc<Notify>,
+    tell: Tell,
+) -> Watched<K>
+where
+    K: Resource<Scope = kube::core::NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
+{
+    let kind = K::kind(&K::DynamicType::default()).into_owned();
+    let stores = apis(client, namespaces)
+        .into_iter()
+        .map(|api| keep(watcher::watcher(api, config.clone()), &kind, changed, tell))
+        .collect();
+    Watched { stores }
+}
+
+/// Keeps what a watch brings. One that fails is begun anew, later each time; meanwhile what was known stays.
+fn keep<K>(
+    stream: impl futures::Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + 'static,
+    kind: &str,
+    changed: &Arc<Notify>,
+    tell: Tell,
+) -> Store<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
+{
+    let (store, writer) = reflector::store();
+    let (changed, kind) = (Arc::clone(changed), kind.to_owned());
+    let stream = stream.default_backoff().modify(|object| object.managed_fields_mut().clear());
+    tokio::spawn(async move {
+        let mut events = std::pin::pin!(reflector::reflector(writer, stream));
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(watcher::Event::InitApply(_) | watcher::Event::Init) => {}
+                Ok(_) if tell == Tell::Yes => changed.notify_one(),
+                Ok(_) => {}
+                Err(error) => warn!(kind, "cannot be watched, and is tried again: {error}"),
+            }
+        }
+    });
+    store
+}

@@ -1,0 +1,148 @@
+//! What is so in the cluster, as a decision needs to know it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use framekeeper_crds::k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use framekeeper_crds::{FailureDomain, Recorder, RecorderStatus};
+use framekeeper_plan::Condition;
+use kube::ResourceExt as _;
+use kube::api::PartialObjectMeta;
+use uuid::Uuid;
+
+use super::alive::Life;
+use super::build::names;
+use crate::decide::assign::World;
+use crate::decide::wanted::Key;
+
+/// A recorder that nobody heard of for so long has its streams given to others.
+pub const GONE_AFTER: Duration = Duration::from_secs(300);
+/// Where the scheduler says which node a claim's volume is for, before and after it is bound.
+const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+/// Of a container that is only being made.
+const HARMLESS: [&str; 2] = ["ContainerCreating", "PodInitializing"];
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// The facts of one moment.
+pub struct Facts {
+    /// Recorders, by name.
+    pub recorders: BTreeMap<Key, Arc<Recorder>>,
+    /// Claims, by name.
+    pub claims: BTreeMap<Key, Arc<PersistentVolumeClaim>>,
+    /// Pods of recorders, by name.
+    pub pods: BTreeMap<Key, Arc<Pod>>,
+    /// Nodes, by name.
+    pub nodes: BTreeMap<String, Arc<PartialObjectMeta<Node>>>,
+    /// How it stands with each recorder.
+    pub lives: BTreeMap<Key, Life>,
+    /// Now.
+    pub now: Instant,
+}
+
+impl Facts {
+    /// The pod of a recorder.
+    #[must_use]
+    pub fn pod(&self, recorder: &Key) -> Option<&Pod> {
+        self.pods.get(&Key::new(&recorder.namespace, names::pod(&recorder.name))).map(AsRef::as_ref)
+    }
+
+    /// How it stands with a recorder.
+    #[must_use]
+    pub fn life(&self, recorder: &Key) -> Life {
+        self.lives.get(recorder).copied().unwrap_or(Life::New)
+    }
+
+    /// The node that a recorder runs on, or would: its volumes may be there already.
+    #[must_use]
+    pub fn node(&self, recorder: &Key) -> Option<String> {
+        let runs_on = self.pod(recorder).and_then(|pod| pod.spec.as_ref()?.node_name.clone());
+        runs_on.or_else(|| {
+            let claims = self.claims.iter().filter(|(key, _)| key.namespace == recorder.namespace);
+            let own = claims.filter(|(_, claim)| claim.labels().get(names::RECORDER) == Some(&recorder.name));
+            own.filter_map(|(_, claim)| claim.annotations().get(SELECTED_NODE).cloned()).next()
+        })
+    }
+
+    /// Why a recorder's pod can't start, as the scheduler or the kubelet say it.
+    #[must_use]
+    pub fn trouble(&self, recorder: &Key) -> Option<String> {
+        let status = self.pod(recorder)?.status.as_ref()?;
+        let unscheduled = status
+            .conditions
+            .iter()
+            .flatten()
+            .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+        if let Some(condition) = unscheduled {
+            let message = condition.message.as_deref().unwrap_or_default();
+            return Some(format!("its pod has no node: {message}"));
+        }
+        let waiting = status.container_statuses.iter().flatten().find_map(|container| {
+            let waiting = container.state.as_ref()?.waiting.as_ref()?;
+            let reason = waiting.reason.as_deref().filter(|reason| !HARMLESS.contains(reason))?;
+            let message = waiting.message.as_deref().unwrap_or_default();
+            let last = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+            let last = last.and_then(|last| last.message.as_deref()).unwrap_or_default();
+            Some(format!("its pod can't start: {reason}: {message} {last}").trim_end().to_owned())
+        });
+        waiting
+    }
+
+    /// Whether a recorder's process runs, as far as the cluster knows.
+    #[must_use]
+    pub fn runs(&self, recorder: &Key) -> bool {
+        let status = self.pod(recorder).and_then(|pod| pod.status.as_ref());
+        status.is_some_and(|status| status.phase.as_deref() == Some("Running"))
+    }
+}
+
+/// Facts, and identities drawn as they are needed.
+pub struct ClusterWorld<'f> {
+    /// The facts.
+    pub facts: &'f Facts,
+}
+
+impl World for ClusterWorld<'_> {
+    fn new_uuid(&mut self) -> Uuid {
+        Uuid::new_v4()
+    }
+
+    fn volume_uuid(&mut self, recorder: &Key, _: &Key, volume: &str) -> Option<Uuid> {
+        let claim = self.facts.claims.get(&Key::new(&recorder.namespace, names::claim(volume, &recorder.name)))?;
+        claim.annotations().get(names::VOLUME_UUID)?.parse().ok()
+    }
+
+    fn status(&self, recorder: &Key) -> Option<&RecorderStatus> {
+        if self.facts.life(recorder) != Life::Alive {
+            return None;
+        }
+        self.facts.recorders.get(recorder)?.status.as_ref()
+    }
+
+    /// The last one that is known: a recorder that is silent may be reached there again.
+    fn peer_address(&self, recorder: &Key) -> Option<String> {
+        self.facts.recorders.get(recorder)?.status.as_ref()?.addresses.as_ref()?.peer.clone()
+    }
+
+    fn http_address(&self, recorder: &Key) -> Option<String> {
+        self.facts.recorders.get(recorder)?.status.as_ref()?.addresses.as_ref()?.http.clone()
+    }
+
+    fn domain(&self, recorder: &Key, kind: FailureDomain) -> Option<String> {
+        let node = self.facts.node(recorder)?;
+        match kind {
+            FailureDomain::Recorder => None,
+            FailureDomain::Node => Some(node),
+            FailureDomain::Zone => Some(self.facts.nodes.get(&node)?.labels().get(ZONE).unwrap_or(&node).clone()),
+        }
+    }
+
+    fn condition(&self, recorder: &Key) -> Condition {
+        match self.facts.life(recorder) {
+            // It gets its streams before it is there, and begins with them.
+            Life::New | Life::Alive => Condition::Active,
+            Life::Silent(since) if self.facts.now.duration_since(since) < GONE_AFTER => Condition::Down,
+            Life::Silent(_) => Condition::Gone,
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The requests themselves.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant, SystemTime};
+
+use framekeeper_crds::k8s_openapi::api::coordination::v1::Lease;
+use framekeeper_crds::k8s_openapi::api::core::v1::Secret;
+use framekeeper_crds::k8s_openapi::jiff::Timestamp;
+use framekeeper_crds::{API_VERSION, Recorder, RecorderStatus};
+use futures::StreamExt as _;
+use kube::api::{Api, Patch, PatchParams};
+use kube::core::NamespaceResourceScope;
+use kube::runtime::utils::{Backoff, StreamBackoff};
+use kube::runtime::watcher::{self, watcher};
+use kube::{Client, Config, Resource};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tracing::{debug, info, warn};
+
+use super::{Files, Own};
+use crate::clock;
+use crate::view::View;
+
+/// Field manager of what the recorder writes.
+const MANAGER: &str = "framekeeper-recorder";
+/// How often the Lease is renewed; it expires after four times as long.
+const RENEW: Duration = Duration::from_secs(10);
+/// How often is looked whether there is something to say.
+const LOOK: Duration = Duration::from_millis(100);
+/// Two statuses are so far apart at least: what changes in between goes out together.
+const PACE: Duration = Duration::from_secs(1);
+/// A request that takes longer is tried again.
+const REQUEST: Duration = Duration::from_secs(5);
+/// A watch that fails is begun anew after so long: one recorder is no load, and after an outage changes wait for it.
+const WATCH_AGAIN: Duration = Duration::from_secs(1);
+
+/// Talks to the API server until it is told to stop. Says once when that has answered, or refused.
+pub(super) async fn run(
+    own: Own,
+    files: Files,
+    view: watch::Receiver<Option<Arc<View>>>,
+    mut stopping: watch::Receiver<bool>,
+    first: Sender<()>,
+) {
+    let Some(client) = connect(&mut stopping).await else { return };
+    let recorder = {
+        let (files, first) = (files.clone(), first);
+        follow::<Recorder>(&client, &own.namespace, &own.name, move |object| {
+            if let Err(error) = files.assign(object) {
+                warn!(%error, "the assignment can't be kept");
+            }
+            // Nobody waits any more after the first time.
+            let _ = first.send(());
+        })
+    };
+    let cameras = format!("{}-cameras", own.name);
+    let secret = {
+        let (files, namespace) = (files.clone(), own.namespace.clone());
+        follow::<Secret>(&client, &own.namespace, &cameras, move |object| {
+            let data = object.data.clone().unwrap_or_default();
+            if let Err(error) = files.unpack(&namespace, &data) {
+                warn!(%error, "credentials can't be kept");
+            }
+        })
+    };
+    tokio::select! {
+        () = recorder => {}
+        () = secret => {}
+        () = renew(&client, &own, view) => {}
+        () = tell(&client, &own, &files, stopping) => {}
+    }
+}
+
+/// A client; what it needs may not be mounted yet.
+async fn connect(stopping: &mut watch::Receiver<bool>) -> Option<Client> {
+    let mut said = false;
+    loop {
+        let client = Config::infer().await.map_err(|error| error.to_string()).and_then(|mut config| {
+            config.connect_timeout = Some(REQUEST);
+            Client::try_from(config).map_err(|error| error.to_string())
+        });
+        match client {
+            Ok(client) => return Some(client),
+            Err(error) if !said => warn!("there is no way to the API server: {error}"),
+            Err(_) => {}
+        }
+        said = true;
+        tokio::select! {
+            () = sleep(WATCH_AGAIN) => {}
+            _ = stopping.wait_for(|stop| *stop) => return None,
+        }
+    }
+}
+
+/// Always the same pause.
+struct Same;
+
+impl Backoff for Same {
+    fn reset(&mut self) {}
+}
+
+impl Iterator for Same {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(WATCH_AGAIN)
+    }
+}
+
+/// Follows one object for ever.
+async fn follow<K>(client: &Client, namespace: &str, name: &str, take: impl Fn(&K))
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let api = Api::<K>::namespaced(client.clone(), namespace);
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut events = std::pin::pin!(StreamBackoff::new(watcher(api, config), Same));
+    let mut failing = false;
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => {
+                if std::mem::take(&mut failing) {
+                    info!(kind = %K::kind(&()), "the API server answers again");
+                }
+                take(&object);
+            }
+            // A recorder goes on without its object: whoever deletes that ends the pod too.
+            Ok(_) => {}
+            Err(error) if !failing => {
+                failing = true;
+                warn!(kind = %K::kind(&()), "the API server does not answer, and recording goes on as it was told last: {error}");
+            }
+            Err(error) => debug!("{error}"),
+        }
+    }
+}
+
+/// Renews the Lease, as long as ticks end.
+async fn renew(client: &Client, own: &Own, view: watch::Receiver<Option<Arc<View>>>) {
+    let api = Api::<Lease>::namespaced(client.clone(), &own.namespace);
+    let mut ticks = interval(RENEW);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(view) = view.borrow().clone() else {
+            // Still opening its volumes.
+            ticks.reset_after(LOOK);
+            continue;
+        };
+        if !view.is_ticking(clock::monotonic_us()) {
+            continue;
+        }
+        let lease = json!({ "spec": {
+            "holderIdentity": view.instance.to_string(),
+            "renewTime": format!("{:.6}", Timestamp::now()),
+        } });
+        let (params, patch) = (PatchParams::default(), Patch::Merge(&lease));
+        let renewal = api.patch(&own.name, &params, &patch);
+        match timeout(REQUEST, renewal).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => debug!("the Lease was not renewed: {error}"),
+            Err(_) => debug!("the Lease was not renewed: no answer"),
+        }
+    }
+}
+
+/// Sends the status whenever it is another one, and a last time at the end.
+async fn tell(client: &Client, own: &Own, files: &Files, mut stopping: watch::Receiver<bool>) {
+    let api = Api::<Recorder>::namespaced(client.clone(), &own.namespace);
+    let mut seen: Option<(u64, SystemTime)> = None;
+    let mut waiting: Option<RecorderStatus> = None;
+    let mut next = Instant::now();
+    let mut failing = false;
+    loop {
+        let ends = tokio::select! {
+            () = sleep(LOOK) => false,
+            _ = stopping.wait_for(|stop| *stop) => true,
+        };
+        if let Some(status) = files.status(&mut seen).and_then(|recorder| recorder.status) {
+            waiting = Some(status);
+        }
+        if (ends || Instant::now() >= next)
+            && let Some(status) = &waiting
+        {
+            let object = json!({
+                "apiVersion": API_VERSION, "kind": "Recorder", "metadata": { "name": own.name }, "status": status,
+            });
+            let params = PatchParams::apply(MANAGER).force();
+            let patch = Patch::Apply(&object);
+            match timeout(REQUEST, api.patch_status(&own.name, &params, &patch)).await {
+                Ok(Ok(_)) => {
+                    waiting = None;
+                    failing = false;
+                }
+                Ok(Err(error)) if !failing => {
+                    failing = true;
+                    warn!("the status can't be written, and is tried again: {error}");
+                }
+                _ => {}
+            }
+            next = Instant::now() + PACE;
+        }
+        if ends {
+            return;
+        }
+    }
+}
