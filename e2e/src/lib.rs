@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod cgroup;
+pub mod cluster;
 pub mod disk;
 pub mod harness;
 pub mod judge;

@@ -250,3 +250,7 @@ pub fn recorder_state(recorder: &Recorder) -> Option<(Key, RecorderState)> {
     };
     Some((key(recorder.namespace(), recorder.name_any()), known))
 }
+
+#[cfg(test)]
+#[path = "gather_tests.rs"]
+mod tests;

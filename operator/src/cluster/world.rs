@@ -77,15 +77,14 @@ impl Facts {
             let message = condition.message.as_deref().unwrap_or_default();
             return Some(format!("its pod has no node: {message}"));
         }
-        let waiting = status.container_statuses.iter().flatten().find_map(|container| {
+        status.container_statuses.iter().flatten().find_map(|container| {
             let waiting = container.state.as_ref()?.waiting.as_ref()?;
             let reason = waiting.reason.as_deref().filter(|reason| !HARMLESS.contains(reason))?;
             let message = waiting.message.as_deref().unwrap_or_default();
             let last = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
             let last = last.and_then(|last| last.message.as_deref()).unwrap_or_default();
             Some(format!("its pod can't start: {reason}: {message} {last}").trim_end().to_owned())
-        });
-        waiting
+        })
     }
 
     /// Whether a recorder's process runs, as far as the cluster knows.

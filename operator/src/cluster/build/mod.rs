@@ -87,3 +87,6 @@ fn owner(kind: &str, name: &str, uid: &str) -> OwnerReference {
         block_owner_deletion: Some(true),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -230,12 +230,7 @@ fn environment() -> Vec<EnvVar> {
         }),
         ..EnvVarSource::default()
     };
-    vec![
-        EnvVar { name: "POD_IP".to_owned(), value: None, value_from: Some(address) },
-        // The root file system is read-only; what makes pictures remembers its plugins somewhere.
-        plain("HOME", RUN.to_owned()),
-        plain("GST_REGISTRY", format!("{RUN}/gstreamer-registry.bin")),
-    ]
+    vec![EnvVar { name: "POD_IP".to_owned(), value: None, value_from: Some(address) }, plain("HOME", RUN.to_owned())]
 }
 
 fn mounts(spec: &StoragePoolSpec) -> Vec<VolumeMount> {

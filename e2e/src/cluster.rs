@@ -1,0 +1,199 @@
+//! A real Kubernetes of several nodes (`e2e/cluster`), as a user of kubectl and helm sees it, and its faults.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::harness::{poll, program};
+
+/// How often is looked whether something is so.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// A cluster that `e2e/cluster/up` made, from inside of its network: the test program was started by `e2e/cluster/cluster enter`.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Folder of all its state.
+    pub folder: PathBuf,
+    /// The image with both programs.
+    pub image: String,
+    /// The image of test cameras.
+    pub camera_image: String,
+    tool: PathBuf,
+    chart: PathBuf,
+}
+
+impl Cluster {
+    /// The cluster that the environment variable `K` names.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn entered() -> Result<Self> {
+        let folder = std::env::var_os("K").context("K does not name a cluster; these tests are run by `make test`")?;
+        let folder = PathBuf::from(folder);
+        let path = folder.join("cluster.json");
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("{}: no cluster is up; e2e/cluster/up makes one", path.display()))?;
+        let json: Value = serde_json::from_str(&text)?;
+        let image = |name: &str| -> Result<String> {
+            let image = json.pointer(&format!("/images/{name}")).and_then(Value::as_str);
+            Ok(image.with_context(|| format!("the cluster has no image {name}"))?.to_owned())
+        };
+        let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = own.parent().context("e2e is not in a workspace")?;
+        Ok(Self {
+            image: image("framekeeper")?,
+            camera_image: image("camera")?,
+            tool: own.join("cluster/cluster"),
+            chart: root.join("charts/framekeeper"),
+            folder,
+        })
+    }
+
+    /// The chart's folder.
+    #[must_use]
+    pub fn chart(&self) -> &Path {
+        &self.chart
+    }
+
+    /// A command of the cluster's own: `node-kill 2`, `apiserver-stop`.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn fault(&self, arguments: &[&str]) -> Result<String> {
+        done(Command::new(&self.tool).args(arguments), None)
+    }
+
+    /// kubectl.
+    ///
+    /// # Errors
+    /// When it fails; with what it said.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        done(Command::new("kubectl").args(arguments), None)
+    }
+
+    /// helm.
+    ///
+    /// # Errors
+    /// When it fails; with what it said.
+    pub fn helm(&self, arguments: &[&str]) -> Result<String> {
+        done(Command::new("helm").args(arguments), None)
+    }
+
+    /// `kubectl apply` of this text.
+    ///
+    /// # Errors
+    /// When it is refused; with what the API server said.
+    pub fn apply(&self, text: &str) -> Result<String> {
+        done(Command::new("kubectl").args(["apply", "-f", "-"]), Some(text))
+    }
+
+    /// `kubectl get … -o json`.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn get(&self, arguments: &[&str]) -> Result<Value> {
+        let mut all = vec!["get"];
+        all.extend_from_slice(arguments);
+        all.extend(["-o", "json"]);
+        Ok(serde_json::from_str(&self.kubectl(&all)?)?)
+    }
+
+    /// The items of a list.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn list(&self, arguments: &[&str]) -> Result<Vec<Value>> {
+        let list = self.get(arguments)?;
+        Ok(list.get("items").and_then(Value::as_array).cloned().unwrap_or_default())
+    }
+
+    /// Waits until `look` finds something, for at most `patience`. An API server that does not answer is asked again.
+    ///
+    /// # Errors
+    /// When the time is over, with what it was that was waited for, and the last error.
+    pub fn wait<T>(
+        &self,
+        what: &str,
+        patience: Duration,
+        mut look: impl FnMut() -> Result<Option<T>>,
+    ) -> Result<(T, Duration)> {
+        let began = Instant::now();
+        let mut last = None;
+        let found = poll(patience, LOOK, || match look() {
+            Ok(found) => Ok(found),
+            Err(error) => {
+                last = Some(error);
+                Ok(None)
+            }
+        })?;
+        match (found, last) {
+            (Some(found), _) => Ok((found, began.elapsed())),
+            (None, Some(error)) => Err(error.context(format!("{what}: not within {patience:?}"))),
+            (None, None) => bail!("{what}: not within {patience:?}"),
+        }
+    }
+
+    /// The folder of a node's disk; to be seen only from inside the cluster.
+    #[must_use]
+    pub fn disk(&self, node: usize, disk: usize) -> PathBuf {
+        self.folder.join(format!("node{node}/disk{disk}"))
+    }
+
+    /// A program, or a command of the machine, where the nodes' disks are to be seen.
+    ///
+    /// # Errors
+    /// When the cluster's first process is gone.
+    pub fn with_disks(&self, program: &Path) -> Result<Command> {
+        let init = std::fs::read_to_string(self.folder.join("init.pid"))?;
+        let mut command = Command::new("nsenter");
+        command.args(["-t", init.trim(), "--mount", "--"]).arg(program);
+        Ok(command)
+    }
+
+    /// `ledger-check` with these arguments, where the nodes' disks are to be seen.
+    ///
+    /// # Errors
+    /// When anything is wrong with what was recorded.
+    pub fn check(&self, arguments: &[String]) -> Result<String> {
+        let mut command = self.with_disks(&program("ledger-check")?)?;
+        done(command.args(arguments), None)
+    }
+
+    /// Folders of volumes that have footage.
+    ///
+    /// # Errors
+    /// When the disks can't be looked at.
+    pub fn volumes(&self, nodes: usize, disks: usize) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for node in 1..=nodes {
+            for disk in 1..=disks {
+                let folder = self.disk(node, disk);
+                let mut test = self.with_disks(Path::new("test"))?;
+                if test.args(["-d"]).arg(folder.join("streams")).status()?.success() {
+                    found.push(folder);
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn done(command: &mut Command, input: Option<&str>) -> Result<String> {
+    let mut child = command
+        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {command:?}"))?;
+    if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
+        stdin.write_all(input.as_bytes())?;
+    }
+    let Output { status, stdout, stderr } = child.wait_with_output()?;
+    let said = String::from_utf8_lossy(&stdout).into_owned();
+    ensure!(status.success(), "{command:?}: {status}\n{said}{}", String::from_utf8_lossy(&stderr));
+    Ok(said)
+}

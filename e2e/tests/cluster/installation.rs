@@ -1,0 +1,56 @@
+//! The chart with the real helm: install, upgrade, roll back, and recorders that are made anew one by one.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use framekeeper_e2e::judge;
+use serde_json::Value;
+
+use super::site::{RECORDED_WITHIN, RELEASE, Site, install_chart, installed};
+
+#[test]
+fn the_chart_is_upgraded_and_rolled_back_and_tests_itself() -> Result<()> {
+    let cluster = installed()?;
+    judge::say(&cluster.helm(&["test", RELEASE, "-n", RELEASE, "--timeout", "60s"])?);
+    install_chart(cluster, &["--set", "log=debug"])?;
+    cluster.helm(&["rollback", RELEASE, "-n", RELEASE, "--wait", "--timeout", "90s"])?;
+    judge::say(&cluster.helm(&["history", RELEASE, "-n", RELEASE])?);
+    for kind in ["camerastreams", "storagepools", "recorders"] {
+        cluster.kubectl(&["get", "crd", &format!("{kind}.framekeeper.dev")])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_change_of_pods_goes_from_recorder_to_recorder_and_costs_no_frame() -> Result<()> {
+    let site = Site::new("rolling", 3)?;
+    site.cluster.apply(&format!("{}  maxChannels: 6\n  toleratedFailures: 1\n{}", site.pool(3, ""), site.streams()))?;
+    site.wait_recorded(RECORDED_WITHIN, 3)?;
+    site.wait_as_planned(Duration::from_secs(60))?;
+    let uids = || -> Result<Vec<String>> {
+        let pods = site.cluster.list(&["pods", "-n", &site.namespace, "-l", "framekeeper.dev/pool=main"])?;
+        let uid = |pod: &Value| pod.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default().to_owned();
+        Ok(pods.iter().map(uid).collect())
+    };
+    let before = uids()?;
+    let change = r#"{"spec":{"template":{"metadata":{"annotations":{"changed":"once"}}}}}"#;
+    site.kubectl(&["patch", "storagepool", "main", "--type=merge", "-p", change])?;
+    let mut most_away = 0;
+    site.cluster.wait("all pods are new", Duration::from_secs(240), || {
+        let pods = site.cluster.list(&["pods", "-n", &site.namespace, "-l", "framekeeper.dev/pool=main"])?;
+        let ready = |pod: &&Value| {
+            let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
+            let ready =
+                conditions.into_iter().flatten().find(|it| it.get("type").and_then(Value::as_str) == Some("Ready"));
+            let is_leaving = pod.pointer("/metadata/deletionTimestamp").is_some();
+            !is_leaving && ready.and_then(|it| it.get("status")).and_then(Value::as_str) == Some("True")
+        };
+        most_away = most_away.max(3 - pods.iter().filter(ready).count().min(3));
+        let now = uids()?;
+        Ok((now.len() == 3 && now.iter().all(|uid| !before.contains(uid))).then_some(()))
+    })?;
+    ensure!(most_away <= 1, "{most_away} recorders were away at once");
+    site.wait_as_planned(Duration::from_secs(60))?;
+    site.judge(&[])?;
+    site.clean()
+}

@@ -1,0 +1,7 @@
+//! What is promised of a cluster, in one of three nodes. Needs root, and the cluster: run by `make test`, inside of the cluster's network.
+
+mod control_plane;
+mod installation;
+mod recording;
+mod refusals;
+mod site;

@@ -1,0 +1,129 @@
+//! Wrong input: each is told where it is wrong and what would be right, and harms nobody else.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use framekeeper_e2e::judge;
+use serde_json::Value;
+
+use super::site::{RECORDED_WITHIN, Site, condition, describe, installed};
+
+/// A condition says what is wrong within this time.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
+
+#[test]
+fn the_api_server_refuses_what_is_wrong_and_says_where() -> Result<()> {
+    let cluster = installed()?;
+    let stream = |spec: &str| {
+        format!(
+            "apiVersion: framekeeper.dev/v1alpha1\nkind: CameraStream\nmetadata: {{name: wrong, namespace: default}}\nspec: {spec}\n"
+        )
+    };
+    let pool = |name: &str, more: &str| {
+        format!(
+            "apiVersion: framekeeper.dev/v1alpha1\nkind: StoragePool\nmetadata: {{name: {name}, namespace: default}}\n\
+             spec: {{{more} storage: {{volumes: [{{name: a, claimTemplate: {{spec: {{resources: {{requests: {{storage: 1Gi}}}}}}}}}}]}}}}\n"
+        )
+    };
+    let cases = [
+        (stream("{source: {url: \"http://c/1\"}, poolRef: {name: main}}"), "spec.source.url", "rtsp://"),
+        (
+            stream("{source: {url: \"rtsp://a:b@c/1\"}, poolRef: {name: main}}"),
+            "spec.source.url",
+            "credentialsSecretRef",
+        ),
+        (stream("{source: {url: \"rtsp://c/1\"}, poolRef: {name: \"\"}}"), "spec.poolRef.name", "at least 1"),
+        (pool("main", "recorders: 0,"), "spec.recorders", "greater than or equal to 1"),
+        (pool("main", "recorders: 2, maxChannels: 501,"), "spec.maxChannels", "less than or equal to 500"),
+        (pool("main", "recorders: 2, segment: {bytes: 5},"), "spec.segment.bytes", "4Mi"),
+        (pool(&"p".repeat(40), "recorders: 2,"), "metadata.name", "39"),
+    ];
+    for (manifest, field, what) in cases {
+        let refused = cluster.apply(&manifest).err().with_context(|| format!("not refused: {manifest}"))?;
+        let said = format!("{refused:#}");
+        ensure!(said.contains(field) && said.contains(what), "{field}, {what}: {said}");
+        ensure!(!said.contains("a:b@"), "credentials are shown: {said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_only_turns_out_later_is_told_in_conditions_and_harms_no_other_stream() -> Result<()> {
+    let site = Site::new("mistakes", 1)?;
+    let cluster = site.cluster;
+    cluster.apply(&format!("{}  maxChannels: 3\n{}", site.pool(1, ""), site.streams()))?;
+    site.wait_recorded(RECORDED_WITHIN, 1)?;
+    let long = "n".repeat(253);
+    let wrong = |name: &str, spec: &str| {
+        format!(
+            "---\napiVersion: framekeeper.dev/v1alpha1\nkind: CameraStream\nmetadata: {{name: {name}, namespace: {}}}\nspec: {spec}\n",
+            site.namespace
+        )
+    };
+    cluster.apply(&format!(
+        "{}{}{}",
+        wrong("no-pool", "{source: {url: \"rtsp://c/1\"}, poolRef: {name: nowhere}}"),
+        wrong(
+            "no-secret",
+            "{source: {url: \"rtsp://cam-1:8554/cam-1\", credentialsSecretRef: {name: nothing}}, poolRef: {name: main}}"
+        ),
+        wrong(&long, "{source: {url: \"rtsp://cam-1.mistakes.svc:8554/refused\"}, poolRef: {name: main}}"),
+    ))?;
+    let says = |name: &str, words: &[&str]| -> Result<()> {
+        let (text, took) = cluster.wait(&format!("{name} is told what is wrong"), TOLD_WITHIN, || {
+            let stream = cluster.get(&["camerastream", name, "-n", &site.namespace])?;
+            let text = describe(&stream);
+            ensure!(words.iter().all(|word| text.contains(word)), "{text}");
+            Ok(Some(text))
+        })?;
+        judge::result(&format!("told after {:.1} s: {text}", took.as_secs_f64()));
+        Ok(())
+    };
+    says("no-pool", &["PoolNotFound", "nowhere", "make it"])?;
+    says("no-secret", &["nothing", "username and password"])?;
+    says(&long, &["Failed"])?;
+    // Too many streams for the slots there are.
+    cluster.apply(&wrong("one-more", "{source: {url: \"rtsp://c/2\"}, poolRef: {name: main}}"))?;
+    says("one-more", &["NoSlot", "recorders: 2", "maxChannels: 4"])?;
+    let pool = cluster.get(&["storagepool", "main", "-n", &site.namespace])?;
+    let capacity = condition(&pool, "CapacitySufficient").and_then(|it| it.get("status")).and_then(Value::as_str);
+    ensure!(capacity == Some("False"), "{pool}");
+    let events = site.kubectl(&["get", "events", "--field-selector", "involvedObject.name=no-pool"])?;
+    ensure!(events.contains("PoolNotFound"), "{events}");
+    // The one that was right all the time.
+    site.judge(&[])?;
+    site.clean()
+}
+
+#[test]
+fn a_recorder_reads_its_own_things_and_nobody_elses() -> Result<()> {
+    let site = Site::new("access", 1)?;
+    let cluster = site.cluster;
+    cluster.apply(&format!("{}  maxChannels: 3\n{}", site.pool(2, ""), site.streams()))?;
+    site.wait_recorded(RECORDED_WITHIN, 1)?;
+    let token = site.kubectl(&["create", "token", "main-recorder-0"])?;
+    let as_recorder = |arguments: &[&str]| {
+        let token = format!("--token={}", token.trim());
+        let mut all =
+            vec!["--kubeconfig=/dev/null", "--server=https://10.200.0.1:6443", "--insecure-skip-tls-verify", &token];
+        all.extend(["-n", &site.namespace]);
+        all.extend_from_slice(arguments);
+        cluster.kubectl(&all)
+    };
+    as_recorder(&["get", "recorder", "main-recorder-0"])?;
+    as_recorder(&["get", "secret", "main-recorder-0-cameras"])?;
+    let forbidden: [&[&str]; 6] = [
+        &["get", "secret", "main-recorder-1-cameras"],
+        &["get", "secrets"],
+        &["get", "recorder", "main-recorder-1"],
+        &["patch", "recorder", "main-recorder-1", "--subresource=status", "--type=merge", "-p", "{\"status\":{}}"],
+        &["patch", "recorder", "main-recorder-0", "--type=merge", "-p", "{\"spec\":{\"term\":99}}"],
+        &["get", "camerastreams"],
+    ];
+    for arguments in forbidden {
+        let said = as_recorder(arguments).err().with_context(|| format!("allowed: {arguments:?}"))?;
+        ensure!(format!("{said:#}").contains("Forbidden") || format!("{said:#}").contains("forbidden"), "{said:#}");
+    }
+    site.judge(&[])?;
+    site.clean()
+}

@@ -1,0 +1,217 @@
+//! Cameras in pods, a pool that records them, and the judge of both.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use framekeeper_e2e::cluster::Cluster;
+use framekeeper_e2e::judge;
+use serde_json::Value;
+
+/// Nodes, and disks of each, of the cluster that `make test` makes.
+pub(super) const NODES: usize = 3;
+pub(super) const DISKS: usize = 2;
+/// Name of the release, and of its namespace.
+pub(super) const RELEASE: &str = "framekeeper";
+/// The chart is in, and its operators run, within this time.
+const INSTALLED_WITHIN: &str = "90s";
+/// From nothing to cameras being recorded.
+pub(super) const RECORDED_WITHIN: Duration = Duration::from_secs(60);
+/// What a pod takes to go: its grace period and the kubelet's own time.
+const GONE_WITHIN: Duration = Duration::from_secs(90);
+
+/// The cluster with the chart in it: put there once for all tests.
+pub(super) fn installed() -> Result<&'static Cluster> {
+    static CLUSTER: OnceLock<std::result::Result<Cluster, String>> = OnceLock::new();
+    let made = CLUSTER.get_or_init(|| install().map_err(|error| format!("{error:#}")));
+    made.as_ref().map_err(|error| anyhow::anyhow!("the chart is not in: {error}"))
+}
+
+fn install() -> Result<Cluster> {
+    let cluster = Cluster::entered()?;
+    let began = Instant::now();
+    install_chart(&cluster, &[])?;
+    judge::result(&format!("chart installed in {:.1} s", began.elapsed().as_secs_f64()));
+    Ok(cluster)
+}
+
+/// `helm upgrade --install`, with these values besides.
+pub(super) fn install_chart(cluster: &Cluster, more: &[&str]) -> Result<String> {
+    let (repository, tag) = cluster.image.rsplit_once(':').context("an image without a tag")?;
+    let (repository, tag) = (format!("image.repository={repository}"), format!("image.tag={tag}"));
+    let chart = cluster.chart().display().to_string();
+    let mut arguments = vec!["upgrade", "--install", RELEASE, &chart, "-n", RELEASE, "--create-namespace"];
+    arguments.extend(["--set", &repository, "--set", &tag, "--wait", "--timeout", INSTALLED_WITHIN]);
+    arguments.extend_from_slice(more);
+    cluster.helm(&arguments)
+}
+
+/// A namespace with cameras.
+pub(super) struct Site {
+    pub(super) cluster: &'static Cluster,
+    pub(super) namespace: String,
+    pub(super) cameras: Vec<String>,
+    pub(super) ledgers: PathBuf,
+}
+
+impl Site {
+    /// So many cameras, each in a pod of its own, all of them ready.
+    pub(super) fn new(namespace: &str, cameras: usize) -> Result<Self> {
+        let cluster = installed()?;
+        let ledgers = cluster.folder.join("ledgers").join(namespace);
+        std::fs::create_dir_all(&ledgers)?;
+        let cameras: Vec<String> = (1..=cameras).map(|number| format!("cam-{number}")).collect();
+        let site = Self { cluster, namespace: namespace.to_owned(), cameras, ledgers };
+        cluster.kubectl(&["create", "namespace", namespace])?;
+        let manifests: Vec<String> = site.cameras.iter().map(|name| site.camera(name)).collect();
+        cluster.apply(&manifests.join("---\n"))?;
+        site.kubectl(&["wait", "pod", "-l", "camera", "--for=condition=Ready", "--timeout=60s"])?;
+        Ok(site)
+    }
+
+    fn camera(&self, name: &str) -> String {
+        let (image, ledgers) = (&self.cluster.camera_image, self.ledgers.display());
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}, labels: {{camera: {name}}}}}\n\
+             spec:\n  terminationGracePeriodSeconds: 2\n  securityContext: {{runAsUser: 0}}\n  containers:\n  - name: camera\n    image: {image}\n    imagePullPolicy: IfNotPresent\n    \
+             command: [ledger-camera, --listen, 0.0.0.0:8554, --control, 0.0.0.0:8555, --log-dir, /ledgers, --cache, /tmp/clips,\n      \
+             \"name={name},kind=synthetic,width=320,height=180,fps=25,bitrate=500k,gop=50\"]\n    \
+             readinessProbe: {{tcpSocket: {{port: 8554}}, periodSeconds: 1}}\n    volumeMounts: [{{name: ledgers, mountPath: /ledgers}}]\n  \
+             volumes: [{{name: ledgers, hostPath: {{path: \"{ledgers}\", type: DirectoryOrCreate}}}}]\n\
+             ---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+             spec: {{selector: {{camera: {name}}}, ports: [{{name: rtsp, port: 8554}}, {{name: control, port: 8555}}]}}\n",
+            namespace = self.namespace,
+        )
+    }
+
+    /// kubectl in this namespace.
+    pub(super) fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        let mut all = vec!["-n", &self.namespace];
+        all.extend_from_slice(arguments);
+        self.cluster.kubectl(&all)
+    }
+
+    /// The items of a list in this namespace.
+    pub(super) fn list(&self, kind: &str) -> Result<Vec<Value>> {
+        self.cluster.list(&[kind, "-n", &self.namespace])
+    }
+
+    /// A pool by the name of `main`; `more`: more of its spec.
+    pub(super) fn pool(&self, recorders: usize, more: &str) -> String {
+        format!(
+            "apiVersion: framekeeper.dev/v1alpha1\nkind: StoragePool\nmetadata: {{name: main, namespace: {}}}\n\
+             spec:\n  recorders: {recorders}\n  segment: {{bytes: 4Mi}}\n  \
+             template: {{resources: {{requests: {{cpu: 50m, memory: 128Mi}}, limits: {{memory: 256Mi}}}}}}\n  \
+             storage:\n    volumes:\n    - name: footage\n      \
+             claimTemplate: {{spec: {{storageClassName: local, resources: {{requests: {{storage: 200Mi}}}}}}}}\n{more}",
+            self.namespace
+        )
+    }
+
+    /// A stream of one of the cameras; `more`: more of its spec, after a comma.
+    pub(super) fn stream(&self, name: &str, more: &str) -> String {
+        format!(
+            "---\napiVersion: framekeeper.dev/v1alpha1\nkind: CameraStream\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+             spec: {{source: {{url: \"rtsp://{name}.{namespace}.svc:8554/{name}\"}}, poolRef: {{name: main}}{more}}}\n",
+            namespace = self.namespace,
+        )
+    }
+
+    /// Streams of all cameras.
+    pub(super) fn streams(&self) -> String {
+        self.cameras.iter().map(|name| self.stream(name, "")).collect()
+    }
+
+    /// Waits until all of these streams are recorded; how long that took.
+    pub(super) fn wait_recorded(&self, patience: Duration, count: usize) -> Result<Duration> {
+        let what = format!("{count} streams of {} are recorded", self.namespace);
+        let (_, took) = self.cluster.wait(&what, patience, || {
+            let streams = self.list("camerastreams")?;
+            let states: Vec<String> = streams.iter().map(describe).collect();
+            let recorded = streams.iter().filter(|stream| is_true(stream, "Ready") && is_true(stream, "Recording"));
+            let all = recorded.count() == count && streams.len() == count;
+            ensure!(all, "{}", states.join("; "));
+            Ok(Some(()))
+        })?;
+        Ok(took)
+    }
+
+    /// Waits until all recorders do what they are to.
+    pub(super) fn wait_as_planned(&self, patience: Duration) -> Result<Duration> {
+        let (_, took) = self.cluster.wait("all recorders do what they are to", patience, || {
+            let recorders = self.list("recorders")?;
+            let as_planned = |recorder: &&Value| {
+                let generation = |path: &str| recorder.pointer(path).and_then(Value::as_i64);
+                is_true(recorder, "Ready")
+                    && is_true(recorder, "ChannelsAsPlanned")
+                    && generation("/status/observedGeneration") == generation("/metadata/generation")
+            };
+            let good = recorders.iter().filter(as_planned).count();
+            ensure!(good == recorders.len() && good > 0, "{good} of {}", recorders.len());
+            Ok(Some(()))
+        })?;
+        Ok(took)
+    }
+
+    /// The pod of a recorder.
+    pub(super) fn pod(&self, ordinal: usize) -> Result<Value> {
+        self.cluster.get(&["pod", &format!("main-recorder-{ordinal}-0"), "-n", &self.namespace])
+    }
+
+    /// The number of the node that a recorder runs on.
+    pub(super) fn node(&self, ordinal: usize) -> Result<String> {
+        let pod = self.pod(ordinal)?;
+        let node = pod.pointer("/spec/nodeName").and_then(Value::as_str).context("the pod has no node")?;
+        Ok(node.trim_start_matches("node").to_owned())
+    }
+
+    /// Ends all recording in order, and counts: nothing that the cameras sent from the first recorded frame on is missing.
+    pub(super) fn judge(&self, more: &[&str]) -> Result<()> {
+        let stop = judge::now_ns()?;
+        self.kubectl(&["delete", "storagepool", "main", "--cascade=foreground", "--timeout=60s"])?;
+        self.cluster.wait("the recorders' pods are gone", GONE_WITHIN, || {
+            let left = self.cluster.list(&["pods", "-n", &self.namespace, "-l", "framekeeper.dev/pool=main"])?;
+            Ok(left.is_empty().then_some(()))
+        })?;
+        let volumes = self.cluster.volumes(NODES, DISKS)?;
+        ensure!(!volumes.is_empty(), "no volume has footage");
+        let mut arguments = judge::volumes(&self.ledgers, &volumes);
+        arguments.extend(["--union".to_owned(), "--ignore-others".to_owned()]);
+        arguments.extend(["--stop".to_owned(), rfc3339(stop)?]);
+        arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
+        judge::say(&self.cluster.check(&arguments)?);
+        Ok(())
+    }
+
+    /// Takes everything away again, footage too.
+    pub(super) fn clean(self) -> Result<()> {
+        self.cluster.kubectl(&["delete", "namespace", &self.namespace, "--timeout=120s"])?;
+        self.cluster.fault(&["pv-clean"])?;
+        Ok(())
+    }
+}
+
+/// A time for `ledger-check`.
+pub(super) fn rfc3339(nanoseconds: i64) -> Result<String> {
+    Ok(jiff::Timestamp::from_nanosecond(nanoseconds.into())?.to_string())
+}
+
+/// Whether a condition is True.
+pub(super) fn is_true(object: &Value, kind: &str) -> bool {
+    condition(object, kind).is_some_and(|condition| condition.get("status").and_then(Value::as_str) == Some("True"))
+}
+
+/// A condition.
+pub(super) fn condition<'o>(object: &'o Value, kind: &str) -> Option<&'o Value> {
+    let conditions = object.pointer("/status/conditions").and_then(Value::as_array)?;
+    conditions.iter().find(|condition| condition.get("type").and_then(Value::as_str) == Some(kind))
+}
+
+/// The name of an object, its phase, and why.
+pub(super) fn describe(object: &Value) -> String {
+    let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or("?").to_owned();
+    let why = condition(object, "Recording").or_else(|| condition(object, "Ready"));
+    let why = |key: &str| why.and_then(|it| it.get(key)).and_then(Value::as_str).unwrap_or("?").to_owned();
+    format!("{} {} {} {}", text("/metadata/name"), text("/status/phase"), why("reason"), why("message"))
+}

@@ -1,0 +1,204 @@
+use std::collections::BTreeMap;
+
+use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use framekeeper_crds::{RecorderStatus, StreamAssignment};
+use kube::core::DeserializeGuard;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::*;
+use crate::decide::assign::{Assignment, World, assign};
+
+struct Nowhere(BTreeMap<Key, RecorderStatus>, u128);
+
+impl World for Nowhere {
+    fn new_uuid(&mut self) -> Uuid {
+        self.1 += 1;
+        Uuid::from_u128(self.1)
+    }
+
+    fn volume_uuid(&mut self, _: &Key, _: &Key, _: &str) -> Option<Uuid> {
+        None
+    }
+
+    fn status(&self, recorder: &Key) -> Option<&RecorderStatus> {
+        self.0.get(recorder)
+    }
+
+    fn peer_address(&self, _: &Key) -> Option<String> {
+        None
+    }
+
+    fn http_address(&self, _: &Key) -> Option<String> {
+        None
+    }
+}
+
+fn guard<K>(value: serde_json::Value) -> DeserializeGuard<K>
+where
+    K: serde::de::DeserializeOwned + kube::Resource,
+{
+    serde_json::from_value(value).unwrap()
+}
+
+fn metadata(name: &str, uid: u128) -> serde_json::Value {
+    json!({ "namespace": "default", "name": name, "uid": Uuid::from_u128(uid), "generation": 3 })
+}
+
+fn stream(name: &str, uid: u128, more: serde_json::Value) -> DeserializeGuard<CameraStream> {
+    let mut spec = json!({ "source": { "url": format!("rtsp://c/{name}") }, "poolRef": { "name": "main" } });
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    guard(json!({
+        "apiVersion": "framekeeper.dev/v1alpha1", "kind": "CameraStream", "metadata": metadata(name, uid), "spec": spec,
+    }))
+}
+
+fn pool(recorders: u32) -> DeserializeGuard<StoragePool> {
+    let claim = json!({ "spec": { "resources": { "requests": { "storage": "10Gi" } } } });
+    guard(json!({
+        "apiVersion": "framekeeper.dev/v1alpha1", "kind": "StoragePool", "metadata": metadata("main", 1000),
+        "spec": {
+            "recorders": recorders, "maxChannels": 6, "toleratedFailures": 1,
+            "storage": { "volumes": [{ "name": "a", "claimTemplate": claim }] },
+        },
+    }))
+}
+
+fn streams() -> Vec<DeserializeGuard<CameraStream>> {
+    (1..=6).map(|number| stream(&format!("cam-{number}"), number, json!({}))).collect()
+}
+
+fn decide(
+    streams: &[DeserializeGuard<CameraStream>],
+    pools: &[DeserializeGuard<StoragePool>],
+    state: State,
+) -> Assignment {
+    let wanted = wanted(streams, pools, &state);
+    assign(&wanted, state, &mut Nowhere(BTreeMap::new(), 5_000))
+}
+
+/// What is left in the cluster of a decision.
+fn left(assignment: &Assignment) -> Vec<Recorder> {
+    assignment.recorders.values().cloned().collect()
+}
+
+fn begin(term: u64, recorders: &[Recorder], streams: &[DeserializeGuard<CameraStream>]) -> State {
+    let recorders: Vec<&Recorder> = recorders.iter().collect();
+    let streams = streams.iter().filter_map(|guard| guard.0.as_ref().ok());
+    state(term, &recorders, streams, [])
+}
+
+fn without_terms(assignment: &Assignment) -> Vec<framekeeper_crds::RecorderSpec> {
+    let mut specs: Vec<_> = assignment.recorders.values().map(|recorder| recorder.spec.clone()).collect();
+    specs.iter_mut().for_each(|spec| spec.term = 0);
+    specs
+}
+
+#[test]
+fn another_operator_begins_where_this_one_was() {
+    let (streams, pools) = (streams(), [pool(3)]);
+    let first = decide(&streams, &pools, State { term: 4, ..State::default() });
+    assert!(first.recorders.values().all(|recorder| recorder.spec.channels.len() == 4), "two primaries, two standbys");
+    let second = decide(&streams, &pools, begin(5, &left(&first), &streams));
+    assert_eq!(without_terms(&first), without_terms(&second));
+    assert_eq!(second.state.sequence, 0, "nothing was decided");
+
+    // In the middle of a move: one recorder more, and the first operator dies before anybody let go of anything.
+    let more = [pool(4)];
+    let third = decide(&streams, &more, second.state);
+    let fourth = decide(&streams, &more, begin(6, &left(&third), &streams));
+    assert_eq!(without_terms(&third), without_terms(&fourth));
+}
+
+#[test]
+fn epochs_never_go_back_whoever_remembers_them() {
+    let (mut streams, pools) = (streams(), [pool(3)]);
+    let first = decide(&streams, &pools, State { term: 1, ..State::default() });
+    let epoch = |assignment: &Assignment, name: &str| {
+        let channels = assignment.recorders.values().flat_map(|recorder| &recorder.spec.channels);
+        channels.filter(|channel| channel.stream.name == name).map(|channel| channel.epoch).max()
+    };
+    assert_eq!(epoch(&first, "cam-1"), Some(1));
+    // A standby took over in epoch 7, as it says itself; of another stream an operator had told of epoch 9.
+    let mut recorders = left(&first);
+    let taken = recorders[0].spec.channels[0].stream.clone();
+    recorders[1].status = serde_json::from_value(json!({
+        "channels": [{ "stream": taken, "state": "Recording", "epoch": 7 }],
+    }))
+    .unwrap();
+    let said = streams.iter_mut().find(|guard| guard.name_any() != taken.name).unwrap();
+    let other = said.name_any();
+    let status = said.0.as_mut().unwrap().status.get_or_insert_default();
+    status.assignment = Some(StreamAssignment { epoch: 9, ..StreamAssignment::default() });
+    let state = begin(2, &recorders, &streams);
+    let known = |name: &str| state.streams[&format!("default/{name}")].newest_epoch();
+    assert_eq!((known(&taken.name), known(&other)), (7, 9));
+}
+
+#[test]
+fn a_stream_of_the_same_name_is_another_one() {
+    let (streams, pools) = (streams(), [pool(3)]);
+    let first = decide(&streams, &pools, State { term: 1, ..State::default() });
+    let mut again: Vec<_> = self::streams();
+    again[0] = stream("cam-1", 77, json!({}));
+    let second = decide(&again, &pools, begin(2, &left(&first), &again));
+    let uids: Vec<&str> = second
+        .recorders
+        .values()
+        .flat_map(|recorder| &recorder.spec.channels)
+        .filter(|channel| channel.stream.name == "cam-1")
+        .map(|channel| channel.stream.uid.as_str())
+        .collect();
+    assert_eq!(uids, [Uuid::from_u128(77).to_string(); 2]);
+}
+
+#[test]
+fn a_poisonous_object_is_refused_by_itself_and_what_was_known_of_it_goes_on() {
+    let (streams, pools) = (streams(), [pool(3)]);
+    let first = decide(&streams, &pools, State { term: 1, ..State::default() });
+    let mut bad = self::streams();
+    // No integer, as an older definition may have let through; and a rule that it did not have.
+    bad[0] = stream("cam-1", 1, json!({ "priority": "high" }));
+    bad[1] = stream("cam-2", 2, json!({ "source": { "url": "rtsp://bob:geheim@camera/1" } }));
+    bad.push(stream("cam-7", 7, json!({ "poolRef": { "name": "nowhere" } })));
+    bad.push(stream("cam-8", 8, json!({ "priority": "high" })));
+    let seen = wanted(&bad, &pools, &first.state);
+    let reasons: BTreeMap<&str, &str> =
+        seen.refused.iter().map(|(key, refusal)| (key.name.as_str(), refusal.reason)).collect();
+    assert_eq!(
+        reasons,
+        [("cam-1", "Unreadable"), ("cam-2", "InvalidSpec"), ("cam-7", "PoolNotFound"), ("cam-8", "Unreadable")].into()
+    );
+    assert!(!format!("{:?}", seen.refused).contains("geheim"));
+    let second = decide(&bad, &pools, first.state.clone());
+    assert_eq!(without_terms(&first), without_terms(&second), "the others are recorded as before, and so are these");
+    // The pool itself.
+    let mut broken: Vec<DeserializeGuard<StoragePool>> = vec![pool(3)];
+    broken[0].0.as_mut().unwrap().spec.segment.bytes = framekeeper_crds::ByteQuantity::from_bytes(5);
+    let seen = wanted(&streams, &broken, &first.state);
+    assert_eq!(seen.refused_pools.len(), 1);
+    assert_eq!(seen.pools.len(), 1);
+}
+
+#[test]
+fn terms_are_found_wherever_a_leader_left_them() {
+    let recorder = |annotation: Option<&str>, spec: u64, observed: Option<u64>| {
+        let mut recorder: Recorder = serde_json::from_value(json!({
+            "apiVersion": "framekeeper.dev/v1alpha1", "kind": "Recorder", "metadata": metadata("r", 1),
+            "spec": { "pool": "main", "ordinal": 0, "term": spec, "slots": { "normal": 1 }, "segment": { "bytes": 1, "partMs": 1 }, "volumes": [] },
+        }))
+        .unwrap();
+        let annotation = annotation.map(|term| [(TERM.to_owned(), term.to_owned())].into());
+        recorder.metadata = ObjectMeta { annotations: annotation, ..recorder.metadata };
+        recorder.status =
+            observed.map(|term| RecorderStatus { observed_term: Some(term), ..RecorderStatus::default() });
+        recorder
+    };
+    assert_eq!(highest_term([&recorder(None, 3, None)]), 3);
+    assert_eq!(highest_term([&recorder(Some("9"), 3, None), &recorder(None, 4, None)]), 9);
+    assert_eq!(
+        highest_term([&recorder(Some("nine"), 3, Some(12))]),
+        12,
+        "a cluster that was restored, and a recorder that was not"
+    );
+}
