@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check soak power bench build generate fuzz prerequisites clean
+.PHONY: help demo test check cluster soak power bench build generate fuzz prerequisites clean
 
 # Two jobs at most: the machine this is made for has two cores, and linking three programs at once takes gigabytes.
 export CARGO_BUILD_JOBS ?= 2
@@ -41,15 +41,20 @@ demo: build ## Record four test cameras (or CAMERA=rtsp://host/path) into ./demo
 
 check: prerequisites ## Formatting, lints and unit tests, not optimised: quick, no root
 	cargo fmt --all --check
-	cargo test --locked --workspace --lib --bins --examples --tests --test e2e --no-run
+	cargo test --locked --workspace --lib --bins --examples --tests --test e2e --test cluster --no-run
 	cargo test --locked --workspace
 
 test: prerequisites ## Prove everything, with small counts
 	cargo fmt --all --check
-	$(BUILD) --lib --examples --tests --test e2e
+	$(BUILD) --lib --examples --tests --test e2e --test cluster
 	RUST_TEST_THREADS=6 cargo test --release --locked --workspace
 	$(E2E) --test-threads=4 $(PATIENT)
 	$(E2E) --test-threads=1 --nocapture $(addprefix --skip ,$(PATIENT))
+	e2e/cluster/test $(TARGET)
+
+cluster: build ## The tests in a Kubernetes of three nodes alone; ONLY='control_plane::' for some of them
+	$(BUILD) --test cluster
+	ONLY='$(ONLY)' e2e/cluster/test $(TARGET)
 
 soak: build ## The same tests with the full counts; goes on where it stopped. ONLY='kill:: files::' for some of them
 	FRAMEKEEPER_SOAK=1 ONLY='$(ONLY)' e2e/soak
@@ -68,6 +73,7 @@ bench: build ## Measure against peers and write docs/benchmarks.md
 
 generate: ## Write the generated files again (CRDs, metric list)
 	cargo run --locked -p framekeeper-crds --bin framekeeper-crds -- crds
+	UPDATE_DOCS=1 cargo test --locked -p framekeeper-crds --test fields
 	UPDATE_DOCS=1 cargo test --locked -p framekeeper-recorder --test recorder metrics_page
 
 fuzz: ## A minute of fuzzing for each parser (needs the nightly toolchain and cargo-fuzz)

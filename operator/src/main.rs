@@ -180,6 +180,9 @@ fn run_local(local: Local, screen: Screen, log_format: LogFormat) -> anyhow::Res
     })
 }
 
+/// What is logged where RUST_LOG says nothing. The client of the API server tells each attempt to connect as an error; we tell what it means, once.
+const DEFAULT_FILTER: &str = "info,kube_client=off";
+
 fn start_log(format: LogFormat, screen: &Screen) {
     let terminal = std::io::stderr().is_terminal();
     let human = match format {
@@ -187,7 +190,7 @@ fn start_log(format: LogFormat, screen: &Screen) {
         LogFormat::Human => true,
         LogFormat::Json => false,
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let screen = screen.clone();
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(move || screen.clone());

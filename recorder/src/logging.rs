@@ -17,9 +17,12 @@ pub enum LogFormat {
     Auto,
 }
 
+/// What is logged where RUST_LOG says nothing. The client of the API server tells each attempt to connect as an error; we tell what it means, once.
+const DEFAULT_FILTER: &str = "info,kube_client=off";
+
 /// Sets up logging for the process. Called once; a second call changes nothing.
 pub fn start(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let terminal = std::io::stderr().is_terminal();
     let json = match format {
         LogFormat::Human => false,

@@ -40,9 +40,9 @@ fn leader(cluster: &Cluster) -> Result<Option<Leader>> {
     Ok(Some(Leader { holder, term, pod: text("/metadata/name"), node }))
 }
 
-/// The process of a program on a node, as that node numbers it.
-fn processes(cluster: &Cluster, node: &str, program: &str) -> Result<Vec<String>> {
-    let said = cluster.fault(&["node-exec", node, "pidof", program]).unwrap_or_default();
+/// The processes with this in their command line on a node, as that node numbers them, the oldest first.
+fn processes(cluster: &Cluster, node: &str, command: &str) -> Result<Vec<String>> {
+    let said = cluster.fault(&["node-exec", node, "pgrep", "-f", "--", command]).unwrap_or_default();
     Ok(said.split_whitespace().map(str::to_owned).collect())
 }
 
@@ -66,7 +66,7 @@ fn a_leader_that_is_killed_or_stands_still_has_a_successor_and_nobody_notices() 
     let mut last = leader(cluster)?.context("nobody leads")?;
     for round in 0..count(1, 10) {
         for signal in ["-KILL", "-STOP"] {
-            let pids = processes(cluster, &last.node, "framekeeper-operator")?;
+            let pids = processes(cluster, &last.node, "^framekeeper-operator run")?;
             ensure!(!pids.is_empty(), "no operator runs on node {}", last.node);
             let struck = Instant::now();
             for pid in &pids {
@@ -127,9 +127,10 @@ fn with_the_control_plane_gone_recording_goes_on_and_recorders_come_back() -> Re
     let result = (|| -> Result<()> {
         for kill in 1..=5 {
             // The supervisor is the first of the two, its worker the second.
-            let pids = processes(cluster, &node, "framekeeper-recorder")?;
-            let worker = pids.iter().filter_map(|pid| pid.parse::<u64>().ok()).max().context("no recorder runs")?;
-            cluster.fault(&["node-exec", &node, "kill", "-KILL", &worker.to_string()])?;
+            let pids = processes(cluster, &node, "--cluster outage/main-recorder-0")?;
+            ensure!(pids.len() == 2, "a supervisor and its worker, not {pids:?}");
+            let worker = pids.last().context("no recorder runs")?;
+            cluster.fault(&["node-exec", &node, "kill", "-KILL", worker])?;
             let (_, took) = cluster
                 .wait("the recorder records again", BACK_WITHIN, || Ok((recording(&address)? > 0).then_some(())))?;
             judge::result(&format!(

@@ -53,6 +53,7 @@ pub(super) struct Site {
     pub(super) namespace: String,
     pub(super) cameras: Vec<String>,
     pub(super) ledgers: PathBuf,
+    is_clean: bool,
 }
 
 impl Site {
@@ -62,7 +63,7 @@ impl Site {
         let ledgers = cluster.folder.join("ledgers").join(namespace);
         std::fs::create_dir_all(&ledgers)?;
         let cameras: Vec<String> = (1..=cameras).map(|number| format!("cam-{number}")).collect();
-        let site = Self { cluster, namespace: namespace.to_owned(), cameras, ledgers };
+        let site = Self { cluster, namespace: namespace.to_owned(), cameras, ledgers, is_clean: false };
         cluster.kubectl(&["create", "namespace", namespace])?;
         let manifests: Vec<String> = site.cameras.iter().map(|name| site.camera(name)).collect();
         cluster.apply(&manifests.join("---\n"))?;
@@ -185,10 +186,31 @@ impl Site {
     }
 
     /// Takes everything away again, footage too.
-    pub(super) fn clean(self) -> Result<()> {
+    pub(super) fn clean(mut self) -> Result<()> {
+        self.is_clean = true;
+        self.take_away()
+    }
+
+    fn take_away(&self) -> Result<()> {
         self.cluster.kubectl(&["delete", "namespace", &self.namespace, "--timeout=120s"])?;
         self.cluster.fault(&["pv-clean"])?;
         Ok(())
+    }
+}
+
+impl Drop for Site {
+    /// A test that failed leaves no other one without volumes. What the cluster looked like stands in its output.
+    fn drop(&mut self) {
+        if !self.is_clean {
+            let objects = self.kubectl(&["get", "cam,sp,rec,sts,pods,pvc", "-o", "wide"]);
+            let events = self.kubectl(&["get", "events", "--sort-by=.lastTimestamp"]);
+            for said in [objects, events] {
+                judge::say(&said.unwrap_or_else(|error| format!("{error:#}")));
+            }
+            if let Err(error) = self.take_away() {
+                judge::say(&format!("{error:#}"));
+            }
+        }
     }
 }
 

@@ -26,6 +26,8 @@ pub struct PoolView {
     pub used_reserved: u32,
     /// Why there are too few slots, if there are.
     pub shortage: Option<String>,
+    /// Why it is not as it is written down, but as it was before: (reason, message).
+    pub refused: Option<(&'static str, String)>,
     /// How many recorders may fail at once; 0: the pool promises nothing.
     pub tolerated_failures: u32,
     /// Why that is not so even while all run, if it is not: (reason, message).
@@ -57,6 +59,10 @@ pub fn status(old: &StoragePoolStatus, generation: i64, view: &PoolView, now: Ti
         None => put("CapacitySufficient", true, "SlotsSuffice", "every stream has a slot"),
     }
     match view.draining.as_slice() {
+        _ if view.refused.is_some() => {
+            let (reason, message) = view.refused.clone().unwrap_or_default();
+            put("Progressing", false, reason, &message);
+        }
         _ if view.ready < view.recorders => {
             put("Progressing", true, "RecordersStarting", "recorders are being started")
         }
@@ -127,7 +133,8 @@ pub fn notes(old: &StoragePoolStatus, new: &StoragePoolStatus) -> Vec<Note> {
         let (reason, message) = (condition.reason.clone(), condition.message.clone());
         match condition.type_.as_str() {
             // Starting is what pools do; that it takes long shows in Available and Degraded.
-            "Progressing" => None,
+            "Progressing" if !matches!(condition.reason.as_str(), "InvalidSpec" | "Unreadable") => None,
+            "Progressing" => Some(Note { warning: true, reason, message }),
             "Available" if old.conditions.is_empty() => None,
             PROTECTED if condition.reason == RECORDERS_NOT_READY => None,
             // What is as it should be from the start is no news.

@@ -267,6 +267,7 @@ impl<S: Sink> Reporter<S> {
                 shortage: plan.too_few_slots(spec, wanted(view.wanted, key)),
                 tolerated_failures: spec.tolerated_failures,
                 unprotected: plan.unprotected(),
+                refused: view.wanted.refused_pools.get(key).map(|refusal| (refusal.reason, refusal.message.clone())),
                 ..PoolView::default()
             };
             let of_pool = |(stream, placed): &(&Key, &super::wanted::Desired<framekeeper_crds::CameraStreamSpec>)| {
