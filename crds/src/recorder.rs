@@ -133,6 +133,9 @@ pub struct RecorderVolume {
     pub uuid: String,
     /// How many bytes may be used on it.
     pub budget_bytes: u64,
+    /// Name of its PersistentVolumeClaim, where that is another one than a recorder's first: that one was lost with its node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<String>,
 }
 
 /// One stream on one recorder, in one role.

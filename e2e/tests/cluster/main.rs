@@ -2,6 +2,7 @@
 
 mod control_plane;
 mod installation;
+mod nodes;
 mod recording;
 mod refusals;
 mod site;

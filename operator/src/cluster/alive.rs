@@ -56,6 +56,14 @@ impl Lives {
         self.answered.retain(|key, _| is_there(key));
     }
 
+    /// For how long nothing was heard of a recorder that was heard of once.
+    #[must_use]
+    pub fn quiet_for(&self, recorder: &Key, now: Instant) -> Option<Duration> {
+        let heard = self.answered.get(recorder).copied();
+        let renewed = self.seen.get(recorder).filter(|seen| seen.renewed.is_some()).map(|seen| seen.changed);
+        heard.into_iter().chain(renewed).max().map(|last| now.duration_since(last))
+    }
+
     /// How it stands with a recorder.
     #[must_use]
     pub fn of(&self, recorder: &Key, now: Instant) -> Life {

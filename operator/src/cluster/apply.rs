@@ -178,10 +178,21 @@ impl Writer {
     /// # Errors
     /// [`WriteError`].
     pub async fn delete<K: Written>(&self, term: u64, object: &K) -> Result<(), WriteError> {
+        self.delete_with(term, object, DeleteParams::background()).await
+    }
+
+    /// The same at once, for a pod whose node can't say any more that it has ended.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub async fn delete_now<K: Written>(&self, term: u64, object: &K) -> Result<(), WriteError> {
+        self.delete_with(term, object, DeleteParams::background().grace_period(0)).await
+    }
+
+    async fn delete_with<K: Written>(&self, term: u64, object: &K, params: DeleteParams) -> Result<(), WriteError> {
         let api = self.api::<K>(&object.namespace().unwrap_or_default());
         let what = format!("{} {}", K::kind(&()), object.name_any());
-        let params =
-            DeleteParams::background().preconditions(Preconditions { uid: object.uid(), ..Preconditions::default() });
+        let params = params.preconditions(Preconditions { uid: object.uid(), ..Preconditions::default() });
         match self.write(term, what, api.delete(&object.name_any(), &params)).await {
             Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
             done => done.map(|_| ()),

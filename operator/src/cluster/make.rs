@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use framekeeper_crds::k8s_openapi::api::apps::v1::StatefulSet;
 use framekeeper_crds::k8s_openapi::api::core::v1::Pod;
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use framekeeper_crds::k8s_openapi::jiff::Timestamp;
 use framekeeper_crds::{Recorder, RecorderPhase};
 use kube::ResourceExt as _;
 use tracing::{info, warn};
@@ -15,7 +16,9 @@ use super::gather;
 use super::plane::Plane;
 use super::rollout::{self, PodView};
 use super::world::Facts;
+use crate::decide::report::{Kind, Sink as _};
 use crate::decide::state::State;
+use crate::decide::status::Note;
 use crate::decide::wanted::Key;
 
 /// What of a Recorder's metadata is the operator's.
@@ -55,6 +58,11 @@ impl Plane {
         for (key, recorder) in &recorders {
             let name = key.to_string();
             let Some(before) = self.state.recorders.get(&name) else { continue };
+            // Of a recorder that begins anew: what it had before.
+            let anew = before.spec.volumes.iter().filter(|known| {
+                recorder.spec.volumes.iter().any(|volume| known.name == volume.name && known.uuid != volume.uuid)
+            });
+            let lost: Vec<String> = anew.map(|volume| names::claim_of(volume, &key.name)).collect();
             let mut same = recorder.spec.clone();
             same.term = before.spec.term;
             if same == before.spec {
@@ -76,6 +84,9 @@ impl Plane {
                     self.versions.insert(key.clone(), written.resource_version().unwrap_or_default());
                     if let Some(known) = state.recorders.get_mut(&name) {
                         known.generation = written.metadata.generation.unwrap_or(known.generation);
+                    }
+                    if !lost.is_empty() {
+                        self.tell_lost(key, recorder, &lost);
                     }
                 }
                 Err(error) => {
@@ -104,6 +115,26 @@ impl Plane {
         let key = Key::new(&recorder.namespace, pool);
         let identity = self.wanted.pools.get(&key)?.identity.as_ref()?;
         Some(vec![owned_by_pool(&key, &identity.uid)])
+    }
+
+    /// A recorder was lost with its volumes, and begins anew.
+    fn tell_lost(&mut self, key: &Key, recorder: &Recorder, claims: &[String]) {
+        let message = format!(
+            "the node of {} is gone, and with it the footage on {}; it begins anew on other volumes. The claims stay as they are: \
+             should the disks turn up again, `framekeeper-recorder volume export` reads them",
+            key.name,
+            claims.join(", ")
+        );
+        warn!(recorder = %key, "{message}");
+        let note = Note { warning: true, reason: "RecorderLost".to_owned(), message };
+        let uid = recorder.metadata.uid.clone().unwrap_or_default();
+        let pool = Key::new(&key.namespace, &recorder.spec.pool);
+        let pool_uid = self.wanted.pools.get(&pool).and_then(|pool| pool.identity.as_ref()).map(|it| it.uid.clone());
+        let now = Timestamp::now();
+        let outbox = &mut self.reporter.sink;
+        // An outbox takes everything.
+        let _ = outbox.event(Kind::Recorder, key, &uid, &note, now);
+        let _ = outbox.event(Kind::Pool, &pool, &pool_uid.unwrap_or_default(), &note, now);
     }
 
     async fn create(&mut self, term: u64, recorder: &Recorder) -> Result<(), WriteError> {
@@ -183,7 +214,7 @@ impl Plane {
         let mut pods = BTreeMap::new();
         for (own, recorder) in ours {
             let Some(uid) = recorder.metadata.uid.clone() else { continue };
-            let of = OfRecorder { pool: of_pool, name: &own.name, uid: &uid };
+            let of = OfRecorder { pool: of_pool, name: &own.name, uid: &uid, volumes: &recorder.spec.volumes };
             for volume in &wanted.object.storage.volumes {
                 let known = recorder.spec.volumes.iter().find(|known| known.name == volume.name);
                 let Some(known) = known else { continue };
@@ -201,7 +232,24 @@ impl Plane {
             self.writer.apply(term, &set, sets.get(own).copied()).await?;
             pods.insert(recorder.spec.ordinal, pod_view(facts, own, recorder, &set));
         }
+        self.leave_nodes_that_are_gone(term, facts, key).await?;
         self.roll(term, facts, key, &pods).await
+    }
+
+    /// Pods of a node that there is no more are in the way of new ones, until somebody takes them away.
+    async fn leave_nodes_that_are_gone(&mut self, term: u64, facts: &Facts, pool: &Key) -> Result<(), WriteError> {
+        let ours = facts.recorders.iter().filter(|(key, recorder)| {
+            key.namespace == pool.namespace && recorder.spec.pool == pool.name && facts.is_silent(key)
+        });
+        for (key, _) in ours {
+            let Some(pod) = facts.pod(key) else { continue };
+            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+            if node.is_some_and(|node| facts.is_gone(node)) {
+                warn!(recorder = %key, node, "its node is gone, and its pod is taken away");
+                self.writer.delete_now::<Pod>(term, pod).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn roll(
@@ -252,6 +300,7 @@ fn pod_view(facts: &Facts, key: &Key, recorder: &Recorder, set: &StatefulSet) ->
         uid: pod.and_then(|pod| pod.metadata.uid.clone()),
         is_current: made_from == pod::template_of(set),
         is_leaving: pod.is_some_and(|pod| pod.metadata.deletion_timestamp.is_some()),
+        is_stuck: facts.trouble(key).is_some() && facts.life(key) != super::alive::Life::Alive && !facts.runs(key),
         is_well: facts.life(key) == super::alive::Life::Alive
             && facts.runs(key)
             && status.is_some_and(|status| {

@@ -1,13 +1,14 @@
 //! The control plane in a cluster: looks at everything, decides, makes it so, and tells what it sees. One task does that, one round after the other; the
 //! rest of the process only brings it news.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
 use framekeeper_crds::{CameraStream, Recorder, StoragePool};
+use framekeeper_plan::Condition;
 use kube::runtime::events::{EventType, Recorder as EventRecorder, Reporter as EventReporter};
 use kube::{Client, ResourceExt as _};
 use tokio::sync::mpsc;
@@ -24,7 +25,7 @@ use super::secrets::SecretBook;
 use super::sink::Outbox;
 use super::watching::Watches;
 use super::world::{ClusterWorld, Facts};
-use crate::decide::assign::{self, Assignment};
+use crate::decide::assign::{self, Assignment, World as _};
 use crate::decide::cameras::Cameras;
 use crate::decide::observe::ChannelReport;
 use crate::decide::place::PoolPlan;
@@ -52,6 +53,8 @@ pub struct Plane {
     pub(super) versions: BTreeMap<Key, String>,
     leadership: Leadership,
     lives: Lives,
+    silent: BTreeSet<Key>,
+    conditions: BTreeMap<Key, Condition>,
     cameras: Cameras,
     askers: Askers,
     /// Something changed that decisions depend on.
@@ -88,6 +91,8 @@ impl Plane {
             versions: BTreeMap::new(),
             leadership,
             lives: Lives::default(),
+            silent: BTreeSet::new(),
+            conditions: BTreeMap::new(),
             cameras: Cameras::default(),
             askers: Askers::new(http, answers),
             is_stirred: true,
@@ -157,7 +162,14 @@ impl Plane {
         if self.state.term != term {
             self.begin(term, facts).await?;
         }
-        let stirred = std::mem::take(&mut self.is_stirred);
+        // That somebody is silent is no event: time brings it.
+        let silent = facts.recorders.keys().filter(|key| facts.is_silent(key)).cloned().collect();
+        let conditions: BTreeMap<Key, Condition> = {
+            let world = ClusterWorld { facts };
+            facts.recorders.keys().map(|key| (key.clone(), world.condition(key))).collect()
+        };
+        let stirred = std::mem::take(&mut self.is_stirred) || self.silent != silent || self.conditions != conditions;
+        (self.silent, self.conditions) = (silent, conditions);
         if stirred {
             self.take_note(facts);
             self.decide(term, facts).await?;
@@ -237,6 +249,7 @@ impl Plane {
         let pods = self.watches.pods.all().into_iter();
         let nodes = self.watches.nodes.all().into_iter();
         Facts {
+            quiet: recorders.keys().filter_map(|key| Some((key.clone(), self.lives.quiet_for(key, now)?))).collect(),
             lives: recorders.keys().map(|key| (key.clone(), self.lives.of(key, now))).collect(),
             recorders,
             claims: claims.map(|claim| (key(claim.namespace(), claim.name_any()), claim)).collect(),

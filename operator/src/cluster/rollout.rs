@@ -13,14 +13,16 @@ pub struct PodView {
     pub is_leaving: bool,
     /// Whether it can record, and does what it is to.
     pub is_well: bool,
+    /// Whether it can't even be started, so that nothing is lost with it.
+    pub is_stuck: bool,
 }
 
 /// Which pod of a pool is to be deleted next, so that a new one takes its place: by ordinal.
 #[must_use]
 pub fn next(pods: &BTreeMap<u32, PodView>) -> Option<u32> {
     let outdated = || pods.iter().filter(|(_, pod)| pod.uid.is_some() && !pod.is_current && !pod.is_leaving);
-    // One that records nothing costs nothing.
-    if let Some((ordinal, _)) = outdated().find(|(_, pod)| !pod.is_well) {
+    // One that is not well may still record, and may be what others lean on. One that never came up can only be helped by the new template.
+    if let Some((ordinal, _)) = outdated().find(|(_, pod)| pod.is_stuck) {
         return Some(*ordinal);
     }
     if pods.values().any(|pod| !pod.is_well || pod.is_leaving) {
@@ -34,7 +36,7 @@ mod tests {
     use super::*;
 
     fn pod(is_current: bool, is_well: bool) -> PodView {
-        PodView { uid: Some("u".into()), is_current, is_leaving: false, is_well }
+        PodView { uid: Some("u".into()), is_current, is_leaving: false, is_well, is_stuck: false }
     }
 
     #[test]
@@ -49,7 +51,12 @@ mod tests {
         let none = PodView { uid: None, is_well: false, ..new.clone() };
         assert_eq!(next(&pods(&[none, old.clone()])), None);
         assert_eq!(next(&pods(&[new, old.clone()])), Some(1));
-        // One that can't record may be just what the new template mends.
-        assert_eq!(next(&pods(&[old, pod(false, false), starting])), Some(1));
+        // The others are not as they should be because the first one is away: that is no reason to take them away, too.
+        let unwell = pod(false, false);
+        assert_eq!(next(&pods(&[starting.clone(), unwell.clone(), old.clone()])), None);
+        assert_eq!(next(&pods(&[old.clone(), unwell.clone(), old.clone()])), None);
+        // One that can't be started may be just what the new template mends.
+        let stuck = PodView { is_stuck: true, ..unwell };
+        assert_eq!(next(&pods(&[old, stuck, starting])), Some(1));
     }
 }

@@ -18,6 +18,8 @@ use crate::decide::wanted::Key;
 
 /// A recorder that nobody heard of for so long has its streams given to others.
 pub const GONE_AFTER: Duration = Duration::from_secs(300);
+/// A recorder renews its Lease every 10 s, and answers each second.
+const SILENT_AFTER: Duration = Duration::from_secs(15);
 /// Where the scheduler says which node a claim's volume is for, before and after it is bound.
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 /// Of a container that is only being made.
@@ -36,6 +38,8 @@ pub struct Facts {
     pub nodes: BTreeMap<String, Arc<PartialObjectMeta<Node>>>,
     /// How it stands with each recorder.
     pub lives: BTreeMap<Key, Life>,
+    /// For how long nothing was heard of each.
+    pub quiet: BTreeMap<Key, Duration>,
     /// Now.
     pub now: Instant,
 }
@@ -58,9 +62,11 @@ impl Facts {
     pub fn node(&self, recorder: &Key) -> Option<String> {
         let runs_on = self.pod(recorder).and_then(|pod| pod.spec.as_ref()?.node_name.clone());
         runs_on.or_else(|| {
-            let claims = self.claims.iter().filter(|(key, _)| key.namespace == recorder.namespace);
-            let own = claims.filter(|(_, claim)| claim.labels().get(names::RECORDER) == Some(&recorder.name));
-            own.filter_map(|(_, claim)| claim.annotations().get(SELECTED_NODE).cloned()).next()
+            let volumes = &self.recorders.get(recorder)?.spec.volumes;
+            let claims = volumes.iter().filter_map(|volume| {
+                self.claims.get(&Key::new(&recorder.namespace, names::claim_of(volume, &recorder.name)))
+            });
+            claims.filter_map(|claim| claim.annotations().get(SELECTED_NODE).cloned()).next()
         })
     }
 
@@ -85,6 +91,29 @@ impl Facts {
             let last = last.and_then(|last| last.message.as_deref()).unwrap_or_default();
             Some(format!("its pod can't start: {reason}: {message} {last}").trim_end().to_owned())
         })
+    }
+
+    /// Whether nothing was heard of a recorder for longer than it takes to renew a Lease, or never.
+    #[must_use]
+    pub fn is_silent(&self, recorder: &Key) -> bool {
+        self.quiet.get(recorder).is_none_or(|quiet| *quiet >= SILENT_AFTER)
+    }
+
+    /// Whether there is no node of this name any more. As long as none is known at all, nobody is gone.
+    #[must_use]
+    pub fn is_gone(&self, node: &str) -> bool {
+        !self.nodes.is_empty() && !self.nodes.contains_key(node)
+    }
+
+    /// Whether a recorder's volumes are on a node that was deleted, and the recorder is silent.
+    #[must_use]
+    pub fn is_lost(&self, recorder: &Key) -> bool {
+        let Some(object) = self.recorders.get(recorder).filter(|_| self.is_silent(recorder)) else { return false };
+        let claims = object.spec.volumes.iter().filter_map(|volume| {
+            self.claims.get(&Key::new(&recorder.namespace, names::claim_of(volume, &recorder.name)))
+        });
+        let mut nodes = claims.filter_map(|claim| claim.annotations().get(SELECTED_NODE));
+        nodes.any(|node| self.is_gone(node))
     }
 
     /// Whether a recorder's process runs, as far as the cluster knows.
@@ -134,6 +163,10 @@ impl World for ClusterWorld<'_> {
             FailureDomain::Node => Some(node),
             FailureDomain::Zone => Some(self.facts.nodes.get(&node)?.labels().get(ZONE).unwrap_or(&node).clone()),
         }
+    }
+
+    fn is_lost(&self, recorder: &Key) -> bool {
+        self.facts.is_lost(recorder)
     }
 
     fn condition(&self, recorder: &Key) -> Condition {

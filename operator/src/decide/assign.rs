@@ -36,6 +36,10 @@ pub trait World {
     fn domain(&self, _recorder: &Key, _kind: FailureDomain) -> Option<String> {
         None
     }
+    /// Whether a recorder's volumes are lost for good, so that it is to begin anew on others.
+    fn is_lost(&self, _recorder: &Key) -> bool {
+        false
+    }
     /// Whether a recorder does its work.
     fn condition(&self, _recorder: &Key) -> Condition {
         Condition::Active
@@ -203,9 +207,11 @@ fn recorder(
     let OfStreams { shared: Shared { channels, retired, peers }, kept } = of_streams;
     let name = key.to_string();
     let old = state.recorders.get(&name).cloned();
+    let is_lost = world.is_lost(&key);
     let volumes = spec.storage.volumes.iter().map(|volume| {
         let known = old.as_ref().and_then(|old| old.spec.volumes.iter().find(|known| known.name == volume.name));
         let uuid = match known {
+            Some(_) if is_lost => world.new_uuid().to_string(),
             Some(known) => known.uuid.clone(),
             None => match world.volume_uuid(&key, pool.key, &volume.name) {
                 Some(found) => found.to_string(),
@@ -213,7 +219,12 @@ fn recorder(
             },
         };
         let budget_bytes = volume.claim_template.spec.resources.requests.storage.as_bytes();
-        RecorderVolume { name: volume.name.clone(), uuid, budget_bytes }
+        // The claim that was lost stays as it is: whoever finds its disk again finds its footage.
+        let claim = match known {
+            Some(_) if is_lost => Some(another_claim(&volume.name, &key.name, &uuid)),
+            known => known.and_then(|known| known.claim.clone()),
+        };
+        RecorderVolume { name: volume.name.clone(), uuid, budget_bytes, claim }
     });
     let volumes = volumes.collect();
     let (holds, released_holds) = holds::of_namespace(state, &key.namespace);
@@ -261,6 +272,11 @@ fn recorder(
     };
     state.recorders.insert(name, remembered);
     recorder
+}
+
+/// A claim that has never been: it is named after the identity of the volume, too.
+fn another_claim(volume: &str, recorder: &str, uuid: &str) -> String {
+    format!("{volume}-{recorder}-{}", uuid.get(..8).unwrap_or(uuid))
 }
 
 /// Validation bounds these to seconds.

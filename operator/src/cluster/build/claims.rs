@@ -23,7 +23,7 @@ pub fn claim(pool: &OfPool<'_>, recorder: &str, volume: &PoolVolume, known: &Rec
     let size = Quantity(template.spec.resources.requests.storage.to_string());
     PersistentVolumeClaim {
         metadata: ObjectMeta {
-            name: Some(names::claim(&volume.name, recorder)),
+            name: Some(names::claim_of(known, recorder)),
             namespace: Some(pool.key.namespace.clone()),
             labels: Some(labels),
             annotations: Some(annotations),

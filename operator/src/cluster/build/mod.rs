@@ -14,7 +14,7 @@ pub mod pod;
 pub mod pool;
 
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use framekeeper_crds::{API_VERSION, StoragePoolSpec};
+use framekeeper_crds::{API_VERSION, RecorderVolume, StoragePoolSpec};
 
 use super::options::Image;
 use crate::decide::wanted::Key;
@@ -41,6 +41,8 @@ pub struct OfRecorder<'p> {
     pub name: &'p str,
     /// UID of its Recorder.
     pub uid: &'p str,
+    /// Its volumes, as it is told of them.
+    pub volumes: &'p [RecorderVolume],
 }
 
 impl OfPool<'_> {

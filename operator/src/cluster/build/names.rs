@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use framekeeper_crds::RecorderVolume;
 use sha2::{Digest as _, Sha256};
 
 /// Whoever writes an object says so: the field manager of server-side apply.
@@ -52,6 +53,12 @@ pub fn of_pool(pool: &str) -> String {
 #[must_use]
 pub fn claim(volume: &str, recorder: &str) -> String {
     format!("{volume}-{recorder}")
+}
+
+/// The claim that a recorder's volume is on.
+#[must_use]
+pub fn claim_of(volume: &RecorderVolume, recorder: &str) -> String {
+    volume.claim.clone().unwrap_or_else(|| claim(&volume.name, recorder))
 }
 
 /// The only pod of a recorder's StatefulSet.

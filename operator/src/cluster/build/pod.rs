@@ -273,7 +273,10 @@ fn volumes(recorder: &OfRecorder<'_>) -> Vec<Volume> {
     let claims = recorder.pool.spec.storage.volumes.iter().map(|volume| Volume {
         name: names::pod_volume(&volume.name),
         persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-            claim_name: names::claim(&volume.name, recorder.name),
+            claim_name: {
+                let known = recorder.volumes.iter().find(|known| known.name == volume.name);
+                known.map_or_else(|| names::claim(&volume.name, recorder.name), |it| names::claim_of(it, recorder.name))
+            },
             read_only: None,
         }),
         ..Volume::default()

@@ -24,7 +24,7 @@ fn with<T>(pool: &str, more: Value, look: impl FnOnce(&OfRecorder<'_>) -> T) -> 
     let image = Image { name: "registry.example/framekeeper@sha256:00".into(), ..Image::default() };
     let pool = OfPool { key: &key, uid: "pool-uid", spec: &spec, image: &image };
     let name = framekeeper_crds::recorder_name(&key.name, 999);
-    look(&OfRecorder { pool, name: &name, uid: "recorder-uid" })
+    look(&OfRecorder { pool, name: &name, uid: "recorder-uid", volumes: &[] })
 }
 
 fn set(more: Value) -> Value {

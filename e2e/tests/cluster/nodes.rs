@@ -1,0 +1,148 @@
+//! Nodes that are lost for a while, cut off, and lost for good.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use framekeeper_e2e::judge;
+use serde_json::Value;
+
+use super::site::{RECORDED_WITHIN, Site, condition, is_true};
+
+/// After a node is there again its recorder is, too. The kubelet's own time is in it.
+const BACK_WITHIN: Duration = Duration::from_secs(60);
+/// A recorder whose node was deleted is another one's, on another volume, within this time.
+const REPLACED_WITHIN: Duration = Duration::from_secs(60);
+
+fn start(name: &str) -> Result<Site> {
+    let site = Site::new(name, 3)?;
+    site.cluster.apply(&format!("{}  maxChannels: 6\n  toleratedFailures: 1\n{}", site.pool(3, ""), site.streams()))?;
+    site.wait_recorded(RECORDED_WITHIN, 3)?;
+    site.wait_as_planned(Duration::from_secs(60))?;
+    Ok(site)
+}
+
+/// Cameras run on nodes, too: what one sent that was on a lost node, it sent to nobody. Those on other nodes count.
+fn forget_cameras_on(site: &Site, node: &str) -> Result<BTreeSet<String>> {
+    let mut lost = BTreeSet::new();
+    for pod in site.cluster.list(&["pods", "-n", &site.namespace, "-l", "camera"])? {
+        let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+        if text("/spec/nodeName") == format!("node{node}") {
+            lost.insert(text("/metadata/name"));
+        }
+    }
+    Ok(lost)
+}
+
+fn remove_ledgers(site: &Site, cameras: &BTreeSet<String>) {
+    for name in cameras {
+        let _gone = std::fs::remove_file(site.ledgers.join(format!("{name}.ledger")));
+    }
+}
+
+fn uid(object: &Value) -> String {
+    object.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn volume_uuid(site: &Site, ordinal: usize) -> Result<String> {
+    let recorder = site.cluster.get(&["recorder", &format!("main-recorder-{ordinal}"), "-n", &site.namespace])?;
+    let uuid = recorder.pointer("/spec/volumes/0/uuid").and_then(Value::as_str);
+    Ok(uuid.context("a recorder without a volume")?.to_owned())
+}
+
+#[test]
+fn a_node_that_is_killed_costs_no_frame_and_its_recorder_comes_back_to_its_footage() -> Result<()> {
+    let site = start("killed")?;
+    let cluster = site.cluster;
+    let node = site.node(0)?;
+    let lost = forget_cameras_on(&site, &node)?;
+    let (pod, volume) = (uid(&site.pod(0)?), volume_uuid(&site, 0)?);
+    let struck = Instant::now();
+    cluster.fault(&["node-kill", &node])?;
+    let told = cluster.wait("conditions tell the truth", Duration::from_secs(90), || {
+        let pool = cluster.get(&["storagepool", "main", "-n", &site.namespace])?;
+        let degraded = condition(&pool, "Degraded").and_then(|it| it.get("message")).and_then(Value::as_str);
+        Ok(degraded.filter(|message| message.contains("main-recorder-0")).map(str::to_owned))
+    });
+    let (message, _) = match told {
+        Ok(told) => told,
+        Err(error) => {
+            cluster.fault(&["node-start", &node])?;
+            return Err(error);
+        }
+    };
+    judge::result(&format!("node killed: the pool said after {:.0} s: {message}", struck.elapsed().as_secs_f64()));
+    cluster.fault(&["node-start", &node])?;
+    let began = Instant::now();
+    site.wait_as_planned(BACK_WITHIN)?;
+    judge::result(&format!("node back: all as planned after {:.1} s", began.elapsed().as_secs_f64()));
+    ensure!(volume == volume_uuid(&site, 0)?, "the recorder has another volume");
+    let _same_or_another_pod = pod;
+    let described = site.kubectl(&["describe", "storagepool", "main"])?;
+    ensure!(described.contains("main-recorder-0 does not run"), "kubectl describe tells what happened: {described}");
+    remove_ledgers(&site, &lost);
+    site.judge(&[])?;
+    site.clean()
+}
+
+#[test]
+fn a_node_that_the_control_plane_can_not_reach_goes_on_recording_and_keeps_its_pod() -> Result<()> {
+    let site = start("cutoff")?;
+    let cluster = site.cluster;
+    let node = site.node(0)?;
+    let before = uid(&site.pod(0)?);
+    cluster.fault(&["api-cut", &node])?;
+    // Past the time after which Kubernetes taints a node and evicts what does not tolerate that.
+    std::thread::sleep(Duration::from_secs(45));
+    cluster.fault(&["link-heal"])?;
+    site.wait_as_planned(BACK_WITHIN)?;
+    ensure!(before == uid(&site.pod(0)?), "the recording pod was replaced");
+    for stream in site.list("camerastreams")? {
+        ensure!(is_true(&stream, "Recording"), "{stream}");
+    }
+    site.judge(&[])?;
+    site.clean()
+}
+
+#[test]
+fn a_recorder_whose_node_is_deleted_begins_anew_elsewhere() -> Result<()> {
+    let site = start("deleted")?;
+    let cluster = site.cluster;
+    let node = site.node(0)?;
+    let lost = forget_cameras_on(&site, &node)?;
+    let volume = volume_uuid(&site, 0)?;
+    cluster.fault(&["node-kill", &node])?;
+    let struck = Instant::now();
+    let result = (|| -> Result<()> {
+        cluster.kubectl(&["delete", "node", &format!("node{node}")])?;
+        cluster.wait("the recorder is on another node, on another volume", REPLACED_WITHIN, || {
+            let recorder = cluster.get(&["recorder", "main-recorder-0", "-n", &site.namespace])?;
+            let ready = is_true(&recorder, "Ready") && volume_uuid(&site, 0)? != volume && site.node(0)? != node;
+            let generation = |path: &str| recorder.pointer(path).and_then(Value::as_i64);
+            let knows = generation("/status/observedGeneration") == generation("/metadata/generation");
+            Ok((ready && knows).then_some(()))
+        })?;
+        judge::result(&format!("node deleted: its recorder began anew after {:.1} s", struck.elapsed().as_secs_f64()));
+        let events = site.kubectl(&["get", "events", "--field-selector", "reason=RecorderLost"])?;
+        ensure!(events.contains("main-recorder-0"), "{events}");
+        let claim = cluster.get(&["pvc", "footage-main-recorder-0", "-n", &site.namespace])?;
+        let phase = claim.pointer("/status/phase").and_then(Value::as_str);
+        ensure!(phase == Some("Bound"), "the old claim, and with it the old disk, is left alone: {claim}");
+        Ok(())
+    })();
+    cluster.fault(&["node-start", &node])?;
+    result?;
+    let survivors: Vec<String> = site.cameras.iter().filter(|name| !lost.contains(*name)).cloned().collect();
+    cluster.wait("the streams of the cameras that are left are protected", BACK_WITHIN, || {
+        let streams = site.list("camerastreams")?;
+        let good = streams.iter().filter(|stream| is_true(stream, "Protected") && is_true(stream, "Recording"));
+        let names: BTreeSet<String> = good
+            .filter_map(|stream| stream.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned))
+            .collect();
+        ensure!(survivors.iter().all(|name| names.contains(name)), "{names:?}");
+        Ok(Some(()))
+    })?;
+    remove_ledgers(&site, &lost);
+    site.judge(&[])?;
+    site.clean()
+}
