@@ -246,6 +246,7 @@ impl Plane {
         }
         self.lives.keep_only(|key| recorders.contains_key(key));
         let claims = self.watches.claims.all().into_iter();
+        let volumes = self.watches.volumes.all().into_iter();
         let pods = self.watches.pods.all().into_iter();
         let nodes = self.watches.nodes.all().into_iter();
         Facts {
@@ -253,6 +254,7 @@ impl Plane {
             lives: recorders.keys().map(|key| (key.clone(), self.lives.of(key, now))).collect(),
             recorders,
             claims: claims.map(|claim| (key(claim.namespace(), claim.name_any()), claim)).collect(),
+            volumes: volumes.map(|volume| (volume.name_any(), volume)).collect(),
             pods: pods.map(|pod| (key(pod.namespace(), pod.name_any()), pod)).collect(),
             nodes: nodes.map(|node| (node.name_any(), node)).collect(),
             now,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use framekeeper_crds::k8s_openapi::api::apps::v1::StatefulSet;
 use framekeeper_crds::k8s_openapi::api::coordination::v1::Lease;
-use framekeeper_crds::k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Secret};
+use framekeeper_crds::k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
 use framekeeper_crds::{CameraStream, Recorder, StoragePool};
 use futures::StreamExt as _;
 use kube::api::{Api, PartialObjectMeta};
@@ -67,6 +67,8 @@ pub struct Watches {
     pub pods: Watched<Pod>,
     /// Leases of recorders.
     pub leases: Watched<Lease>,
+    /// Volumes: they tell which nodes their claims are bound to.
+    pub volumes: Watched<PersistentVolume>,
     /// Nodes.
     pub nodes: Watched<PartialObjectMeta<Node>>,
 }
@@ -93,6 +95,14 @@ impl Watches {
             sets: namespaced(client, namespaces, &ours, changed, Tell::Yes),
             pods: namespaced(client, namespaces, &ours, changed, Tell::Yes),
             leases: namespaced(client, namespaces, &ours, changed, Tell::No),
+            volumes: Watched {
+                stores: vec![keep(
+                    watcher::watcher(Api::all(client.clone()), all.clone()),
+                    "PersistentVolume",
+                    changed,
+                    Tell::Yes,
+                )],
+            },
             nodes: Watched {
                 stores: vec![keep(watcher::watcher(Api::all(client.clone()), all.clone()), "Node", changed, Tell::Yes)],
             },
@@ -120,6 +130,7 @@ impl Watches {
             self.sets.ready().await;
             self.pods.ready().await;
             self.leases.ready().await;
+            self.volumes.ready().await;
             self.nodes.ready().await;
         };
         tokio::select! {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use framekeeper_crds::k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use framekeeper_crds::k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use framekeeper_crds::{FailureDomain, Recorder, RecorderStatus};
 use framekeeper_plan::Condition;
 use kube::ResourceExt as _;
@@ -20,8 +20,8 @@ use crate::decide::wanted::Key;
 pub const GONE_AFTER: Duration = Duration::from_secs(300);
 /// A recorder renews its Lease every 10 s, and answers each second.
 const SILENT_AFTER: Duration = Duration::from_secs(15);
-/// Where the scheduler says which node a claim's volume is for, before and after it is bound.
-const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+/// The label that a node-bound volume names its node by.
+const HOSTNAME: &str = "kubernetes.io/hostname";
 /// Of a container that is only being made.
 const HARMLESS: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -32,6 +32,8 @@ pub struct Facts {
     pub recorders: BTreeMap<Key, Arc<Recorder>>,
     /// Claims, by name.
     pub claims: BTreeMap<Key, Arc<PersistentVolumeClaim>>,
+    /// Volumes, by name.
+    pub volumes: BTreeMap<String, Arc<PersistentVolume>>,
     /// Pods of recorders, by name.
     pub pods: BTreeMap<Key, Arc<Pod>>,
     /// Nodes, by name.
@@ -61,13 +63,17 @@ impl Facts {
     #[must_use]
     pub fn node(&self, recorder: &Key) -> Option<String> {
         let runs_on = self.pod(recorder).and_then(|pod| pod.spec.as_ref()?.node_name.clone());
-        runs_on.or_else(|| {
-            let volumes = &self.recorders.get(recorder)?.spec.volumes;
-            let claims = volumes.iter().filter_map(|volume| {
-                self.claims.get(&Key::new(&recorder.namespace, names::claim_of(volume, &recorder.name)))
-            });
-            claims.filter_map(|claim| claim.annotations().get(SELECTED_NODE).cloned()).next()
-        })
+        runs_on.or_else(|| self.bound_to(recorder).first().cloned())
+    }
+
+    /// The nodes that a recorder's volumes are bound to. Volumes of the network are bound to none.
+    fn bound_to(&self, recorder: &Key) -> Vec<String> {
+        let Some(object) = self.recorders.get(recorder) else { return Vec::new() };
+        let claims = object.spec.volumes.iter().filter_map(|volume| {
+            self.claims.get(&Key::new(&recorder.namespace, names::claim_of(volume, &recorder.name)))
+        });
+        let volumes = claims.filter_map(|claim| self.volumes.get(claim.spec.as_ref()?.volume_name.as_ref()?));
+        volumes.flat_map(|volume| nodes_of(volume)).collect()
     }
 
     /// Why a recorder's pod can't start, as the scheduler or the kubelet say it.
@@ -102,18 +108,14 @@ impl Facts {
     /// Whether there is no node of this name any more. As long as none is known at all, nobody is gone.
     #[must_use]
     pub fn is_gone(&self, node: &str) -> bool {
-        !self.nodes.is_empty() && !self.nodes.contains_key(node)
+        let is_it = |known: &PartialObjectMeta<Node>| known.labels().get(HOSTNAME).is_some_and(|name| name == node);
+        !self.nodes.is_empty() && !self.nodes.contains_key(node) && !self.nodes.values().any(|known| is_it(known))
     }
 
     /// Whether a recorder's volumes are on a node that was deleted, and the recorder is silent.
     #[must_use]
     pub fn is_lost(&self, recorder: &Key) -> bool {
-        let Some(object) = self.recorders.get(recorder).filter(|_| self.is_silent(recorder)) else { return false };
-        let claims = object.spec.volumes.iter().filter_map(|volume| {
-            self.claims.get(&Key::new(&recorder.namespace, names::claim_of(volume, &recorder.name)))
-        });
-        let mut nodes = claims.filter_map(|claim| claim.annotations().get(SELECTED_NODE));
-        nodes.any(|node| self.is_gone(node))
+        self.is_silent(recorder) && self.bound_to(recorder).iter().any(|node| self.is_gone(node))
     }
 
     /// Whether a recorder's process runs, as far as the cluster knows.
@@ -122,6 +124,17 @@ impl Facts {
         let status = self.pod(recorder).and_then(|pod| pod.status.as_ref());
         status.is_some_and(|status| status.phase.as_deref() == Some("Running"))
     }
+}
+
+/// The only nodes that a volume can be used on, if it says so.
+fn nodes_of(volume: &PersistentVolume) -> Vec<String> {
+    let required = volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref()?.required.as_ref());
+    let terms = required.into_iter().flat_map(|required| &required.node_selector_terms);
+    let expressions = terms.flat_map(|term| term.match_expressions.iter().flatten());
+    let names = expressions.filter(|it| it.key == HOSTNAME && it.operator == "In");
+    let names: Vec<String> = names.flat_map(|it| it.values.iter().flatten()).cloned().collect();
+    // One that can be used on any of several is lost with none of them.
+    if names.len() == 1 { names } else { Vec::new() }
 }
 
 /// Facts, and identities drawn as they are needed.
