@@ -29,8 +29,13 @@ RUN --mount=type=cache,id=framekeeper-target,target=/src/target,sharing=locked \
 # What the files came from goes with them: status.d is what vulnerability scanners read, copyright the licences.
 # The registry is GStreamer's list of its plugins. It cannot be written into a read-only root file system, and without one each picture would
 # begin with loading every plugin.
+# The user is in /etc/passwd only because its group would be root's otherwise, where a pod names none.
 FROM ${BASE} AS decoder
-RUN dpkg-query -W -f '${Package}\n' >/base-packages \
+RUN mkdir -p /out/etc \
+ && cp /etc/passwd /etc/group /out/etc/ \
+ && echo 'framekeeper:x:65532:65532::/nonexistent:/usr/sbin/nologin' >>/out/etc/passwd \
+ && echo 'framekeeper:x:65532:' >>/out/etc/group \
+ && dpkg-query -W -f '${Package}\n' >/base-packages \
  && apt-get update \
  && apt-get install -y --no-install-recommends gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-libav gstreamer1.0-tools \
  && rm -rf /var/lib/apt/lists/*

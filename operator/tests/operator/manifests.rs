@@ -51,9 +51,14 @@ fn one(text: &str, words: &[&str]) {
 fn every_example_is_right() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     let mut count = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let reading = manifest::read(&[(path.clone(), std::fs::read_to_string(&path).unwrap())]);
+    let files = |folder: &Path| -> Vec<PathBuf> {
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+    };
+    for path in files(&folder) {
+        // The files of a folder belong together.
+        let together = if path.is_dir() { files(&path) } else { vec![path.clone()] };
+        let texts = together.into_iter().map(|file| (file.clone(), std::fs::read_to_string(file).unwrap()));
+        let reading = manifest::read(&texts.collect::<Vec<_>>());
         assert_eq!(reading.mistakes, [], "{}", path.display());
         assert_eq!(reading.warnings, [], "{}", path.display());
         assert!(!reading.manifests.streams.is_empty() && !reading.manifests.pools.is_empty(), "{}", path.display());
