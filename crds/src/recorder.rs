@@ -278,6 +278,8 @@ pub enum RecorderPhase {
     Draining,
     /// Has stopped.
     Stopped,
+    /// Nothing was heard of it for longer than its Lease lasts: said by the operator.
+    Unknown,
 }
 
 /// Where a recorder can be reached.

@@ -56,13 +56,15 @@ fn a_node_that_is_killed_costs_no_frame_and_its_recorder_comes_back_to_its_foota
     let cluster = site.cluster;
     let node = site.node(0)?;
     let lost = forget_cameras_on(&site, &node)?;
-    let (pod, volume) = (uid(&site.pod(0)?), volume_uuid(&site, 0)?);
+    let volume = volume_uuid(&site, 0)?;
     let struck = Instant::now();
     cluster.fault(&["node-kill", &node])?;
     let told = cluster.wait("conditions tell the truth", Duration::from_secs(90), || {
         let pool = cluster.get(&["storagepool", "main", "-n", &site.namespace])?;
         let degraded = condition(&pool, "Degraded").and_then(|it| it.get("message")).and_then(Value::as_str);
-        Ok(degraded.filter(|message| message.contains("main-recorder-0")).map(str::to_owned))
+        let recorder = cluster.get(&["recorder", "main-recorder-0", "-n", &site.namespace])?;
+        let is_unknown = recorder.pointer("/status/phase").and_then(Value::as_str) == Some("Unknown");
+        Ok(degraded.filter(|message| is_unknown && message.contains("main-recorder-0")).map(str::to_owned))
     });
     let (message, _) = match told {
         Ok(told) => told,
@@ -72,12 +74,18 @@ fn a_node_that_is_killed_costs_no_frame_and_its_recorder_comes_back_to_its_foota
         }
     };
     judge::result(&format!("node killed: the pool said after {:.0} s: {message}", struck.elapsed().as_secs_f64()));
+    let recorder = cluster.get(&["recorder", "main-recorder-0", "-n", &site.namespace]);
     cluster.fault(&["node-start", &node])?;
+    let recorder = recorder?;
+    let phase = recorder.pointer("/status/phase").and_then(Value::as_str);
+    ensure!(
+        phase == Some("Unknown") && !is_true(&recorder, "Ready"),
+        "a recorder that nobody hears is called {phase:?}"
+    );
     let began = Instant::now();
     site.wait_as_planned(BACK_WITHIN)?;
     judge::result(&format!("node back: all as planned after {:.1} s", began.elapsed().as_secs_f64()));
     ensure!(volume == volume_uuid(&site, 0)?, "the recorder has another volume");
-    let _same_or_another_pod = pod;
     let described = site.kubectl(&["describe", "storagepool", "main"])?;
     ensure!(described.contains("main-recorder-0 does not run"), "kubectl describe tells what happened: {described}");
     remove_ledgers(&site, &lost);

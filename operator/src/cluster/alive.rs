@@ -12,8 +12,8 @@ const EXPIRES_AFTER: Duration = Duration::from_secs(LEASE_SECONDS.unsigned_abs()
 /// What is known of one recorder's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {
-    /// It never renewed its Lease: it is being started, or can't be.
-    New,
+    /// It never renewed its Lease: it is being started, or can't be. Since then.
+    New(Instant),
     /// It renewed its Lease lately, or answers.
     Alive,
     /// Its Lease expired, and it does not answer: since then.
@@ -69,7 +69,9 @@ impl Lives {
     pub fn of(&self, recorder: &Key, now: Instant) -> Life {
         let heard = self.answered.get(recorder).copied();
         let renewed = self.seen.get(recorder).filter(|seen| seen.renewed.is_some()).map(|seen| seen.changed);
-        let Some(last) = heard.into_iter().chain(renewed).max() else { return Life::New };
+        let Some(last) = heard.into_iter().chain(renewed).max() else {
+            return Life::New(self.seen.get(recorder).map_or(now, |seen| seen.changed));
+        };
         if now.duration_since(last) < EXPIRES_AFTER { Life::Alive } else { Life::Silent(last + EXPIRES_AFTER) }
     }
 }
@@ -82,9 +84,9 @@ mod tests {
     fn a_recorder_lives_as_long_as_its_lease_changes_or_it_answers() {
         let (mut lives, one, begin) = (Lives::default(), Key::new("a", "main-recorder-0"), Instant::now());
         let at = |second| begin + Duration::from_secs(second);
-        assert_eq!(lives.of(&one, at(0)), Life::New);
+        assert_eq!(lives.of(&one, at(7)), Life::New(at(7)));
         lives.lease(&one, None, at(0));
-        assert_eq!(lives.of(&one, at(100)), Life::New, "a Lease that nobody holds");
+        assert_eq!(lives.of(&one, at(100)), Life::New(at(0)), "a Lease that nobody holds");
         lives.lease(&one, Some("14:00:00".into()), at(100));
         lives.lease(&one, Some("14:00:00".into()), at(130));
         assert_eq!(lives.of(&one, at(139)), Life::Alive);
@@ -96,6 +98,6 @@ mod tests {
         lives.answered(&one, at(189));
         assert_eq!(lives.of(&one, at(228)), Life::Alive);
         lives.keep_only(|_| false);
-        assert_eq!(lives.of(&one, at(228)), Life::New);
+        assert_eq!(lives.of(&one, at(228)), Life::New(at(228)));
     }
 }

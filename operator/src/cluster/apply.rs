@@ -20,6 +20,12 @@ pub enum WriteError {
     /// Another operator leads, or may.
     #[error("this operator does not lead any more")]
     NotLeading,
+    /// Others write to it all the time.
+    #[error("{what} changes all the time")]
+    Busy {
+        /// Which object.
+        what: String,
+    },
     /// The API server refused it, or did not answer in time.
     #[error("{what}: {source}")]
     Refused {
@@ -39,7 +45,7 @@ impl WriteError {
                 Error::Api(status) => Some(status.code),
                 _ => None,
             },
-            Self::NotLeading => None,
+            Self::NotLeading | Self::Busy { .. } => None,
         }
     }
 }
@@ -171,6 +177,22 @@ impl Writer {
         let what = format!("status of {} {}", K::kind(&()), object.name_any());
         let params = PatchParams::apply(MANAGER).force();
         self.write(term, what, api.patch_status(&object.name_any(), &params, &Patch::Apply(object))).await
+    }
+
+    /// Changes something of a status that is somebody else's.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub async fn merge_status<K: Written>(
+        &self,
+        term: u64,
+        object: &K,
+        patch: &serde_json::Value,
+    ) -> Result<(), WriteError> {
+        let api = self.api::<K>(&object.namespace().unwrap_or_default());
+        let what = format!("status of {} {}", K::kind(&()), object.name_any());
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        self.write(term, what, api.patch_status(&object.name_any(), &params, &patch)).await.map(|_: K| ())
     }
 
     /// Deletes the very object that is meant; that it is gone already is as good.

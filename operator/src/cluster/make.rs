@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use framekeeper_crds::k8s_openapi::api::apps::v1::StatefulSet;
 use framekeeper_crds::k8s_openapi::api::core::v1::Pod;
-use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
 use framekeeper_crds::{Recorder, RecorderPhase};
 use kube::ResourceExt as _;
+use serde_json::json;
 use tracing::{info, warn};
 
+use super::alive::Life;
 use super::apply::WriteError;
 use super::build::{OfPool, OfRecorder, access, claims, names, owned_by_pool, pod, pool};
 use super::gather;
@@ -166,14 +168,16 @@ impl Plane {
         for key in pools {
             // One pool that can't be made harms no other.
             match self.make_pool(term, facts, &key, &needed).await {
-                Ok(()) => {}
+                Ok(()) => drop(self.unmade.remove(&key)),
                 Err(WriteError::NotLeading) => return Err(WriteError::NotLeading),
                 Err(error) => {
-                    warn!(pool = %key, "{error}");
+                    self.unmade.insert(key.clone(), error.to_string());
                     failed = Some(error);
                 }
             }
         }
+        let pools = &self.wanted.pools;
+        self.unmade.retain(|key, _| pools.contains_key(key));
         self.remove_surplus(term, facts).await?;
         failed.map_or(Ok(()), Err)
     }
@@ -266,6 +270,38 @@ impl Plane {
         self.writer.delete::<Pod>(term, &pod).await
     }
 
+    /// What a recorder said last of itself does not hold any more when it is silent: that it is so is all that is known.
+    pub(super) async fn call_unknown(&mut self, term: u64, facts: &Facts) -> Result<(), WriteError> {
+        for (key, recorder) in &facts.recorders {
+            let Life::Silent(_) = facts.life(key) else { continue };
+            let Some(status) = recorder.status.as_ref() else { continue };
+            if status.phase == Some(RecorderPhase::Unknown) {
+                continue;
+            }
+            let now = Time(Timestamp::now());
+            let conditions = status.conditions.iter().map(|condition| Condition {
+                last_transition_time: if condition.status == "Unknown" {
+                    condition.last_transition_time.clone()
+                } else {
+                    now.clone()
+                },
+                status: "Unknown".to_owned(),
+                reason: "RecorderSilent".to_owned(),
+                message: "its Lease was not renewed in time, and it does not answer".to_owned(),
+                ..condition.clone()
+            });
+            let patch = json!({
+                "metadata": { "resourceVersion": recorder.metadata.resource_version },
+                "status": { "phase": RecorderPhase::Unknown, "conditions": conditions.collect::<Vec<_>>() },
+            });
+            match self.writer.merge_status(term, recorder.as_ref(), &patch).await {
+                Err(error) if error.code() == Some(409) => {}
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
     /// Recorders that hold nothing any more and are not wanted. What belongs to them goes with them; claims stay.
     async fn remove_surplus(&mut self, term: u64, facts: &Facts) -> Result<(), WriteError> {
         for (key, recorder) in &facts.recorders {
@@ -300,8 +336,8 @@ fn pod_view(facts: &Facts, key: &Key, recorder: &Recorder, set: &StatefulSet) ->
         uid: pod.and_then(|pod| pod.metadata.uid.clone()),
         is_current: made_from == pod::template_of(set),
         is_leaving: pod.is_some_and(|pod| pod.metadata.deletion_timestamp.is_some()),
-        is_stuck: facts.trouble(key).is_some() && facts.life(key) != super::alive::Life::Alive && !facts.runs(key),
-        is_well: facts.life(key) == super::alive::Life::Alive
+        is_stuck: facts.trouble(key).is_some() && facts.life(key) != Life::Alive && !facts.runs(key),
+        is_well: facts.life(key) == Life::Alive
             && facts.runs(key)
             && status.is_some_and(|status| {
                 status.phase == Some(RecorderPhase::Ready) && status.observed_generation == recorder.metadata.generation

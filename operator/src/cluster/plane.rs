@@ -53,6 +53,13 @@ pub struct Plane {
     pub(super) versions: BTreeMap<Key, String>,
     leadership: Leadership,
     lives: Lives,
+    recorders: BTreeMap<Key, Arc<Recorder>>,
+    /// What could not be made of pools, and why.
+    pub(super) unmade: BTreeMap<Key, String>,
+    /// When what failed is tried again.
+    again: Option<Instant>,
+    /// What failed last, so that it is not said each time.
+    said: Option<String>,
     silent: BTreeSet<Key>,
     conditions: BTreeMap<Key, Condition>,
     cameras: Cameras,
@@ -91,6 +98,10 @@ impl Plane {
             versions: BTreeMap::new(),
             leadership,
             lives: Lives::default(),
+            recorders: BTreeMap::new(),
+            unmade: BTreeMap::new(),
+            again: None,
+            said: None,
             silent: BTreeSet::new(),
             conditions: BTreeMap::new(),
             cameras: Cameras::default(),
@@ -142,11 +153,16 @@ impl Plane {
                 info!("leads no more; what it was about to write is another one's to decide")
             }
             Err(error) => {
-                // It is tried again: with the next change, or the next look.
-                self.is_stirred = true;
-                warn!("{error}");
+                // It is tried again: with the next change, or after a while.
+                self.again = Some(Instant::now() + AGAIN);
+                if self.said.as_ref() != Some(&error.to_string()) {
+                    warn!("{error}; it is tried again");
+                    self.said = Some(error.to_string());
+                }
+                return;
             }
         }
+        self.said = None;
     }
 
     fn forget(&mut self) {
@@ -168,7 +184,9 @@ impl Plane {
             let world = ClusterWorld { facts };
             facts.recorders.keys().map(|key| (key.clone(), world.condition(key))).collect()
         };
-        let stirred = std::mem::take(&mut self.is_stirred) || self.silent != silent || self.conditions != conditions;
+        let is_due = self.again.take_if(|at| Instant::now() >= *at).is_some();
+        let stirred =
+            std::mem::take(&mut self.is_stirred) || is_due || self.silent != silent || self.conditions != conditions;
         (self.silent, self.conditions) = (silent, conditions);
         if stirred {
             self.take_note(facts);
@@ -178,6 +196,7 @@ impl Plane {
         let made = if stirred { self.make(term, facts).await } else { Ok(()) };
         self.report();
         self.send(term).await;
+        self.call_unknown(term, facts).await?;
         made
     }
 
@@ -211,31 +230,53 @@ impl Plane {
     }
 
     async fn take_over(&mut self, term: u64, recorder: &Recorder) -> Result<(), WriteError> {
-        let mut marked = Recorder::new(&recorder.name_any(), recorder.spec.clone());
-        marked.metadata = super::make::recorder_metadata(recorder);
-        marked.annotations_mut().insert(gather::TERM.to_owned(), term.to_string());
-        marked.metadata.resource_version = recorder.resource_version();
-        match self.writer.patch_version(term, &marked).await {
-            Ok(written) => {
-                let key = Key::new(recorder.namespace().unwrap_or_default(), recorder.name_any());
-                self.versions.insert(key, written.resource_version().unwrap_or_default());
-                Ok(())
+        let key = Key::new(recorder.namespace().unwrap_or_default(), recorder.name_any());
+        let mut found = recorder.clone();
+        for _ in 0..TRIES {
+            let mut marked = Recorder::new(&key.name, found.spec.clone());
+            marked.metadata = super::make::recorder_metadata(&found);
+            marked.annotations_mut().insert(gather::TERM.to_owned(), term.to_string());
+            marked.metadata.resource_version = found.resource_version();
+            match self.writer.patch_version(term, &marked).await {
+                Ok(written) => {
+                    self.versions.insert(key, written.resource_version().unwrap_or_default());
+                    return Ok(());
+                }
+                Err(error) if error.code() == Some(404) => return Ok(()),
+                Err(error) if error.code() == Some(409) => {}
+                Err(error) => return Err(error),
             }
-            // Gone, or changed at this moment: the next look brings what it is now.
-            Err(error) if error.code() == Some(404) => Ok(()),
-            Err(error) => Err(error),
+            // It was changed a moment ago, most often by the recorder itself.
+            match self.writer.api::<Recorder>(&key.namespace).get_opt(&key.name).await {
+                Ok(Some(now)) => found = now,
+                Ok(None) => return Ok(()),
+                Err(source) => {
+                    return Err(WriteError::Refused { what: format!("Recorder {key}"), source: Box::new(source) });
+                }
+            }
         }
+        Err(WriteError::Busy { what: format!("Recorder {key}") })
     }
 
     fn facts(&mut self) -> Facts {
         let now = Instant::now();
         let key = |namespace: Option<String>, name: String| Key::new(namespace.unwrap_or_default(), name);
         let all = self.watches.recorders.all();
+        // Most are the same as a second ago: a Recorder of a thousand channels is no small thing to copy.
+        let same = |known: &Arc<Recorder>, found: &Recorder| {
+            (&known.metadata.uid, &known.metadata.resource_version)
+                == (&found.metadata.uid, &found.metadata.resource_version)
+        };
         let recorders: BTreeMap<Key, Arc<Recorder>> = all
             .iter()
             .filter_map(|guard| guard.0.as_ref().ok())
-            .map(|recorder| (key(recorder.namespace(), recorder.name_any()), Arc::new(recorder.clone())))
+            .map(|found| {
+                let key = key(found.namespace(), found.name_any());
+                let known = self.recorders.get(&key).filter(|known| same(known, found)).cloned();
+                (key, known.unwrap_or_else(|| Arc::new(found.clone())))
+            })
             .collect();
+        self.recorders.clone_from(&recorders);
         for lease in self.watches.leases.all() {
             let key = key(lease.namespace(), lease.name_any());
             if recorders.contains_key(&key) {
@@ -353,7 +394,7 @@ impl Plane {
             seen.is_running = alive && (facts.runs(key) || seen.answers(now));
             seen.trouble = facts.trouble(key);
             // One that is only now being started is not down, unless it can't be.
-            seen.is_down = !seen.is_running && (facts.life(key) != Life::New || seen.trouble.is_some());
+            seen.is_down = !seen.is_running && (!matches!(facts.life(key), Life::New(_)) || seen.trouble.is_some());
             seen.status = recorder.status.clone().filter(|_| alive);
             if alive && !seen.answers(now) {
                 seen.heard(reports::from_status(recorder), now);
@@ -367,8 +408,14 @@ impl Plane {
     }
 
     fn report(&mut self) {
-        let view =
-            View { wanted: &self.wanted, state: &self.state, plans: &self.plans, running: &self.seen, stopped: false };
+        let view = View {
+            wanted: &self.wanted,
+            state: &self.state,
+            plans: &self.plans,
+            running: &self.seen,
+            unmade: &self.unmade,
+            stopped: false,
+        };
         self.reporter.sink.phases.clear();
         self.reporter.report(&view, Instant::now(), Timestamp::now());
         self.metrics.streams(&self.reporter.sink.phases);
@@ -395,8 +442,9 @@ impl Plane {
     async fn send(&mut self, term: u64) {
         let outbox = &mut self.reporter.sink;
         let (streams, pools) = (std::mem::take(&mut outbox.streams), std::mem::take(&mut outbox.pools));
-        let events = std::mem::take(&mut outbox.events);
-        self.metrics.waits(streams.len() + pools.len() + events.len());
+        self.metrics.waits(streams.len() + pools.len() + outbox.events.len());
+        let some = outbox.events.len().min(EVENTS_A_ROUND);
+        let events: Vec<_> = outbox.events.drain(..some).collect();
         let writer = &self.writer;
         let unsent = super::send::all(writer, term, streams).await;
         let unsent_pools = super::send::all(writer, term, pools).await;
@@ -424,6 +472,13 @@ impl Plane {
         }
     }
 }
+
+/// A Recorder that changes while it is being taken over is looked at again so often.
+const TRIES: usize = 5;
+/// What failed is tried again after so long.
+const AGAIN: Duration = Duration::from_secs(5);
+/// So many events are written in one round: statuses tell what counts, and come first.
+const EVENTS_A_ROUND: usize = 100;
 
 /// How often everything is looked at where nothing changes: statuses depend on time, too.
 pub(super) const LOOK: Duration = Duration::from_secs(1);

@@ -56,7 +56,7 @@ impl Facts {
     /// How it stands with a recorder.
     #[must_use]
     pub fn life(&self, recorder: &Key) -> Life {
-        self.lives.get(recorder).copied().unwrap_or(Life::New)
+        self.lives.get(recorder).copied().unwrap_or(Life::New(self.now))
     }
 
     /// The node that a recorder runs on, or would: its volumes may be there already.
@@ -184,10 +184,11 @@ impl World for ClusterWorld<'_> {
 
     fn condition(&self, recorder: &Key) -> Condition {
         match self.facts.life(recorder) {
-            // It gets its streams before it is there, and begins with them.
-            Life::New | Life::Alive => Condition::Active,
+            Life::Alive => Condition::Active,
+            // It gets its streams before it is there, and begins with them; unless it does not get there.
+            Life::New(since) if self.facts.now.duration_since(since) < GONE_AFTER => Condition::Active,
             Life::Silent(since) if self.facts.now.duration_since(since) < GONE_AFTER => Condition::Down,
-            Life::Silent(_) => Condition::Gone,
+            Life::New(_) | Life::Silent(_) => Condition::Gone,
         }
     }
 }

@@ -96,6 +96,8 @@ pub struct View<'p, R> {
     pub plans: &'p BTreeMap<Key, PoolPlan>,
     /// What is there.
     pub running: &'p BTreeMap<Key, R>,
+    /// What could not be made of pools, and why.
+    pub unmade: &'p BTreeMap<Key, String>,
     /// Whether all of it has just been stopped.
     pub stopped: bool,
 }
@@ -203,6 +205,9 @@ impl<S: Sink> Reporter<S> {
                 });
                 protection::put(&mut new, protection.as_ref(), generation, wall);
             }
+            new.camera = remembered.camera.findings();
+            // What it was recorded in must be exceeded when it is recorded again, whoever decides that.
+            new.last_epoch = Some(remembered.newest_epoch()).filter(|epoch| *epoch > 0 && new.assignment.is_none());
             let gop = report.and_then(|report| report.gop);
             let same = |old: &&CameraStreamStatus| {
                 let holders = |status: &CameraStreamStatus| {
@@ -288,6 +293,7 @@ impl<S: Sink> Reporter<S> {
                 }
                 pool.trouble.extend(running.bad_volumes().into_iter().map(|bad| format!("{name}: {bad}")));
             }
+            pool.trouble.extend(view.unmade.get(key).cloned());
             let of_pool = |recorder: &RecorderSpec| recorder.pool == key.name && recorder.ordinal >= spec.recorders;
             let surplus = view.running.iter().filter(|(other, running)| {
                 other.namespace == key.namespace && of_pool(&running.as_ref().recorder.spec)

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use framekeeper_crds::{CameraStreamSpec, HoldRange, PlanVersion, RecorderSpec, StoragePoolSpec, StreamRef};
+use framekeeper_crds::{
+    CameraFindings, CameraStreamSpec, HoldRange, PlanVersion, RecorderSpec, StoragePoolSpec, StreamRef,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::local::files;
@@ -82,6 +84,13 @@ pub struct CameraLimits {
 impl CameraLimits {
     fn is_none(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// As a status says it; nothing where nothing was found out.
+    #[must_use]
+    pub fn findings(&self) -> Option<CameraFindings> {
+        let Self { drops_idle_sessions, sessions } = *self;
+        (!self.is_none()).then_some(CameraFindings { drops_idle_sessions, sessions })
     }
 }
 

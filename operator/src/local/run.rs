@@ -490,6 +490,7 @@ impl Plane {
             state: &self.state,
             plans: &self.plans,
             running: &self.running,
+            unmade: &BTreeMap::new(),
             stopped: self.stopping,
         };
         let (now, wall) = (Instant::now(), Timestamp::now());

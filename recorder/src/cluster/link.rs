@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use framekeeper_crds::k8s_openapi::api::coordination::v1::Lease;
 use framekeeper_crds::k8s_openapi::api::core::v1::Secret;
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
-use framekeeper_crds::{API_VERSION, Recorder, RecorderStatus};
+use framekeeper_crds::{API_VERSION, Recorder, RecorderPhase, RecorderStatus};
 use futures::StreamExt as _;
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
@@ -47,9 +47,11 @@ pub(super) async fn run(
     first: Sender<()>,
 ) {
     let Some(client) = connect(&mut stopping).await else { return };
+    let (seen_to, seen) = watch::channel(None);
     let recorder = {
         let (files, first) = (files.clone(), first);
         follow::<Recorder>(&client, &own.namespace, &own.name, move |object| {
+            seen_to.send_replace(object.status.clone());
             if let Err(error) = files.assign(object) {
                 warn!(%error, "the assignment can't be kept");
             }
@@ -71,7 +73,7 @@ pub(super) async fn run(
         () = recorder => {}
         () = secret => {}
         () = renew(&client, &own, view) => {}
-        () = tell(&client, &own, &files, stopping) => {}
+        () = tell(&client, &own, &files, seen, stopping) => {}
     }
 }
 
@@ -169,10 +171,17 @@ async fn renew(client: &Client, own: &Own, view: watch::Receiver<Option<Arc<View
 }
 
 /// Sends the status whenever it is another one, and a last time at the end.
-async fn tell(client: &Client, own: &Own, files: &Files, mut stopping: watch::Receiver<bool>) {
+async fn tell(
+    client: &Client,
+    own: &Own,
+    files: &Files,
+    mut there: watch::Receiver<Option<RecorderStatus>>,
+    mut stopping: watch::Receiver<bool>,
+) {
     let api = Api::<Recorder>::namespaced(client.clone(), &own.namespace);
     let mut seen: Option<(u64, SystemTime)> = None;
     let mut waiting: Option<RecorderStatus> = None;
+    let mut said: Option<RecorderStatus> = None;
     let mut next = Instant::now();
     let mut failing = false;
     loop {
@@ -182,6 +191,12 @@ async fn tell(client: &Client, own: &Own, files: &Files, mut stopping: watch::Re
         };
         if let Some(status) = files.status(&mut seen).and_then(|recorder| recorder.status) {
             waiting = Some(status);
+        }
+        // An operator that heard nothing of it for a while calls everything unknown.
+        if there.has_changed().is_ok_and(|changed| changed)
+            && there.borrow_and_update().as_ref().is_some_and(|there| there.phase == Some(RecorderPhase::Unknown))
+        {
+            waiting = waiting.or_else(|| said.clone());
         }
         if (ends || Instant::now() >= next)
             && let Some(status) = &waiting
@@ -193,7 +208,7 @@ async fn tell(client: &Client, own: &Own, files: &Files, mut stopping: watch::Re
             let patch = Patch::Apply(&object);
             match timeout(REQUEST, api.patch_status(&own.name, &params, &patch)).await {
                 Ok(Ok(_)) => {
-                    waiting = None;
+                    said = waiting.take();
                     failing = false;
                 }
                 Ok(Err(error)) if !failing => {

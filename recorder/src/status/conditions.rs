@@ -69,6 +69,8 @@ fn ready(phase: RecorderPhase) -> Verdict {
         RecorderPhase::Failed => (false, "NoVolume", "no volume can be written to"),
         RecorderPhase::Draining => (false, "Draining", "the recorder ends its channels, to stop"),
         RecorderPhase::Stopped => (false, "Stopped", "the recorder has stopped"),
+        // That is what others say.
+        RecorderPhase::Unknown => (false, "Unknown", "the recorder does not know itself"),
     };
     Verdict { kind: "Ready", good, reason, message: message.to_owned() }
 }
