@@ -28,6 +28,9 @@ const CALM: Duration = Duration::from_secs(60);
 /// Who has to wait for so long has been struck several times in a row; the next hold would be twice as long.
 const FLAPPING: Duration = Duration::from_secs(15);
 
+/// A process that is there is found within this time.
+const LISTED_WITHIN: Duration = Duration::from_secs(2);
+
 /// Before and behind a failure, in the clips over it.
 const BEFORE_NS: i64 = 4_000_000_000;
 const BEHIND_NS: i64 = 6_000_000_000;
@@ -189,11 +192,13 @@ impl Site {
             let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             line.split('\0').any(|word| word == address)
         };
-        let pids: Vec<u32> = family(&[self.system.operator.pid()]).into_iter().filter(of_recorder).collect();
-        match pids[..] {
-            [supervisor, worker] => Ok((supervisor, worker)),
-            _ => anyhow::bail!("expected a supervisor and a worker of recorder {ordinal}, found {pids:?}"),
-        }
+        // What /proc lists is no snapshot: while others begin and end, one look may miss a process that is there.
+        let mut pids = Vec::new();
+        let found = poll(LISTED_WITHIN, Duration::from_millis(20), || {
+            pids = family(&[self.system.operator.pid()]).into_iter().filter(of_recorder).collect();
+            Ok(if let [supervisor, worker] = pids[..] { Some((supervisor, worker)) } else { None })
+        })?;
+        found.with_context(|| format!("expected a supervisor and a worker of recorder {ordinal}, found {pids:?}"))
     }
 
     pub(super) fn some_recorder(&mut self) -> usize {

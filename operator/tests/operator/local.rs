@@ -42,8 +42,12 @@ fn streams_are_recorded_and_everything_stops_in_order() {
     assert_eq!((assignment.primary.as_str(), assignment.epoch), ("main-recorder-0", 1));
     let b = site.stream("b").unwrap().status.unwrap();
     assert!(b.conditions.iter().any(|c| c.type_ == "Recording" && c.status == "False" && c.reason == "Unauthorized"));
-    let events = fs::read_to_string(site.data("status/events/camerastreams/default/b.yaml")).unwrap();
-    assert!(events.contains("Unauthorized") && events.contains("kind: Event"), "{events}");
+    // A moment after the status.
+    until("there is an event", || {
+        let path = site.data("status/events/camerastreams/default/b.yaml");
+        let events = fs::read_to_string(path).unwrap_or_default();
+        events.contains("Unauthorized") && events.contains("kind: Event")
+    });
     until("the pool is available", || {
         fs::read_to_string(site.data("status/storagepools/default/main.yaml"))
             .unwrap_or_default()
