@@ -188,16 +188,19 @@ impl Plane {
         let stirred =
             std::mem::take(&mut self.is_stirred) || is_due || self.silent != silent || self.conditions != conditions;
         (self.silent, self.conditions) = (silent, conditions);
-        if stirred {
+        let decided = if stirred {
             self.take_note(facts);
-            self.decide(term, facts).await?;
-        }
+            self.decide(term, facts).await
+        } else {
+            Ok(())
+        };
         self.look_at_recorders(facts);
         let made = if stirred { self.make(term, facts).await } else { Ok(()) };
+        // One Recorder that can't be written keeps nobody from being told how things are.
         self.report();
         self.send(term).await;
-        self.call_unknown(term, facts).await?;
-        made
+        let called = self.call_unknown(term, facts).await;
+        decided.and(made).and(called)
     }
 
     /// Begins to lead: remembers what there is, and takes every Recorder over, so that nothing that a former leader still sends takes effect.
