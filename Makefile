@@ -14,6 +14,7 @@ export RUST_BACKTRACE ?= 1
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Of all packages, and with a test among what is built: Cargo chooses the features of libraries by both, and with others half of them
 # would be built twice, once for the programs and once for the tests.
+# `--tests` makes Cargo forget every `--test NAME` beside it, and passes over those that don't run by default: two commands.
 BUILD := cargo build --release --locked --workspace --bins
 E2E := FRAMEKEEPER_BIN=$(abspath $(TARGET))/release cargo test --release --locked --workspace --test e2e --
 
@@ -41,12 +42,14 @@ demo: build ## Record four test cameras (or CAMERA=rtsp://host/path) into ./demo
 
 check: prerequisites ## Formatting, lints and unit tests, not optimised: quick, no root
 	cargo fmt --all --check
-	cargo test --locked --workspace --lib --bins --examples --tests --test e2e --test cluster --no-run
+	cargo test --locked --workspace --lib --bins --examples --tests --no-run
+	cargo test --locked --workspace --bins --test e2e --test cluster --no-run
 	cargo test --locked --workspace
 
 test: prerequisites ## Prove everything, with small counts
 	cargo fmt --all --check
-	$(BUILD) --lib --examples --tests --test e2e --test cluster
+	$(BUILD) --lib --examples --tests
+	$(BUILD) --test e2e --test cluster
 	RUST_TEST_THREADS=6 cargo test --release --locked --workspace
 	$(E2E) --test-threads=4 $(PATIENT)
 	$(E2E) --test-threads=1 --nocapture $(addprefix --skip ,$(PATIENT))
