@@ -68,6 +68,7 @@ impl Plane {
             let mut same = recorder.spec.clone();
             same.term = before.spec.term;
             if same == before.spec {
+                self.unwritten.remove(key);
                 // That the term is a later one is no reason to touch what is as it should be: the annotation says it.
                 if let Some(known) = state.recorders.get_mut(&name) {
                     known.spec = before.spec.clone();
@@ -83,6 +84,7 @@ impl Plane {
             object.metadata.resource_version = self.versions.get(key).cloned();
             match self.writer.patch_version(term, &object).await {
                 Ok(written) => {
+                    self.unwritten.remove(key);
                     self.versions.insert(key.clone(), written.resource_version().unwrap_or_default());
                     if let Some(known) = state.recorders.get_mut(&name) {
                         known.generation = written.metadata.generation.unwrap_or(known.generation);
@@ -100,12 +102,14 @@ impl Plane {
                     if error.code() == Some(409) {
                         self.stir();
                     } else {
+                        self.unwritten.insert(key.clone(), error.to_string());
                         failed = Some(error);
                     }
                 }
             }
         }
         self.state = state;
+        self.unwritten.retain(|key, _| recorders.contains_key(key));
         failed.map_or(Ok(()), Err)
     }
 

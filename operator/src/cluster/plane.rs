@@ -56,6 +56,8 @@ pub struct Plane {
     recorders: BTreeMap<Key, Arc<Recorder>>,
     /// What could not be made of pools, and why.
     pub(super) unmade: BTreeMap<Key, String>,
+    /// Recorders that the API server did not take, and why.
+    pub(super) unwritten: BTreeMap<Key, String>,
     /// When what failed is tried again.
     again: Option<Instant>,
     /// What failed last, so that it is not said each time.
@@ -100,6 +102,7 @@ impl Plane {
             lives: Lives::default(),
             recorders: BTreeMap::new(),
             unmade: BTreeMap::new(),
+            unwritten: BTreeMap::new(),
             again: None,
             said: None,
             silent: BTreeSet::new(),
@@ -170,6 +173,7 @@ impl Plane {
         self.reporter = Reporter::new(Outbox::default());
         self.seen.clear();
         self.versions.clear();
+        self.unwritten.clear();
         self.askers.ask(&BTreeMap::new());
         self.metrics.forget_pools();
     }
@@ -410,13 +414,29 @@ impl Plane {
         self.askers.ask(&addresses);
     }
 
+    /// What could not be made of each pool, or could not be written of its recorders.
+    fn failures(&self) -> BTreeMap<Key, String> {
+        let mut failures = self.unmade.clone();
+        for (recorder, why) in &self.unwritten {
+            let Some(recorder) = self.recorders.get(recorder).map(|found| (recorder, &found.spec.pool)) else {
+                continue;
+            };
+            let pool = Key::new(&recorder.0.namespace, recorder.1);
+            let said = failures.entry(pool).or_default();
+            let between = if said.is_empty() { "" } else { "; " };
+            said.push_str(&format!("{between}{why}"));
+        }
+        failures
+    }
+
     fn report(&mut self) {
+        let failures = self.failures();
         let view = View {
             wanted: &self.wanted,
             state: &self.state,
             plans: &self.plans,
             running: &self.seen,
-            unmade: &self.unmade,
+            unmade: &failures,
             stopped: false,
         };
         self.reporter.sink.phases.clear();

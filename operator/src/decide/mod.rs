@@ -13,6 +13,7 @@ pub mod protection;
 pub mod recorder_notes;
 pub mod report;
 pub mod seen;
+pub mod size;
 pub mod standing;
 pub mod state;
 pub mod status;
