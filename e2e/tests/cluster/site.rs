@@ -152,7 +152,10 @@ impl Site {
                     && generation("/status/observedGeneration") == generation("/metadata/generation")
             };
             let good = recorders.iter().filter(as_planned).count();
-            ensure!(good == recorders.len() && good > 0, "{good} of {}", recorders.len());
+            let others = recorders.iter().filter(|recorder| !as_planned(recorder));
+            let others: Vec<String> =
+                others.map(|it| it.pointer("/status").map(Value::to_string).unwrap_or_default()).collect();
+            ensure!(good == recorders.len() && good > 0, "{good} of {}; {}", recorders.len(), others.join("; "));
             Ok(Some(()))
         })?;
         Ok(took)

@@ -58,7 +58,73 @@ pub struct Writer {
     /// The term that `applied` is of.
     term: u64,
     /// What was applied in this term: what, and the version that the object had then.
-    applied: BTreeMap<String, String>,
+    applied: BTreeMap<String, Known>,
+}
+
+/// What the watch says of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It is not there, or not yet.
+    Absent,
+    /// It is.
+    Found {
+        /// The hash of what was applied last, as it says itself.
+        applied: Option<String>,
+        /// Changes when somebody writes to it. `None`: somebody does all the time, and it is enough that it is there.
+        version: Option<String>,
+        /// What it says of itself is believed when an operator begins to lead; else it is applied once in each term.
+        trusted: bool,
+    },
+}
+
+impl Seen {
+    /// An object that is watched as a whole.
+    #[must_use]
+    pub fn whole<K: Resource>(found: Option<&K>) -> Self {
+        Self::of(found, version, true)
+    }
+
+    /// An object of which nothing but its metadata is watched.
+    #[must_use]
+    pub fn metadata<K: Resource>(found: Option<&K>) -> Self {
+        Self::of(found, version, false)
+    }
+
+    /// An object that others write to all the time.
+    #[must_use]
+    pub fn busy<K: Resource>(found: Option<&K>) -> Self {
+        Self::of(found, |_| None, false)
+    }
+
+    fn of<K: Resource>(found: Option<&K>, version: impl Fn(&K) -> Option<String>, trusted: bool) -> Self {
+        let Some(found) = found else { return Self::Absent };
+        let applied = found.meta().annotations.as_ref().and_then(|all| all.get(names::APPLIED)).cloned();
+        Self::Found { applied, version: version(found), trusted }
+    }
+}
+
+/// A generation changes only with the spec; kinds that have none change only when somebody writes to them.
+fn version<K: Resource>(object: &K) -> Option<String> {
+    let generation = object.meta().generation.map(|generation| generation.to_string());
+    generation.or_else(|| object.meta().resource_version.clone())
+}
+
+/// Whether an object is to be written, of which `hash` is to be applied. `known`: the hash that this operator applied in its term, and the version that the
+/// object had then.
+fn is_due(hash: &str, seen: &Seen, known: Option<&Known>) -> bool {
+    let Seen::Found { applied, version, trusted } = seen else { return true };
+    let is_so = applied.as_deref() == Some(hash);
+    match known {
+        None => !(is_so && *trusted),
+        Some(known) => !(is_so && known.hash == hash && (version.is_none() || known.version == *version)),
+    }
+}
+
+/// What was applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Known {
+    hash: String,
+    version: Option<String>,
 }
 
 /// Kinds that are written.
@@ -107,34 +173,23 @@ impl Writer {
         done
     }
 
-    /// Makes an object so, if what was applied last in this term is another one, or somebody changed it since: `seen` is its version where it is watched.
+    /// Makes an object so, unless it is: `seen` is what is watched of it.
     ///
     /// # Errors
     /// [`WriteError`].
-    pub async fn apply<K: Written>(&mut self, term: u64, object: &K, seen: Option<&K>) -> Result<(), WriteError> {
+    pub async fn apply<K: Written>(&mut self, term: u64, object: &K, seen: &Seen) -> Result<(), WriteError> {
         if self.term != term {
             (self.term, self.applied) = (term, BTreeMap::new());
         }
         let name = object.name_any();
         let key = format!("{} {}/{name}", K::kind(&()), object.namespace().unwrap_or_default());
         let hash = names::short(&serde_json::to_vec(object).unwrap_or_default());
-        // A generation changes only with the spec; kinds that have none change only when somebody writes to them.
-        let version = |object: &K| {
-            let generation = object.meta().generation.map(|generation| generation.to_string());
-            generation.or_else(|| object.resource_version()).unwrap_or_default()
-        };
-        if let Some(seen) = seen {
-            let is_so = seen.annotations().get(names::APPLIED) == Some(&hash);
-            match self.applied.get(&key) {
-                // What it was when this operator began to lead is taken for what was applied.
-                None if is_so => {
-                    self.applied.insert(key, format!("{hash}@{}", version(seen)));
-                    return Ok(());
-                }
-                Some(applied) if is_so && *applied == format!("{hash}@{}", version(seen)) => return Ok(()),
-                _ => {}
+        let known = self.applied.get(&key);
+        if !is_due(&hash, seen, known) {
+            // What it was when this operator began to lead is taken for what was applied.
+            if let (None, Seen::Found { version, .. }) = (known, seen) {
+                self.applied.insert(key, Known { hash, version: version.clone() });
             }
-        } else if self.applied.get(&key).is_some_and(|applied| applied.starts_with(&hash)) {
             return Ok(());
         }
         let mut marked = object.clone();
@@ -143,7 +198,7 @@ impl Writer {
         let params = PatchParams::apply(MANAGER).force();
         let patch = Patch::Apply(&marked);
         let written = self.write(term, key.clone(), api.patch(&name, &params, &patch)).await?;
-        self.applied.insert(key, format!("{hash}@{}", version(&written)));
+        self.applied.insert(key, Known { hash, version: version(&written) });
         Ok(())
     }
 
@@ -219,5 +274,35 @@ impl Writer {
             Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
             done => done.map(|_| ()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(applied: &str, version: Option<&str>, trusted: bool) -> Seen {
+        Seen::Found { applied: Some(applied.to_owned()), version: version.map(str::to_owned), trusted }
+    }
+
+    #[test]
+    fn what_is_as_it_was_applied_is_left_alone() {
+        let known = Known { hash: "a".to_owned(), version: Some("3".to_owned()) };
+        assert!(!is_due("a", &found("a", Some("3"), false), Some(&known)));
+        // Another one is wanted; somebody wrote to it; somebody applied something else; it is gone.
+        assert!(is_due("b", &found("a", Some("3"), true), Some(&known)));
+        assert!(is_due("a", &found("a", Some("4"), true), Some(&known)));
+        assert!(is_due("a", &found("b", Some("3"), true), Some(&known)));
+        assert!(is_due("a", &Seen::Absent, Some(&known)));
+        // Whoever renews a Lease changes its version.
+        assert!(!is_due("a", &found("a", None, false), Some(&known)));
+    }
+
+    #[test]
+    fn a_new_leader_believes_what_is_watched_as_a_whole() {
+        assert!(!is_due("a", &found("a", Some("3"), true), None));
+        assert!(is_due("a", &found("a", Some("3"), false), None));
+        assert!(is_due("a", &found("b", Some("3"), true), None));
+        assert!(is_due("a", &Seen::Absent, None));
     }
 }

@@ -19,6 +19,7 @@ pub mod lead;
 pub mod make;
 pub mod metrics;
 pub mod options;
+pub mod owned;
 pub mod plane;
 pub mod reports;
 pub mod rollout;

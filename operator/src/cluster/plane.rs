@@ -12,6 +12,7 @@ use framekeeper_plan::Condition;
 use kube::runtime::events::{EventType, Recorder as EventRecorder, Reporter as EventReporter};
 use kube::{Client, ResourceExt as _};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::alive::{Life, Lives};
@@ -254,7 +255,9 @@ impl Plane {
                 Err(error) => return Err(error),
             }
             // It was changed a moment ago, most often by the recorder itself.
-            match self.writer.api::<Recorder>(&key.namespace).get_opt(&key.name).await {
+            let api = self.writer.api::<Recorder>(&key.namespace);
+            let Ok(read) = timeout(ANSWER, api.get_opt(&key.name)).await else { break };
+            match read {
                 Ok(Some(now)) => found = now,
                 Ok(None) => return Ok(()),
                 Err(source) => {
@@ -365,8 +368,9 @@ impl Plane {
         let is_known = |key: &Key| wanted.streams.contains_key(key) || wanted.refused.contains_key(key);
         for (key, uid) in assigned.into_iter().filter(|(key, _)| !is_known(key)) {
             let api = self.writer.api::<CameraStream>(&key.namespace);
-            match api.get_metadata_opt(&key.name).await {
-                Ok(found) => {
+            match timeout(ANSWER, api.get_metadata_opt(&key.name)).await {
+                Err(_) => return Some(format!("CameraStream {key} (no answer in time)")),
+                Ok(Ok(found)) => {
                     let found = found.filter(|found| {
                         found.metadata.uid.as_deref() == Some(uid) && found.metadata.deletion_timestamp.is_none()
                     });
@@ -374,7 +378,7 @@ impl Plane {
                         return Some(format!("CameraStream {key}"));
                     }
                 }
-                Err(error) => return Some(format!("CameraStream {key} ({error})")),
+                Ok(Err(error)) => return Some(format!("CameraStream {key} ({error})")),
             }
         }
         None
@@ -489,13 +493,21 @@ impl Plane {
                 action: happened.note.reason.clone(),
                 secondary: None,
             };
-            if let Err(error) = self.events.publish(&event, &super::send::reference(&happened)).await {
-                error!(reason = happened.note.reason, "an event of {} is lost: {error}", happened.key);
+            match timeout(ANSWER, self.events.publish(&event, &super::send::reference(&happened))).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    error!(reason = happened.note.reason, "an event of {} is lost: {error}", happened.key)
+                }
+                Err(_) => {
+                    error!(reason = happened.note.reason, "an event of {} is lost: no answer in time", happened.key)
+                }
             }
         }
     }
 }
 
+/// An API server that does not answer within this time does not hold up what else there is to do.
+pub(super) const ANSWER: Duration = Duration::from_secs(5);
 /// A Recorder that changes while it is being taken over is looked at again so often.
 const TRIES: usize = 5;
 /// What failed is tried again after so long.
