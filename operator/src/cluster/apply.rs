@@ -231,7 +231,12 @@ impl Writer {
         let api = self.api::<K>(&object.namespace().unwrap_or_default());
         let what = format!("status of {} {}", K::kind(&()), object.name_any());
         let params = PatchParams::apply(MANAGER).force();
-        self.write(term, what, api.patch_status(&object.name_any(), &params, &Patch::Apply(object))).await
+        // The rest is somebody else's, and may be what can't be understood.
+        let mut bare = serde_json::to_value(object).unwrap_or_default();
+        if let Some(fields) = bare.as_object_mut() {
+            fields.remove("spec");
+        }
+        self.write(term, what, api.patch_status(&object.name_any(), &params, &Patch::Apply(bare))).await
     }
 
     /// Changes something of a status that is somebody else's.

@@ -11,6 +11,7 @@ pub mod place;
 pub mod pool_status;
 pub mod protection;
 pub mod recorder_notes;
+pub mod refusals;
 pub mod report;
 pub mod seen;
 pub mod size;

@@ -17,6 +17,7 @@ use super::place::{self, PoolPlan};
 use super::pool_status::{self, PoolView};
 use super::protection;
 use super::recorder_notes;
+use super::refusals::Told;
 use super::seen::Seen;
 use super::standing::{self, Holder};
 use super::state::{State, StreamState};
@@ -115,6 +116,8 @@ pub struct Reporter<S> {
     /// What must be written again because the last time failed.
     unwritten: BTreeSet<(Kind, Key)>,
     trouble: Option<String>,
+    /// What was told of objects that are refused.
+    pub(super) refused: Told,
 }
 
 impl<S: Sink> Reporter<S> {
@@ -128,6 +131,7 @@ impl<S: Sink> Reporter<S> {
             awaiting: BTreeMap::new(),
             unwritten: BTreeSet::new(),
             trouble: None,
+            refused: Told::default(),
         }
     }
 
@@ -137,6 +141,7 @@ impl<S: Sink> Reporter<S> {
         self.streams(view, now, wall);
         self.pools(view, now, wall);
         self.recorders(view, wall);
+        self.refusals(view.wanted, wall);
     }
 
     /// Forgets what is not there any more.
@@ -152,8 +157,8 @@ impl<S: Sink> Reporter<S> {
             return;
         }
         let wanted = BTreeMap::from([
-            (Kind::Stream, view.wanted.streams.keys().cloned().collect()),
-            (Kind::Pool, view.wanted.pools.keys().cloned().collect()),
+            (Kind::Stream, view.wanted.streams.keys().chain(view.wanted.unknown.keys()).cloned().collect()),
+            (Kind::Pool, view.wanted.pools.keys().chain(view.wanted.unknown_pools.keys()).cloned().collect()),
             (Kind::Recorder, view.running.keys().cloned().collect()),
         ]);
         let result = self.sink.keep_only(&wanted);
@@ -376,7 +381,7 @@ impl<S: Sink> Reporter<S> {
     }
 
     /// Recording goes on without statuses; that they can't be written is said once.
-    fn note_trouble(&mut self, result: std::io::Result<()>) {
+    pub(super) fn note_trouble(&mut self, result: std::io::Result<()>) {
         let Err(error) = result else { return };
         let error = error.to_string();
         if self.trouble.as_ref() != Some(&error) {
@@ -436,7 +441,7 @@ fn tell(warning: bool, reason: &str, streams: &[(Key, String)]) {
     }
 }
 
-fn metadata(key: &Key, uid: &str, generation: i64) -> ObjectMeta {
+pub(super) fn metadata(key: &Key, uid: &str, generation: i64) -> ObjectMeta {
     ObjectMeta {
         name: Some(key.name.clone()),
         namespace: Some(key.namespace.clone()),

@@ -59,6 +59,10 @@ pub struct Wanted {
     pub refused: BTreeMap<Key, Refusal>,
     /// Pools that are not as they are written down, and why.
     pub refused_pools: BTreeMap<Key, Refusal>,
+    /// Of the refused streams those of which nothing is known that could be gone on with: who they are.
+    pub unknown: BTreeMap<Key, Identity>,
+    /// The same of pools.
+    pub unknown_pools: BTreeMap<Key, Identity>,
 }
 
 /// Why an object is not made so.
