@@ -285,8 +285,9 @@ fn kill_sandbox(cluster: &Cluster, node: &str, pod: &Value) -> Result<()> {
     let uid = pod.pointer("/metadata/uid").and_then(Value::as_str).context("a pod without a UID")?;
     let name = pod.pointer("/metadata/name").and_then(Value::as_str).context("a pod without a name")?;
     let recorder = format!("--cluster outage/{}", name.trim_end_matches("-0"));
-    let kill =
-        format!("cat $(find /sys/fs/cgroup/pids -path '*pod{uid}*' -name cgroup.procs) | sort -u | xargs kill -KILL");
+    // Some end by themselves when the first is gone.
+    let all = format!("cat $(find /sys/fs/cgroup/pids -path '*pod{uid}*' -name cgroup.procs) | sort -u");
+    let kill = format!("{all} | xargs kill -KILL || true");
     cluster.fault(&["node-exec", node, "sh", "-c", &kill])?;
     let (_, took) = cluster.wait("the recorder records again in another sandbox", SANDBOX_WITHIN, || {
         let pids = processes(cluster, node, &recorder)?;

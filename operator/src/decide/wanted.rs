@@ -78,7 +78,9 @@ impl Refusal {
     /// The object has fields that mean nothing, or of another type.
     #[must_use]
     pub fn unreadable(error: &str) -> Self {
-        let message = format!("the object cannot be understood: {error}; what was known of it before is gone on with");
+        let message = format!(
+            "the object cannot be understood: {error}; what was known of it before, if anything, is gone on with"
+        );
         Self { reason: "Unreadable", message }
     }
 
