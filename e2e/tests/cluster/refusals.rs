@@ -104,10 +104,12 @@ fn what_only_turns_out_later_is_told_in_conditions_and_harms_no_other_stream() -
     judge::result(&format!("recorded {:.1} s after its Secret was changed", took.as_secs_f64()));
     // Too many streams for the slots there are.
     cluster.apply(&wrong("one-more", "{source: {url: \"rtsp://c/2\"}, poolRef: {name: main}}"))?;
-    says("one-more", &["NoSlot", "recorders: 2", "maxChannels: 5"])?;
+    says("one-more", &["NoSlot", "StoragePool main", "CapacitySufficient"])?;
     let pool = cluster.get(&["storagepool", "main", "-n", &site.namespace])?;
     let capacity = condition(&pool, "CapacitySufficient").and_then(|it| it.get("status")).and_then(Value::as_str);
     ensure!(capacity == Some("False"), "{pool}");
+    let said = pool.to_string();
+    ensure!(said.contains("set recorders: 2") && said.contains("maxChannels: 5"), "what would do: {said}");
     let events = site.kubectl(&["get", "events", "--field-selector", "involvedObject.name=no-pool"])?;
     ensure!(events.contains("PoolNotFound"), "{events}");
     let shown = ["get", "cam,sp,rec,events", "-o", "yaml"];

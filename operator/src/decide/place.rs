@@ -191,6 +191,23 @@ impl PoolPlan {
         ))
     }
 
+    /// What a stream is told for which there is no slot. The same for all of them, and the same when there is one more: else each that comes would
+    /// change what all others are told.
+    #[must_use]
+    pub fn no_slot(&self, name: &str, pool: &StoragePoolSpec) -> String {
+        let (recorders, max_channels) = (pool.recorders, pool.max_channels);
+        let why = match self.room {
+            Some(_) => {
+                "; addresses of its streams (spec.source.url, spec.source.onvif.endpoint) are so long that a Recorder object has no room for that many"
+            }
+            None => "",
+        };
+        format!(
+            "all slots of StoragePool {name} are taken, with recorders: {recorders} and maxChannels: {max_channels}{why}; its condition CapacitySufficient says \
+             how many of either would do. Streams of a higher priority come first"
+        )
+    }
+
     /// Why the pool can't lose as many recorders as it shall, and what would help: (reason, message).
     #[must_use]
     pub fn unprotected(&self) -> Option<(&'static str, String)> {
@@ -268,6 +285,9 @@ mod tests {
         let words =
             ["16 normal slots", "have 15", "toleratedFailures 1 reserves 5", "1 more recorder or maxChannels 12"];
         assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        // What each of those that wait is told is the same with one more.
+        let more = vec![stream(""); 17];
+        assert_eq!(placed(&one, &streams).no_slot("main", &one), placed(&one, &more).no_slot("main", &one));
         let none = pool(3, 5, "");
         let said = placed(&none, &streams).too_few_slots(&none, 16).unwrap();
         assert!(said.contains("set recorders: 4 (1 more), or maxChannels: 6"), "{said}");
@@ -285,6 +305,8 @@ mod tests {
         assert!(plan.used == slots && (300..400).contains(&slots), "{} of {slots}", plan.used);
         let said = plan.too_few_slots(&pool, 400).unwrap();
         assert!(said.contains("set recorders: 2") && said.contains("spec.source.url"), "{said}");
+        let said = plan.no_slot("main", &pool);
+        assert!(said.contains("StoragePool main") && said.contains("spec.source.url"), "{said}");
     }
 
     #[test]

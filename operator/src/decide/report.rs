@@ -185,9 +185,8 @@ impl<S: Sink> Reporter<S> {
                 (true, _) => Doing::Suspended,
                 (_, None) if view.wanted.refused.contains_key(key) => refused(view.wanted, key),
                 (_, None) => {
-                    let too_few =
-                        planned.and_then(|(spec, plan)| plan.too_few_slots(&spec.object, wanted(view.wanted, &pool)));
-                    Doing::NoSlot { message: too_few.unwrap_or_else(|| "the pool has no slot for it".into()) }
+                    let message = planned.map(|(spec, plan)| plan.no_slot(&pool.name, &spec.object));
+                    Doing::NoSlot { message: message.unwrap_or_else(|| "the pool has no slot for it".into()) }
                 }
                 _ if view.stopped => Doing::Stopped,
                 _ if self.is_being_taken_over(key, &old, &holders, now) => Doing::TakingOver,
