@@ -57,6 +57,12 @@ pub fn read(pids: &[u32]) -> Reading {
     sum
 }
 
+/// Resident memory of a process in bytes: the most that it ever was, and what it is now.
+#[must_use]
+pub fn resident(pid: u32) -> (u64, u64) {
+    (labelled(pid, "status", "VmHWM:") * 1024, labelled(pid, "status", "VmRSS:") * 1024)
+}
+
 /// CPU time in seconds so far of the threads that live, by their names: those that differ in a number at the end are one kind.
 #[must_use]
 pub fn threads(pids: &[u32]) -> BTreeMap<String, f64> {

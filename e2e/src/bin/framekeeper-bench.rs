@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use framekeeper_e2e::bench::floor::{self, Floor};
 use framekeeper_e2e::bench::room::{self, Scratch};
-use framekeeper_e2e::bench::{page, programs, recording, standing_by};
+use framekeeper_e2e::bench::{operator, page, programs, recording, standing_by};
 
 #[derive(Parser)]
 #[command(about = "Measures Framekeeper beside ffmpeg and two floors, by CPU time, in one run")]
@@ -23,7 +23,12 @@ struct Arguments {
     #[arg(long, default_value_t = 30)]
     seconds: u64,
     /// Measure these only; the page keeps what it has of the others.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "recording,standbys,writing,receiving,finding")]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "recording,standbys,writing,receiving,finding,operator"
+    )]
     only: Vec<Section>,
     /// Where recordings go: a folder on the disk to measure. The system's temporary folder if not given.
     #[arg(long)]
@@ -46,6 +51,8 @@ enum Section {
     Receiving,
     /// Coverage and clips.
     Finding,
+    /// The operator in a cluster; needs root.
+    Operator,
 }
 
 impl Section {
@@ -56,6 +63,7 @@ impl Section {
             Self::Writing => "writing",
             Self::Receiving => "receiving",
             Self::Finding => "finding",
+            Self::Operator => "operator",
         }
     }
 
@@ -70,6 +78,7 @@ impl Section {
             Self::Writing => programs::WRITING_BYTES,
             Self::Receiving => 0,
             Self::Finding => 1 << 30,
+            Self::Operator => operator::BYTES_NEEDED,
         }
     }
 
@@ -95,9 +104,13 @@ impl Section {
             Self::Writing => programs::writing(scratch, window, progress),
             Self::Receiving => programs::receiving(scratch, window, progress),
             Self::Finding => programs::finding(progress),
+            Self::Operator => operator::measure(scratch, window.max(STEADY), progress),
         }
     }
 }
+
+/// The operator's steady state is looked at for so long at least: much of what it does, it does each ten seconds or less often.
+const STEADY: Duration = Duration::from_secs(60);
 
 #[derive(Subcommand)]
 enum Mode {
@@ -113,10 +126,24 @@ enum Mode {
         /// Cameras.
         urls: Vec<String>,
     },
+    /// Measures an operator with the API server that this process can reach; used by the benchmark itself.
+    #[command(hide = true)]
+    InsideCluster {
+        /// Where logs go.
+        folder: PathBuf,
+        /// How long steady state is looked at, seconds.
+        seconds: u64,
+    },
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    let began = Instant::now();
+    let progress = |text: &str| tell(&format!("bench, {:4} s: {text}", began.elapsed().as_secs()));
+    if let Some(Mode::InsideCluster { folder, seconds }) = &arguments.command {
+        say(&operator::run(folder, Duration::from_secs(*seconds), &progress)?);
+        return Ok(());
+    }
     if let Some(Mode::Floor { append, seconds, urls }) = &arguments.command {
         let sync = Duration::from_millis(500);
         let floor = append.as_ref().map_or(Floor::Drop, |folder| Floor::Append { folder: folder.clone(), sync });
@@ -127,8 +154,9 @@ fn main() -> Result<()> {
     let scratch = Scratch::new(&arguments.folder.clone().unwrap_or_else(std::env::temp_dir))?;
     let needed = arguments.only.iter().map(|section| section.bytes_needed(&arguments)).max().unwrap_or_default();
     room::check(scratch.path(), needed)?;
-    let began = Instant::now();
-    let progress = |text: &str| tell(&format!("bench, {:4} s: {text}", began.elapsed().as_secs()));
+    if arguments.only.contains(&Section::Operator) {
+        operator::check()?;
+    }
     publish(&arguments, "machine", &machine()?)?;
     for section in &arguments.only {
         let text = section.measure(&arguments, scratch.path(), &progress)?;
