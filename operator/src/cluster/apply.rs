@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::NamespaceResourceScope;
@@ -55,10 +56,40 @@ pub struct Writer {
     client: Client,
     leadership: Leadership,
     metrics: Metrics,
-    /// The term that `applied` is of.
+    applied: Mutex<Applied>,
+}
+
+/// What was applied in a term.
+#[derive(Debug, Default)]
+struct Applied {
     term: u64,
-    /// What was applied in this term: what, and the version that the object had then.
-    applied: BTreeMap<String, String>,
+    /// What, and the version that the object had then.
+    objects: BTreeMap<String, String>,
+}
+
+impl Applied {
+    /// Whether an object needs not be written. What it was when this operator began to lead is taken for what was applied: it is remembered.
+    fn is_so(&mut self, term: u64, key: &str, hash: &str, seen: Option<Seen<'_>>) -> bool {
+        if self.term != term {
+            *self = Self { term, objects: BTreeMap::new() };
+        }
+        let known = self.objects.get(key);
+        let Some(seen) = seen else { return known.is_some_and(|applied| applied.starts_with(hash)) };
+        let is_so = seen.applied == Some(hash);
+        let now = format!("{hash}@{}", seen.version);
+        if is_so && known.is_none() {
+            self.objects.insert(key.to_owned(), now);
+            return true;
+        }
+        is_so && known == Some(&now)
+    }
+}
+
+/// An object as it is watched.
+struct Seen<'o> {
+    /// The hash of what was applied, by its annotation.
+    applied: Option<&'o str>,
+    version: String,
 }
 
 /// Kinds that are written.
@@ -76,13 +107,17 @@ impl Writer {
     /// Writes nothing while it does not lead.
     #[must_use]
     pub fn new(client: Client, leadership: Leadership, metrics: Metrics) -> Self {
-        Self { client, leadership, metrics, term: 0, applied: BTreeMap::new() }
+        Self { client, leadership, metrics, applied: Mutex::default() }
     }
 
     /// An API of a namespace.
     #[must_use]
     pub fn api<K: Written>(&self, namespace: &str) -> Api<K> {
         Api::namespaced(self.client.clone(), namespace)
+    }
+
+    fn applied(&self) -> MutexGuard<'_, Applied> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The term in which may be written now.
@@ -111,10 +146,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`WriteError`].
-    pub async fn apply<K: Written>(&mut self, term: u64, object: &K, seen: Option<&K>) -> Result<(), WriteError> {
-        if self.term != term {
-            (self.term, self.applied) = (term, BTreeMap::new());
-        }
+    pub async fn apply<K: Written>(&self, term: u64, object: &K, seen: Option<&K>) -> Result<(), WriteError> {
         let name = object.name_any();
         let key = format!("{} {}/{name}", K::kind(&()), object.namespace().unwrap_or_default());
         let hash = names::short(&serde_json::to_vec(object).unwrap_or_default());
@@ -123,18 +155,11 @@ impl Writer {
             let generation = object.meta().generation.map(|generation| generation.to_string());
             generation.or_else(|| object.resource_version()).unwrap_or_default()
         };
-        if let Some(seen) = seen {
-            let is_so = seen.annotations().get(names::APPLIED) == Some(&hash);
-            match self.applied.get(&key) {
-                // What it was when this operator began to lead is taken for what was applied.
-                None if is_so => {
-                    self.applied.insert(key, format!("{hash}@{}", version(seen)));
-                    return Ok(());
-                }
-                Some(applied) if is_so && *applied == format!("{hash}@{}", version(seen)) => return Ok(()),
-                _ => {}
-            }
-        } else if self.applied.get(&key).is_some_and(|applied| applied.starts_with(&hash)) {
+        let seen = seen.map(|seen| Seen {
+            applied: seen.annotations().get(names::APPLIED).map(String::as_str),
+            version: version(seen),
+        });
+        if self.applied().is_so(term, &key, &hash, seen) {
             return Ok(());
         }
         let mut marked = object.clone();
@@ -143,7 +168,10 @@ impl Writer {
         let params = PatchParams::apply(MANAGER).force();
         let patch = Patch::Apply(&marked);
         let written = self.write(term, key.clone(), api.patch(&name, &params, &patch)).await?;
-        self.applied.insert(key, format!("{hash}@{}", version(&written)));
+        let mut applied = self.applied();
+        if applied.term == term {
+            applied.objects.insert(key, format!("{hash}@{}", version(&written)));
+        }
         Ok(())
     }
 
@@ -219,5 +247,25 @@ impl Writer {
             Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
             done => done.map(|_| ()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_so_is_not_written_again_and_what_somebody_changed_is() {
+        let seen = |applied, version: &str| Some(Seen { applied: Some(applied), version: version.to_owned() });
+        let mut applied = Applied::default();
+        assert!(!applied.is_so(1, "set a/b", "h1", None), "never written");
+        assert!(applied.is_so(1, "claim a/b", "h1", seen("h1", "4")), "it was so when this operator began to lead");
+        assert!(applied.is_so(1, "claim a/b", "h1", seen("h1", "4")));
+        assert!(!applied.is_so(1, "claim a/b", "h1", seen("h1", "5")), "somebody changed it");
+        assert!(!applied.is_so(1, "claim a/b", "h2", seen("h1", "4")), "it is to be another");
+        applied.objects.insert("set a/b".into(), "h1@7".into());
+        assert!(applied.is_so(1, "set a/b", "h1", None));
+        assert!(!applied.is_so(1, "set a/b", "h2", None));
+        assert!(!applied.is_so(2, "set a/b", "h1", None), "another term");
     }
 }
