@@ -91,6 +91,22 @@ impl Cluster {
         done(Command::new("kubectl").args(["apply", "-f", "-"]), Some(text))
     }
 
+    /// `kubectl create` of this text, which must all be new: one request for each object, where `apply` takes two.
+    ///
+    /// # Errors
+    /// When it is refused; with what the API server said.
+    pub fn create(&self, text: &str) -> Result<String> {
+        done(Command::new("kubectl").args(["create", "-f", "-"]), Some(text))
+    }
+
+    /// `kubectl replace` of this text.
+    ///
+    /// # Errors
+    /// When it is refused; with what the API server said.
+    pub fn replace(&self, text: &str) -> Result<String> {
+        done(Command::new("kubectl").args(["replace", "-f", "-"]), Some(text))
+    }
+
     /// `kubectl get … -o json`.
     ///
     /// # Errors
@@ -137,12 +153,6 @@ impl Cluster {
         }
     }
 
-    /// The folder of a node's disk; to be seen only from inside the cluster.
-    #[must_use]
-    pub fn disk(&self, node: usize, disk: usize) -> PathBuf {
-        self.folder.join(format!("node{node}/disk{disk}"))
-    }
-
     /// A program, or a command of the machine, where the nodes' disks are to be seen.
     ///
     /// # Errors
@@ -163,19 +173,18 @@ impl Cluster {
         done(command.args(arguments), None)
     }
 
-    /// Folders of volumes that have footage.
+    /// The folders of these PersistentVolumes, as far as there is footage; to be seen only from inside the cluster. They are called after node and disk:
+    /// `node1-disk2`.
     ///
     /// # Errors
     /// When the disks can't be looked at.
-    pub fn volumes(&self, nodes: usize, disks: usize) -> Result<Vec<PathBuf>> {
+    pub fn with_footage(&self, volumes: &[&str]) -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
-        for node in 1..=nodes {
-            for disk in 1..=disks {
-                let folder = self.disk(node, disk);
-                let mut test = self.with_disks(Path::new("test"))?;
-                if test.args(["-d"]).arg(folder.join("streams")).status()?.success() {
-                    found.push(folder);
-                }
+        for volume in volumes {
+            let folder = self.folder.join(volume.replace('-', "/"));
+            let mut test = self.with_disks(Path::new("test"))?;
+            if test.args(["-d"]).arg(folder.join("streams")).status()?.success() {
+                found.push(folder);
             }
         }
         Ok(found)

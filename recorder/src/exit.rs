@@ -11,6 +11,8 @@ pub enum Exit {
     Usage,
     /// No assignment that can be used: neither the file nor a copy on a volume (EX_DATAERR).
     BadAssignment,
+    /// It is another recorder of the same name from now on, and to be started again as that (EX_UNAVAILABLE).
+    Replaced,
     /// A bug, or the system refused something it normally gives (EX_SOFTWARE).
     Internal,
     /// No volume can be used (EX_CANTCREAT).
@@ -27,6 +29,7 @@ impl Exit {
             Self::Ok => 0,
             Self::Usage => 64,
             Self::BadAssignment => 65,
+            Self::Replaced => 69,
             Self::Internal => 70,
             Self::VolumeRefused => 73,
             Self::PortInUse => 75,

@@ -15,6 +15,9 @@ const LED_WITHIN: Duration = Duration::from_secs(15 + 2);
 /// A recorder whose process was killed records again within this time.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
 
+/// The same where the kubelet has to make its sandbox anew; it looks for that each second, and waits for what it can't ask.
+const SANDBOX_WITHIN: Duration = Duration::from_secs(60);
+
 /// Who leads, and in which term.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Leader {
@@ -55,38 +58,160 @@ fn generations(site: &Site) -> Result<Vec<(String, i64)>> {
     Ok(recorders.iter().chain(&sets).map(of).collect())
 }
 
+/// How a leader is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loss {
+    Killed,
+    /// Longer than its Lease holds, and then it goes on.
+    StoodStill,
+    /// Its node does not reach the API server, for longer than its Lease holds.
+    CutOff,
+}
+
+impl Loss {
+    fn begin(self, cluster: &Cluster, leader: &Leader) -> Result<()> {
+        match self {
+            Self::Killed => signal(cluster, leader, "-KILL"),
+            Self::StoodStill => signal(cluster, leader, "-STOP"),
+            Self::CutOff => cluster.fault(&["api-cut", &leader.node]).map(drop),
+        }
+    }
+
+    fn end(self, cluster: &Cluster, leader: &Leader) -> Result<()> {
+        match self {
+            Self::Killed => Ok(()),
+            Self::StoodStill => signal(cluster, leader, "-CONT"),
+            Self::CutOff => cluster.fault(&["link-heal"]).map(drop),
+        }
+    }
+}
+
+fn signal(cluster: &Cluster, leader: &Leader, signal: &str) -> Result<()> {
+    let pids = processes(cluster, &leader.node, "^framekeeper-operator run")?;
+    ensure!(!pids.is_empty(), "no operator runs on node {}", leader.node);
+    for pid in &pids {
+        cluster.fault(&["node-exec", &leader.node, "kill", signal, pid])?;
+    }
+    Ok(())
+}
+
+/// What a leader of an earlier term is about to write, as it would: with the operators' own token, their field manager, and what it knew then.
+struct Late {
+    recorder: Value,
+    set: Value,
+}
+
+impl Late {
+    fn new(site: &Site) -> Result<Self> {
+        let of = |kind: &str| site.cluster.get(&[kind, "main-recorder-0", "-n", &site.namespace]);
+        Ok(Self { recorder: of("recorder")?, set: of("statefulset")? })
+    }
+
+    fn apply(site: &Site, mut object: Value) -> Result<String> {
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("managedFields");
+        }
+        if let Some(object) = object.as_object_mut() {
+            object.remove("status");
+        }
+        let file = site.ledgers.join("late.json");
+        std::fs::write(&file, object.to_string())?;
+        let token = site.cluster.kubectl(&["create", "token", RELEASE, "-n", RELEASE])?;
+        let (token, file) = (format!("--token={}", token.trim()), file.display().to_string());
+        let server =
+            ["--kubeconfig=/dev/null", "--server=https://10.200.0.1:6443", "--insecure-skip-tls-verify", &token];
+        let apply =
+            ["apply", "--server-side", "--force-conflicts", "--field-manager=framekeeper-operator", "-f", &file];
+        site.cluster.kubectl(&[&server[..], &apply[..]].concat())
+    }
+
+    /// Sends it now. Nothing of it takes effect.
+    fn send(mut self, site: &Site) -> Result<()> {
+        // It would have taken a stream away.
+        self.recorder["spec"]["channels"] = Value::Array(Vec::new());
+        let said = Self::apply(site, self.recorder.clone()).err().context("a Recorder of an earlier term was taken")?;
+        ensure!(
+            format!("{said:#}").contains("Conflict") || format!("{said:#}").contains("the object has been modified"),
+            "{said:#}"
+        );
+        // Without saying which version it means, it is a decision of a term that is over: the definition's own rule refuses it.
+        let mut blind = self.recorder;
+        if let Some(metadata) = blind.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("resourceVersion");
+        }
+        let term = blind.pointer("/spec/term").and_then(Value::as_u64).unwrap_or(0);
+        blind["spec"]["term"] = (term.saturating_sub(1)).into();
+        let said = Self::apply(site, blind).err().context("a Recorder of an earlier term was taken")?;
+        ensure!(format!("{said:#}").contains("term"), "{said:#}");
+        // Of a StatefulSet nobody says which version is meant. The leader puts right what somebody else made of it, and no pod is made anew meanwhile.
+        let pods = || -> Result<Vec<String>> {
+            let pods = site.cluster.list(&["pods", "-n", &site.namespace, "-l", "framekeeper.dev/pool=main"])?;
+            Ok(pods.iter().filter_map(|pod| Some(pod.pointer("/metadata/uid")?.as_str()?.to_owned())).collect())
+        };
+        let before = pods()?;
+        let image = "/spec/template/spec/containers/0/image";
+        let right = self.set.pointer(image).cloned();
+        if let Some(metadata) = self.set.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("resourceVersion");
+        }
+        *self.set.pointer_mut(image).context("a container")? = "an-older-image:1".into();
+        Self::apply(site, self.set)?;
+        let (_, took) = site.cluster.wait("the leader puts it right", Duration::from_secs(10), || {
+            let now = site.cluster.get(&["statefulset", "main-recorder-0", "-n", &site.namespace])?;
+            ensure!(now.pointer(image) == right.as_ref(), "{:?}", now.pointer(image));
+            Ok(Some(()))
+        })?;
+        judge::result(&format!(
+            "late requests: refused, and a StatefulSet put right after {:.1} s",
+            took.as_secs_f64()
+        ));
+        ensure!(before == pods()?, "pods were made anew");
+        Ok(())
+    }
+}
+
+/// What was decided, and what pods are made from. Addresses of peers are neither: a recorder whose sandbox was made anew has another one.
+fn decisions(site: &Site) -> Result<Vec<(String, Value)>> {
+    let of = |paths: &'static [&'static str]| {
+        move |object: &Value| {
+            let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
+            (name, paths.iter().map(|path| object.pointer(path).cloned().unwrap_or_default()).collect())
+        }
+    };
+    let (recorders, sets) = (site.list("recorders")?, site.list("statefulsets")?);
+    let decided = of(&["/spec/channels", "/spec/retired", "/spec/slots", "/spec/volumes"]);
+    Ok(recorders.iter().map(decided).chain(sets.iter().map(of(&["/metadata/generation"]))).collect())
+}
+
 #[test]
-fn a_leader_that_is_killed_or_stands_still_has_a_successor_and_nobody_notices() -> Result<()> {
+fn a_leader_that_is_killed_or_stands_still_or_is_cut_off_has_a_successor_and_nobody_notices() -> Result<()> {
     let site = Site::new("leaders", 2)?;
     let cluster = site.cluster;
     site.cluster.apply(&format!("{}  maxChannels: 4\n{}", site.pool(2, ""), site.streams()))?;
     site.wait_recorded(RECORDED_WITHIN, 2)?;
     site.wait_as_planned(Duration::from_secs(60))?;
     let before = generations(&site)?;
+    let late = Late::new(&site)?;
     let mut last = leader(cluster)?.context("nobody leads")?;
     for round in 0..count(1, 10) {
-        for signal in ["-KILL", "-STOP"] {
-            let pids = processes(cluster, &last.node, "^framekeeper-operator run")?;
-            ensure!(!pids.is_empty(), "no operator runs on node {}", last.node);
+        for loss in [Loss::Killed, Loss::StoodStill, Loss::CutOff] {
             let struck = Instant::now();
-            for pid in &pids {
-                cluster.fault(&["node-exec", &last.node, "kill", signal, pid])?;
-            }
-            let (next, _) = cluster.wait("another operator leads", LED_WITHIN, || {
+            loss.begin(cluster, &last)?;
+            let next = cluster.wait("another operator leads", LED_WITHIN, || {
                 Ok(leader(cluster)?.filter(|next| next.holder != last.holder && next.term > last.term))
-            })?;
+            });
+            let took = struck.elapsed();
+            loss.end(cluster, &last)?;
+            let (next, _) = next?;
             judge::result(&format!(
-                "round {round}: leader {signal}: another one led after {:.1} s",
-                struck.elapsed().as_secs_f64()
+                "round {round}: leader {loss:?}: another one led after {:.1} s",
+                took.as_secs_f64()
             ));
-            if signal == "-STOP" {
-                for pid in &pids {
-                    cluster.fault(&["node-exec", &last.node, "kill", "-CONT", pid])?;
-                }
+            if loss != Loss::Killed {
                 // What it was about to do it does not do any more.
                 std::thread::sleep(Duration::from_secs(3));
                 let still = leader(cluster)?.context("nobody leads")?;
-                ensure!(still == next, "the one that stood still leads again: {still:?} after {next:?}");
+                ensure!(still == next, "the one that was lost leads again: {still:?} after {next:?}");
             }
             last = next;
         }
@@ -99,6 +224,50 @@ fn a_leader_that_is_killed_or_stands_still_has_a_successor_and_nobody_notices() 
     judge::result(&format!("Lease deleted: term {} after {}", next.term, last.term));
     site.wait_as_planned(Duration::from_secs(30))?;
     ensure!(before == generations(&site)?, "what is as it should be was changed: {before:?} {:?}", generations(&site)?);
+    late.send(&site)?;
+    site.wait_as_planned(Duration::from_secs(30))?;
+    site.judge(&[])?;
+    site.clean()
+}
+
+#[test]
+fn a_control_plane_that_is_restored_from_a_backup_turns_no_decision_back() -> Result<()> {
+    let site = Site::new("restored", 3)?;
+    let cluster = site.cluster;
+    let first: String = ["cam-1", "cam-2"].iter().map(|name| site.stream(name, "")).collect();
+    cluster.apply(&format!("{}  maxChannels: 6\n{first}", site.pool(2, "")))?;
+    site.wait_recorded(RECORDED_WITHIN, 2)?;
+    site.wait_as_planned(Duration::from_secs(60))?;
+    let backup = leader(cluster)?.context("nobody leads")?;
+    cluster.fault(&["etcd-save"])?;
+    // What the backup knows nothing of: another leader, and a decision of its.
+    cluster.wait("an operator leads", Duration::from_secs(60), || leader(cluster))?;
+    let before = leader(cluster)?.context("nobody leads")?;
+    Loss::Killed.begin(cluster, &before)?;
+    let (last, _) = cluster.wait("another operator leads", LED_WITHIN, || {
+        Ok(leader(cluster)?.filter(|next| next.holder != before.holder && next.term > before.term))
+    })?;
+    cluster.apply(&site.stream("cam-3", ""))?;
+    site.wait_recorded(Duration::from_secs(30), 3)?;
+    cluster.fault(&["etcd-restore"])?;
+    let restored = Instant::now();
+    let (next, _) = cluster.wait("an operator leads in a later term than any", Duration::from_secs(90), || {
+        Ok(leader(cluster)?.filter(|next| next.term > last.term))
+    })?;
+    judge::result(&format!(
+        "restored to term {}, recorders knew term {}: led in term {} after {:.1} s",
+        backup.term,
+        last.term,
+        next.term,
+        restored.elapsed().as_secs_f64()
+    ));
+    ensure!(site.list("camerastreams")?.len() == 2, "the backup did not know of the third stream");
+    site.wait_as_planned(Duration::from_secs(60))?;
+    // Decisions take effect again, and the two lacked nothing meanwhile.
+    cluster.apply(&site.stream("cam-3", ""))?;
+    site.wait_recorded(Duration::from_secs(60), 3)?;
+    site.wait_as_planned(Duration::from_secs(60))?;
+    let _came_and_went = std::fs::remove_file(site.ledgers.join("cam-3.ledger"));
     site.judge(&[])?;
     site.clean()
 }
@@ -111,6 +280,27 @@ fn recording(address: &str) -> Result<usize> {
     Ok(channels.iter().filter(state).count())
 }
 
+/// All processes of a pod, its sandbox too: the kubelet makes it anew, with no API server to ask, and under another address.
+fn kill_sandbox(cluster: &Cluster, node: &str, pod: &Value) -> Result<()> {
+    let uid = pod.pointer("/metadata/uid").and_then(Value::as_str).context("a pod without a UID")?;
+    let name = pod.pointer("/metadata/name").and_then(Value::as_str).context("a pod without a name")?;
+    let recorder = format!("--cluster outage/{}", name.trim_end_matches("-0"));
+    // Some end by themselves when the first is gone.
+    let all = format!("cat $(find /sys/fs/cgroup/pids -path '*pod{uid}*' -name cgroup.procs) | sort -u");
+    let kill = format!("{all} | xargs kill -KILL || true");
+    cluster.fault(&["node-exec", node, "sh", "-c", &kill])?;
+    let (_, took) = cluster.wait("the recorder records again in another sandbox", SANDBOX_WITHIN, || {
+        let pids = processes(cluster, node, &recorder)?;
+        let worker = pids.last().context("no recorder runs")?;
+        let ask =
+            ["nsenter", "-t", worker, "-n", "curl", "-sf", "--max-time", "1", "http://127.0.0.1:8080/v1/channels"];
+        let said = cluster.fault(&[&["node-exec", node][..], &ask[..]].concat())?;
+        Ok(said.contains("Recording").then_some(()))
+    })?;
+    judge::result(&format!("its sandbox killed with no API server: recording again after {:.1} s", took.as_secs_f64()));
+    Ok(())
+}
+
 #[test]
 fn with_the_control_plane_gone_recording_goes_on_and_recorders_come_back() -> Result<()> {
     let site = Site::new("outage", 3)?;
@@ -118,7 +308,7 @@ fn with_the_control_plane_gone_recording_goes_on_and_recorders_come_back() -> Re
     cluster.apply(&format!("{}  maxChannels: 6\n  toleratedFailures: 1\n{}", site.pool(3, ""), site.streams()))?;
     site.wait_recorded(RECORDED_WITHIN, 3)?;
     site.wait_as_planned(Duration::from_secs(60))?;
-    let before = generations(&site)?;
+    let before = decisions(&site)?;
     let pod = site.pod(0)?;
     let address = pod.pointer("/status/podIP").and_then(Value::as_str).context("no address")?.to_owned();
     let node = site.node(0)?;
@@ -139,6 +329,7 @@ fn with_the_control_plane_gone_recording_goes_on_and_recorders_come_back() -> Re
             ));
             std::thread::sleep(Duration::from_secs(2));
         }
+        kill_sandbox(cluster, &node, &pod)?;
         let outage = Duration::from_secs(count(40, 180) as u64);
         std::thread::sleep(outage.saturating_sub(began.elapsed()));
         Ok(())
@@ -150,7 +341,7 @@ fn with_the_control_plane_gone_recording_goes_on_and_recorders_come_back() -> Re
     // Leader's Leases ran out meanwhile; there is one again, which has nothing to do.
     cluster.wait("an operator leads", Duration::from_secs(60), || leader(cluster))?;
     std::thread::sleep(Duration::from_secs(10));
-    ensure!(before == generations(&site)?, "changed without need: {before:?} {:?}", generations(&site)?);
+    ensure!(before == decisions(&site)?, "changed without need: {before:?} {:?}", decisions(&site)?);
     site.judge(&[])?;
     site.clean()
 }

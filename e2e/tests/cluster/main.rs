@@ -2,7 +2,9 @@
 
 mod control_plane;
 mod installation;
+mod many;
 mod nodes;
+mod pools;
 mod recording;
 mod refusals;
 mod site;

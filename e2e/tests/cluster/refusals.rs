@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use framekeeper_e2e::cluster::Cluster;
 use framekeeper_e2e::judge;
 use serde_json::Value;
 
-use super::site::{RECORDED_WITHIN, Site, condition, describe, installed};
+use super::site::{RECORDED_WITHIN, Site, condition, describe, installed, is_true};
 
 /// A condition says what is wrong within this time.
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
@@ -49,9 +50,10 @@ fn the_api_server_refuses_what_is_wrong_and_says_where() -> Result<()> {
 
 #[test]
 fn what_only_turns_out_later_is_told_in_conditions_and_harms_no_other_stream() -> Result<()> {
-    let site = Site::new("mistakes", 1)?;
+    let site = Site::with("mistakes", &["", ",auth=digest,user=viewer,password=the-right-one"])?;
     let cluster = site.cluster;
-    cluster.apply(&format!("{}  maxChannels: 3\n{}", site.pool(1, ""), site.streams()))?;
+    let first = site.stream("cam-1", "");
+    cluster.apply(&format!("{}  maxChannels: 4\n{first}", site.pool(1, "")))?;
     site.wait_recorded(RECORDED_WITHIN, 1)?;
     let long = "n".repeat(253);
     let wrong = |name: &str, spec: &str| {
@@ -82,15 +84,118 @@ fn what_only_turns_out_later_is_told_in_conditions_and_harms_no_other_stream() -
     says("no-pool", &["PoolNotFound", "nowhere", "make it"])?;
     says("no-secret", &["nothing", "username and password"])?;
     says(&long, &["Failed"])?;
+    // A password that is wrong, and then is not: nobody has to start anything anew.
+    let secret = |password: &str| {
+        let name = "cam-2-login";
+        let namespace = &site.namespace;
+        format!(
+            "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: {namespace}}}\nstringData: {{username: viewer, password: {password}}}\n"
+        )
+    };
+    let locked = "{source: {url: \"rtsp://cam-2.mistakes.svc:8554/cam-2\", credentialsSecretRef: {name: cam-2-login}}, poolRef: {name: main}}";
+    cluster.apply(&format!("{}{}", secret("the-wrong-one"), wrong("cam-2", locked)))?;
+    says("cam-2", &["Failed", "Unauthorized"])?;
+    cluster.apply(&secret("the-right-one"))?;
+    let (_, took) = cluster.wait("the camera lets it in", TOLD_WITHIN, || {
+        let stream = cluster.get(&["camerastream", "cam-2", "-n", &site.namespace])?;
+        ensure!(is_true(&stream, "Recording"), "{}", describe(&stream));
+        Ok(Some(()))
+    })?;
+    judge::result(&format!("recorded {:.1} s after its Secret was changed", took.as_secs_f64()));
     // Too many streams for the slots there are.
     cluster.apply(&wrong("one-more", "{source: {url: \"rtsp://c/2\"}, poolRef: {name: main}}"))?;
-    says("one-more", &["NoSlot", "recorders: 2", "maxChannels: 4"])?;
+    says("one-more", &["NoSlot", "StoragePool main", "CapacitySufficient"])?;
     let pool = cluster.get(&["storagepool", "main", "-n", &site.namespace])?;
     let capacity = condition(&pool, "CapacitySufficient").and_then(|it| it.get("status")).and_then(Value::as_str);
     ensure!(capacity == Some("False"), "{pool}");
+    let said = pool.to_string();
+    ensure!(said.contains("set recorders: 2") && said.contains("maxChannels: 5"), "what would do: {said}");
     let events = site.kubectl(&["get", "events", "--field-selector", "involvedObject.name=no-pool"])?;
     ensure!(events.contains("PoolNotFound"), "{events}");
+    let shown = ["get", "cam,sp,rec,events", "-o", "yaml"];
+    let shown = site.kubectl(&shown)?;
+    ensure!(!shown.contains("the-wrong-one") && !shown.contains("the-right-one"), "a password is shown");
     // The one that was right all the time.
+    site.judge(&[])?;
+    site.clean()
+}
+
+/// A definition as it was before there were rules.
+struct Lenient<'c> {
+    cluster: &'c Cluster,
+    strict: String,
+}
+
+impl<'c> Lenient<'c> {
+    fn new(cluster: &'c Cluster) -> Result<Self> {
+        let mut definition = cluster.get(&["crd", "camerastreams.framekeeper.dev"])?;
+        if let Some(metadata) = definition.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.retain(|key, _| matches!(key.as_str(), "name" | "labels" | "annotations"));
+        }
+        let strict = definition.to_string();
+        let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
+        *definition.pointer_mut(spec).context("the definition has no spec")? =
+            serde_json::json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+        cluster.replace(&definition.to_string())?;
+        Ok(Self { cluster, strict })
+    }
+
+    fn end(&self) -> Result<()> {
+        self.cluster.replace(&self.strict).map(drop)
+    }
+}
+
+impl Drop for Lenient<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            judge::say(&format!("{error:#}"));
+        }
+    }
+}
+
+#[test]
+fn an_object_that_is_wrong_by_todays_rules_harms_no_other_one() -> Result<()> {
+    let site = Site::new("poison", 2)?;
+    let cluster = site.cluster;
+    cluster.apply(&format!("{}  maxChannels: 4\n{}", site.pool(1, ""), site.stream("cam-1", "")))?;
+    site.wait_recorded(RECORDED_WITHIN, 1)?;
+    let lenient = Lenient::new(cluster)?;
+    let poison = |name: &str, spec: &str| {
+        let namespace = &site.namespace;
+        format!(
+            "---\napiVersion: framekeeper.dev/v1alpha1\nkind: CameraStream\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n"
+        )
+    };
+    let unreadable = poison("unreadable", "{source: [1, 2], poolRef: main}");
+    let invalid = poison(
+        "invalid",
+        "{source: {url: \"http://c/1\", transport: Auto}, poolRef: {name: main}, audio: true, priority: 0, suspend: false}",
+    );
+    // The API server takes a new definition into use a moment after it has taken it.
+    cluster.wait("the definition without rules is in use", Duration::from_secs(20), || {
+        cluster.apply(&format!("{unreadable}{invalid}"))?;
+        Ok(Some(()))
+    })?;
+    lenient.end()?;
+    let told = |name: &str, words: &[&str]| -> Result<()> {
+        let (text, took) = cluster.wait(&format!("{name} is told what is wrong"), TOLD_WITHIN, || {
+            let stream = cluster.get(&["camerastream", name, "-n", &site.namespace])?;
+            let text = describe(&stream);
+            ensure!(words.iter().all(|word| text.contains(word)), "{text}");
+            Ok(Some(text))
+        })?;
+        judge::result(&format!("told after {:.1} s: {text}", took.as_secs_f64()));
+        Ok(())
+    };
+    told("unreadable", &["Unreadable", "main", "PoolRef"])?;
+    told("invalid", &["InvalidSpec", "spec.source.url", "rtsp://"])?;
+    // Others are reconciled as ever.
+    cluster.apply(&site.stream("cam-2", ""))?;
+    cluster.wait("the other camera is recorded", TOLD_WITHIN, || {
+        let stream = cluster.get(&["camerastream", "cam-2", "-n", &site.namespace])?;
+        ensure!(is_true(&stream, "Recording"), "{}", describe(&stream));
+        Ok(Some(()))
+    })?;
     site.judge(&[])?;
     site.clean()
 }

@@ -9,9 +9,6 @@ use framekeeper_e2e::cluster::Cluster;
 use framekeeper_e2e::judge;
 use serde_json::Value;
 
-/// Nodes, and disks of each, of the cluster that `make test` makes.
-pub(super) const NODES: usize = 3;
-pub(super) const DISKS: usize = 2;
 /// Name of the release, and of its namespace.
 pub(super) const RELEASE: &str = "framekeeper";
 /// The chart is in, and its operators run, within this time.
@@ -59,25 +56,31 @@ pub(super) struct Site {
 impl Site {
     /// So many cameras, each in a pod of its own, all of them ready.
     pub(super) fn new(namespace: &str, cameras: usize) -> Result<Self> {
+        Self::with(namespace, &vec![""; cameras])
+    }
+
+    /// One camera for each of these; what it is beside the ordinary, behind a comma.
+    pub(super) fn with(namespace: &str, cameras: &[&str]) -> Result<Self> {
         let cluster = installed()?;
         let ledgers = cluster.folder.join("ledgers").join(namespace);
         std::fs::create_dir_all(&ledgers)?;
-        let cameras: Vec<String> = (1..=cameras).map(|number| format!("cam-{number}")).collect();
-        let site = Self { cluster, namespace: namespace.to_owned(), cameras, ledgers, is_clean: false };
+        let names: Vec<String> = (1..=cameras.len()).map(|number| format!("cam-{number}")).collect();
+        let site = Self { cluster, namespace: namespace.to_owned(), cameras: names, ledgers, is_clean: false };
         cluster.kubectl(&["create", "namespace", namespace])?;
-        let manifests: Vec<String> = site.cameras.iter().map(|name| site.camera(name)).collect();
+        let all = site.cameras.iter().zip(cameras);
+        let manifests: Vec<String> = all.map(|(name, more)| site.camera(name, more)).collect();
         cluster.apply(&manifests.join("---\n"))?;
         site.kubectl(&["wait", "pod", "-l", "camera", "--for=condition=Ready", "--timeout=60s"])?;
         Ok(site)
     }
 
-    fn camera(&self, name: &str) -> String {
+    fn camera(&self, name: &str, more: &str) -> String {
         let (image, ledgers) = (&self.cluster.camera_image, self.ledgers.display());
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}, labels: {{camera: {name}}}}}\n\
              spec:\n  terminationGracePeriodSeconds: 2\n  securityContext: {{runAsUser: 0}}\n  containers:\n  - name: camera\n    image: {image}\n    imagePullPolicy: IfNotPresent\n    \
              command: [ledger-camera, --listen, 0.0.0.0:8554, --control, 0.0.0.0:8555, --log-dir, /ledgers, --cache, /tmp/clips,\n      \
-             \"name={name},kind=synthetic,width=320,height=180,fps=25,bitrate=500k,gop=50\"]\n    \
+             \"name={name},kind=synthetic,width=320,height=180,fps=25,bitrate=500k,gop=50{more}\"]\n    \
              readinessProbe: {{tcpSocket: {{port: 8554}}, periodSeconds: 1}}\n    volumeMounts: [{{name: ledgers, mountPath: /ledgers}}]\n  \
              volumes: [{{name: ledgers, hostPath: {{path: \"{ledgers}\", type: DirectoryOrCreate}}}}]\n\
              ---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
@@ -149,7 +152,10 @@ impl Site {
                     && generation("/status/observedGeneration") == generation("/metadata/generation")
             };
             let good = recorders.iter().filter(as_planned).count();
-            ensure!(good == recorders.len() && good > 0, "{good} of {}", recorders.len());
+            let others = recorders.iter().filter(|recorder| !as_planned(recorder));
+            let others: Vec<String> =
+                others.map(|it| it.pointer("/status").map(Value::to_string).unwrap_or_default()).collect();
+            ensure!(good == recorders.len() && good > 0, "{good} of {}; {}", recorders.len(), others.join("; "));
             Ok(Some(()))
         })?;
         Ok(took)
@@ -170,13 +176,27 @@ impl Site {
     /// Ends all recording in order, and counts: nothing that the cameras sent from the first recorded frame on is missing.
     pub(super) fn judge(&self, more: &[&str]) -> Result<()> {
         let stop = judge::now_ns()?;
+        self.take_pool_away()?;
+        self.count(stop, more)
+    }
+
+    /// The pool goes, and its pods with it. Claims and footage stay.
+    pub(super) fn take_pool_away(&self) -> Result<()> {
         self.kubectl(&["delete", "storagepool", "main", "--cascade=foreground", "--timeout=60s"])?;
         self.cluster.wait("the recorders' pods are gone", GONE_WITHIN, || {
             let left = self.cluster.list(&["pods", "-n", &self.namespace, "-l", "framekeeper.dev/pool=main"])?;
             Ok(left.is_empty().then_some(()))
         })?;
-        let volumes = self.cluster.volumes(NODES, DISKS)?;
-        ensure!(!volumes.is_empty(), "no volume has footage");
+        Ok(())
+    }
+
+    /// Counts what the claims of this namespace hold, where nobody records: nothing that the cameras sent up to `stop` is missing.
+    pub(super) fn count(&self, stop: i64, more: &[&str]) -> Result<()> {
+        let claims = self.list("persistentvolumeclaims")?;
+        let bound = claims.iter().filter_map(|claim| claim.pointer("/spec/volumeName").and_then(Value::as_str));
+        let bound: Vec<&str> = bound.collect();
+        let volumes = self.cluster.with_footage(&bound)?;
+        ensure!(!volumes.is_empty(), "no volume of {bound:?} has footage");
         let mut arguments = judge::volumes(&self.ledgers, &volumes);
         arguments.extend(["--union".to_owned(), "--ignore-others".to_owned()]);
         arguments.extend(["--stop".to_owned(), rfc3339(stop)?]);

@@ -64,32 +64,90 @@ pub struct Writer {
 struct Applied {
     term: u64,
     /// What, and the version that the object had then.
-    objects: BTreeMap<String, String>,
+    objects: BTreeMap<String, Known>,
 }
 
 impl Applied {
     /// Whether an object needs not be written. What it was when this operator began to lead is taken for what was applied: it is remembered.
-    fn is_so(&mut self, term: u64, key: &str, hash: &str, seen: Option<Seen<'_>>) -> bool {
+    fn is_so(&mut self, term: u64, key: &str, hash: &str, seen: &Seen) -> bool {
         if self.term != term {
             *self = Self { term, objects: BTreeMap::new() };
         }
         let known = self.objects.get(key);
-        let Some(seen) = seen else { return known.is_some_and(|applied| applied.starts_with(hash)) };
-        let is_so = seen.applied == Some(hash);
-        let now = format!("{hash}@{}", seen.version);
-        if is_so && known.is_none() {
-            self.objects.insert(key.to_owned(), now);
-            return true;
+        if is_due(hash, seen, known) {
+            return false;
         }
-        is_so && known == Some(&now)
+        if let (None, Seen::Found { version, .. }) = (known, seen) {
+            self.objects.insert(key.to_owned(), Known { hash: hash.to_owned(), version: version.clone() });
+        }
+        true
     }
 }
 
-/// An object as it is watched.
-struct Seen<'o> {
-    /// The hash of what was applied, by its annotation.
-    applied: Option<&'o str>,
-    version: String,
+/// What the watch says of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It is not there, or not yet.
+    Absent,
+    /// It is.
+    Found {
+        /// The hash of what was applied last, as it says itself.
+        applied: Option<String>,
+        /// Changes when somebody writes to it. `None`: somebody does all the time, and it is enough that it is there.
+        version: Option<String>,
+        /// What it says of itself is believed when an operator begins to lead; else it is applied once in each term.
+        trusted: bool,
+    },
+}
+
+impl Seen {
+    /// An object that is watched as a whole.
+    #[must_use]
+    pub fn whole<K: Resource>(found: Option<&K>) -> Self {
+        Self::of(found, version, true)
+    }
+
+    /// An object of which nothing but its metadata is watched.
+    #[must_use]
+    pub fn metadata<K: Resource>(found: Option<&K>) -> Self {
+        Self::of(found, version, false)
+    }
+
+    /// An object that others write to all the time.
+    #[must_use]
+    pub fn busy<K: Resource>(found: Option<&K>) -> Self {
+        Self::of(found, |_| None, false)
+    }
+
+    fn of<K: Resource>(found: Option<&K>, version: impl Fn(&K) -> Option<String>, trusted: bool) -> Self {
+        let Some(found) = found else { return Self::Absent };
+        let applied = found.meta().annotations.as_ref().and_then(|all| all.get(names::APPLIED)).cloned();
+        Self::Found { applied, version: version(found), trusted }
+    }
+}
+
+/// A generation changes only with the spec; kinds that have none change only when somebody writes to them.
+fn version<K: Resource>(object: &K) -> Option<String> {
+    let generation = object.meta().generation.map(|generation| generation.to_string());
+    generation.or_else(|| object.meta().resource_version.clone())
+}
+
+/// Whether an object is to be written, of which `hash` is to be applied. `known`: the hash that this operator applied in its term, and the version that the
+/// object had then.
+fn is_due(hash: &str, seen: &Seen, known: Option<&Known>) -> bool {
+    let Seen::Found { applied, version, trusted } = seen else { return true };
+    let is_so = applied.as_deref() == Some(hash);
+    match known {
+        None => !(is_so && *trusted),
+        Some(known) => !(is_so && known.hash == hash && (version.is_none() || known.version == *version)),
+    }
+}
+
+/// What was applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Known {
+    hash: String,
+    version: Option<String>,
 }
 
 /// Kinds that are written.
@@ -142,23 +200,14 @@ impl Writer {
         done
     }
 
-    /// Makes an object so, if what was applied last in this term is another one, or somebody changed it since: `seen` is its version where it is watched.
+    /// Makes an object so, unless it is: `seen` is what is watched of it.
     ///
     /// # Errors
     /// [`WriteError`].
-    pub async fn apply<K: Written>(&self, term: u64, object: &K, seen: Option<&K>) -> Result<(), WriteError> {
+    pub async fn apply<K: Written>(&self, term: u64, object: &K, seen: &Seen) -> Result<(), WriteError> {
         let name = object.name_any();
         let key = format!("{} {}/{name}", K::kind(&()), object.namespace().unwrap_or_default());
         let hash = names::short(&serde_json::to_vec(object).unwrap_or_default());
-        // A generation changes only with the spec; kinds that have none change only when somebody writes to them.
-        let version = |object: &K| {
-            let generation = object.meta().generation.map(|generation| generation.to_string());
-            generation.or_else(|| object.resource_version()).unwrap_or_default()
-        };
-        let seen = seen.map(|seen| Seen {
-            applied: seen.annotations().get(names::APPLIED).map(String::as_str),
-            version: version(seen),
-        });
         if self.applied().is_so(term, &key, &hash, seen) {
             return Ok(());
         }
@@ -170,7 +219,7 @@ impl Writer {
         let written = self.write(term, key.clone(), api.patch(&name, &params, &patch)).await?;
         let mut applied = self.applied();
         if applied.term == term {
-            applied.objects.insert(key, format!("{hash}@{}", version(&written)));
+            applied.objects.insert(key, Known { hash, version: version(&written) });
         }
         Ok(())
     }
@@ -204,7 +253,12 @@ impl Writer {
         let api = self.api::<K>(&object.namespace().unwrap_or_default());
         let what = format!("status of {} {}", K::kind(&()), object.name_any());
         let params = PatchParams::apply(MANAGER).force();
-        self.write(term, what, api.patch_status(&object.name_any(), &params, &Patch::Apply(object))).await
+        // The rest is somebody else's, and may be what can't be understood.
+        let mut bare = serde_json::to_value(object).unwrap_or_default();
+        if let Some(fields) = bare.as_object_mut() {
+            fields.remove("spec");
+        }
+        self.write(term, what, api.patch_status(&object.name_any(), &params, &Patch::Apply(bare))).await
     }
 
     /// Changes something of a status that is somebody else's.
@@ -254,18 +308,39 @@ impl Writer {
 mod tests {
     use super::*;
 
+    fn found(applied: &str, version: Option<&str>, trusted: bool) -> Seen {
+        Seen::Found { applied: Some(applied.to_owned()), version: version.map(str::to_owned), trusted }
+    }
+
     #[test]
-    fn what_is_so_is_not_written_again_and_what_somebody_changed_is() {
-        let seen = |applied, version: &str| Some(Seen { applied: Some(applied), version: version.to_owned() });
+    fn what_is_as_it_was_applied_is_left_alone() {
+        let known = Known { hash: "a".to_owned(), version: Some("3".to_owned()) };
+        assert!(!is_due("a", &found("a", Some("3"), false), Some(&known)));
+        // Another one is wanted; somebody wrote to it; somebody applied something else; it is gone.
+        assert!(is_due("b", &found("a", Some("3"), true), Some(&known)));
+        assert!(is_due("a", &found("a", Some("4"), true), Some(&known)));
+        assert!(is_due("a", &found("b", Some("3"), true), Some(&known)));
+        assert!(is_due("a", &Seen::Absent, Some(&known)));
+        // Whoever renews a Lease changes its version.
+        assert!(!is_due("a", &found("a", None, false), Some(&known)));
+    }
+
+    #[test]
+    fn a_new_leader_believes_what_is_watched_as_a_whole() {
+        assert!(!is_due("a", &found("a", Some("3"), true), None));
+        assert!(is_due("a", &found("a", Some("3"), false), None));
+        assert!(is_due("a", &found("b", Some("3"), true), None));
+        assert!(is_due("a", &Seen::Absent, None));
+    }
+
+    #[test]
+    fn another_term_begins_with_what_is_seen() {
         let mut applied = Applied::default();
-        assert!(!applied.is_so(1, "set a/b", "h1", None), "never written");
-        assert!(applied.is_so(1, "claim a/b", "h1", seen("h1", "4")), "it was so when this operator began to lead");
-        assert!(applied.is_so(1, "claim a/b", "h1", seen("h1", "4")));
-        assert!(!applied.is_so(1, "claim a/b", "h1", seen("h1", "5")), "somebody changed it");
-        assert!(!applied.is_so(1, "claim a/b", "h2", seen("h1", "4")), "it is to be another");
-        applied.objects.insert("set a/b".into(), "h1@7".into());
-        assert!(applied.is_so(1, "set a/b", "h1", None));
-        assert!(!applied.is_so(1, "set a/b", "h2", None));
-        assert!(!applied.is_so(2, "set a/b", "h1", None), "another term");
+        assert!(
+            applied.is_so(1, "claim a/b", "h1", &found("h1", Some("4"), true)),
+            "it was so when this operator began to lead"
+        );
+        assert!(!applied.is_so(1, "claim a/b", "h1", &found("h1", Some("5"), true)), "somebody changed it");
+        assert!(applied.is_so(2, "claim a/b", "h1", &found("h1", Some("5"), true)), "another term");
     }
 }

@@ -46,6 +46,9 @@ pub fn wanted<'o>(
             }
         };
         let known = state.pools.get(&key.to_string()).map(|known| known.spec.clone());
+        if known.is_none() {
+            wanted.unknown_pools.extend(identity.clone().map(|identity| (key.clone(), identity)));
+        }
         keep_known(&mut wanted.pools, &key, identity, known);
         wanted.refused_pools.extend(refusal.map(|refusal| (key, refusal)));
     }
@@ -78,6 +81,9 @@ pub fn wanted<'o>(
         };
         let known = state.streams.get(&key.to_string());
         let same = known.filter(|known| identity.as_ref().is_some_and(|identity| identity.uid == known.uid));
+        if same.is_none() {
+            wanted.unknown.extend(identity.clone().map(|identity| (key.clone(), identity)));
+        }
         keep_known(&mut wanted.streams, &key, identity, same.map(|known| known.spec.clone()));
         if let Some(known) = same.filter(|known| !wanted.holds.contains_key(&key) && !known.holds.is_empty()) {
             wanted.holds.insert(key.clone(), known.holds.clone());

@@ -175,6 +175,7 @@ fn a_poisonous_object_is_refused_by_itself_and_what_was_known_of_it_goes_on() {
         [("cam-1", "Unreadable"), ("cam-2", "InvalidSpec"), ("cam-7", "PoolNotFound"), ("cam-8", "Unreadable")].into()
     );
     assert!(!format!("{:?}", seen.refused).contains("geheim"));
+    assert_eq!(seen.unknown.keys().map(|key| key.name.as_str()).collect::<Vec<_>>(), ["cam-8"]);
     let second = decide(&bad, &pools, first.state.clone());
     assert_eq!(without_terms(&first), without_terms(&second), "the others are recorded as before, and so are these");
     // The pool itself.

@@ -13,12 +13,15 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use super::alive::Life;
-use super::apply::WriteError;
+use super::apply::{Seen, WriteError};
 use super::build::{OfPool, OfRecorder, access, claims, names, owned_by_pool, pod, pool};
 use super::gather;
+use super::owned::Owned;
 use super::plane::Plane;
 use super::rollout::{self, PodView};
-use super::world::Facts;
+use super::world::{ClusterWorld, Facts};
+use crate::decide::assign::World as _;
+use crate::decide::holders;
 use crate::decide::report::{Kind, Sink as _};
 use crate::decide::state::State;
 use crate::decide::status::Note;
@@ -74,6 +77,7 @@ impl Plane {
             let name = key.to_string();
             let Some(before) = self.state.recorders.get(&name) else { continue };
             if is_same(&recorder.spec, &before.spec) {
+                self.unwritten.remove(&key);
                 // That the term is a later one is no reason to touch what is as it should be: the annotation says it.
                 if let Some(known) = state.recorders.get_mut(&name) {
                     known.spec = before.spec.clone();
@@ -107,6 +111,7 @@ impl Plane {
             let name = key.to_string();
             match written {
                 Ok((version, generation)) => {
+                    self.unwritten.remove(&key);
                     self.versions.insert(key.clone(), version.unwrap_or_default());
                     if let Some(known) = state.recorders.get_mut(&name) {
                         known.generation = generation.unwrap_or(known.generation);
@@ -125,12 +130,15 @@ impl Plane {
                     if error.code() == Some(409) {
                         self.stir();
                     } else {
+                        self.unwritten.insert(key.clone(), error.to_string());
                         failed = Some(error);
                     }
                 }
             }
         }
         self.state = state;
+        let known = &self.state.recorders;
+        self.unwritten.retain(|key, _| known.contains_key(&key.to_string()));
         failed.map_or(Ok(()), Err)
     }
 
@@ -189,10 +197,11 @@ impl Plane {
         let all: BTreeSet<Key> = needed.values().flatten().cloned().collect();
         self.secrets.refresh(&self.client, &self.watches, &all).await;
         let pools: Vec<Key> = self.wanted.pools.keys().cloned().collect();
+        let owned = Owned::of(&self.watches);
         let mut failed = None;
         for key in pools {
             // One pool that can't be made harms no other.
-            match self.make_pool(term, facts, &key, &needed).await {
+            match self.make_pool(term, facts, &owned, &key, &needed).await {
                 Ok(()) => drop(self.unmade.remove(&key)),
                 Err(WriteError::NotLeading) => return Err(WriteError::NotLeading),
                 Err(error) => {
@@ -221,6 +230,7 @@ impl Plane {
         &self,
         term: u64,
         facts: &Facts,
+        owned: &Owned,
         key: &Key,
         needed: &BTreeMap<Key, BTreeSet<Key>>,
     ) -> Result<(), WriteError> {
@@ -228,19 +238,15 @@ impl Plane {
         let Some(identity) = wanted.identity.as_ref() else { return Ok(()) };
         let image = self.options.image.clone();
         let of_pool = OfPool { key, uid: &identity.uid, spec: &wanted.object, image: &image };
-        self.writer.apply(term, &pool::service(&of_pool), None).await?;
-        self.writer.apply(term, &pool::disruption_budget(&of_pool), None).await?;
-        let sets = self.watches.sets.all();
-        let sets: BTreeMap<Key, &StatefulSet> = sets
-            .iter()
-            .map(|set| (Key::new(set.namespace().unwrap_or_default(), set.name_any()), set.as_ref()))
-            .collect();
+        let shared = Key::new(&key.namespace, names::of_pool(&key.name));
+        self.writer.apply(term, &pool::service(&of_pool), &owned.services.seen(&shared)).await?;
+        self.writer.apply(term, &pool::disruption_budget(&of_pool), &owned.budgets.seen(&shared)).await?;
         let ours = facts.recorders.iter().filter(|(own, recorder)| {
             own.namespace == key.namespace
                 && recorder.spec.pool == key.name
                 && recorder.metadata.deletion_timestamp.is_none()
         });
-        let (wanted, sets) = (&wanted, &sets);
+        let wanted = &wanted;
         let writes = ours.map(|(own, recorder)| async move {
             let Some(uid) = recorder.metadata.uid.clone() else { return Ok(None) };
             let of = OfRecorder { pool: of_pool, name: &own.name, uid: &uid, volumes: &recorder.spec.volumes };
@@ -249,16 +255,17 @@ impl Plane {
                 let Some(known) = known else { continue };
                 let claim = claims::claim(&of_pool, &own.name, volume, known);
                 let seen = facts.claims.get(&Key::new(&own.namespace, claim.name_any()));
-                self.writer.apply(term, &claim, seen.map(AsRef::as_ref)).await?;
+                self.writer.apply(term, &claim, &Seen::whole(seen.map(AsRef::as_ref))).await?;
             }
-            self.writer.apply(term, &access::service_account(&of), None).await?;
-            self.writer.apply(term, &access::role(&of), None).await?;
-            self.writer.apply(term, &access::role_binding(&of), None).await?;
-            self.writer.apply(term, &access::lease(&of), None).await?;
+            self.writer.apply(term, &access::service_account(&of), &owned.accounts.seen(own)).await?;
+            self.writer.apply(term, &access::role(&of), &owned.roles.seen(own)).await?;
+            self.writer.apply(term, &access::role_binding(&of), &owned.bindings.seen(own)).await?;
+            self.writer.apply(term, &access::lease(&of), &owned.leases.seen(own)).await?;
             let credentials = self.secrets.of(needed.get(own).unwrap_or(&BTreeSet::new()));
-            self.writer.apply(term, &access::cameras(&of, &credentials), None).await?;
+            let secret = Key::new(&own.namespace, names::cameras(&own.name));
+            self.writer.apply(term, &access::cameras(&of, &credentials), &owned.secrets.seen(&secret)).await?;
             let set = pod::stateful_set(&of);
-            self.writer.apply(term, &set, sets.get(own).copied()).await?;
+            self.writer.apply(term, &set, &owned.sets.seen(own)).await?;
             Ok(Some((recorder.spec.ordinal, pod_view(facts, own, recorder, &set))))
         });
         let made: Vec<_> = futures::stream::iter(writes).buffer_unordered(AT_ONCE).collect().await;
@@ -346,8 +353,11 @@ impl Plane {
                     })
                 })
             };
-            let known = self.state.recorders.get(&key.to_string());
-            let is_leaving = known.is_some_and(|known| !known.retiring.is_empty());
+            // One that is dead lets go of nothing any more; others have what it held.
+            let status = ClusterWorld { facts }.status(key).cloned();
+            let retiring = self.state.recorders.get(&key.to_string()).map_or(&[][..], |known| &known.retiring);
+            let is_leaving =
+                status.is_some_and(|status| retiring.iter().any(|retiring| !holders::has_let_go(retiring, &status)));
             if is_surplus && !is_leaving && !holds() && recorder.metadata.deletion_timestamp.is_none() {
                 info!(recorder = %key, "is not wanted any more, and has nothing left to do; its claims and its footage stay");
                 self.writer.delete(term, recorder.as_ref()).await?;

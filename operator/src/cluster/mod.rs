@@ -20,6 +20,7 @@ pub mod lead;
 pub mod make;
 pub mod metrics;
 pub mod options;
+pub mod owned;
 pub mod pace;
 pub mod plane;
 pub mod reports;

@@ -12,6 +12,7 @@ use framekeeper_plan::Condition;
 use futures::StreamExt as _;
 use kube::runtime::events::{EventType, Recorder as EventRecorder, Reporter as EventReporter};
 use kube::{Client, ResourceExt as _};
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::alive::{Life, Lives};
@@ -57,6 +58,8 @@ pub struct Plane {
     recorders: BTreeMap<Key, Arc<Recorder>>,
     /// What could not be made of pools, and why.
     pub(super) unmade: BTreeMap<Key, String>,
+    /// Recorders that the API server did not take, and why.
+    pub(super) unwritten: BTreeMap<Key, String>,
     /// When what failed is tried again.
     again: Option<Instant>,
     /// What failed last, so that it is not said each time.
@@ -103,6 +106,7 @@ impl Plane {
             lives: Lives::default(),
             recorders: BTreeMap::new(),
             unmade: BTreeMap::new(),
+            unwritten: BTreeMap::new(),
             again: None,
             said: None,
             silent: BTreeSet::new(),
@@ -190,6 +194,7 @@ impl Plane {
         self.reporter = Reporter::new(Outbox::default());
         self.seen.clear();
         self.versions.clear();
+        self.unwritten.clear();
         self.askers.ask(&BTreeMap::new());
         self.metrics.forget_pools();
     }
@@ -277,7 +282,9 @@ impl Plane {
                 Err(error) => return Err(error),
             }
             // It was changed a moment ago, most often by the recorder itself.
-            match self.writer.api::<Recorder>(&key.namespace).get_opt(&key.name).await {
+            let api = self.writer.api::<Recorder>(&key.namespace);
+            let Ok(read) = timeout(ANSWER, api.get_opt(&key.name)).await else { break };
+            match read {
                 Ok(Some(now)) => found = now,
                 Ok(None) => return Ok(()),
                 Err(source) => {
@@ -388,8 +395,9 @@ impl Plane {
         let is_known = |key: &Key| wanted.streams.contains_key(key) || wanted.refused.contains_key(key);
         for (key, uid) in assigned.into_iter().filter(|(key, _)| !is_known(key)) {
             let api = self.writer.api::<CameraStream>(&key.namespace);
-            match api.get_metadata_opt(&key.name).await {
-                Ok(found) => {
+            match timeout(ANSWER, api.get_metadata_opt(&key.name)).await {
+                Err(_) => return Some(format!("CameraStream {key} (no answer in time)")),
+                Ok(Ok(found)) => {
                     let found = found.filter(|found| {
                         found.metadata.uid.as_deref() == Some(uid) && found.metadata.deletion_timestamp.is_none()
                     });
@@ -397,7 +405,7 @@ impl Plane {
                         return Some(format!("CameraStream {key}"));
                     }
                 }
-                Err(error) => return Some(format!("CameraStream {key} ({error})")),
+                Ok(Err(error)) => return Some(format!("CameraStream {key} ({error})")),
             }
         }
         None
@@ -432,13 +440,29 @@ impl Plane {
         self.askers.ask(&addresses);
     }
 
+    /// What could not be made of each pool, or could not be written of its recorders.
+    fn failures(&self) -> BTreeMap<Key, String> {
+        let mut failures = self.unmade.clone();
+        for (recorder, why) in &self.unwritten {
+            let Some(recorder) = self.recorders.get(recorder).map(|found| (recorder, &found.spec.pool)) else {
+                continue;
+            };
+            let pool = Key::new(&recorder.0.namespace, recorder.1);
+            let said = failures.entry(pool).or_default();
+            let between = if said.is_empty() { "" } else { "; " };
+            said.push_str(&format!("{between}{why}"));
+        }
+        failures
+    }
+
     fn report(&mut self) {
+        let failures = self.failures();
         let view = View {
             wanted: &self.wanted,
             state: &self.state,
             plans: &self.plans,
             running: &self.seen,
-            unmade: &self.unmade,
+            unmade: &failures,
             stopped: false,
         };
         self.reporter.sink.phases.clear();
@@ -500,14 +524,22 @@ impl Plane {
                 action: happened.note.reason.clone(),
                 secondary: None,
             };
-            if let Err(error) = events.publish(&event, &super::send::reference(&happened)).await {
-                error!(reason = happened.note.reason, "an event of {} is lost: {error}", happened.key);
+            match timeout(ANSWER, events.publish(&event, &super::send::reference(&happened))).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    error!(reason = happened.note.reason, "an event of {} is lost: {error}", happened.key)
+                }
+                Err(_) => {
+                    error!(reason = happened.note.reason, "an event of {} is lost: no answer in time", happened.key)
+                }
             }
         });
         futures::stream::iter(writes).buffer_unordered(super::send::AT_ONCE).collect::<()>().await;
     }
 }
 
+/// An API server that does not answer within this time does not hold up what else there is to do.
+pub(super) const ANSWER: Duration = Duration::from_secs(5);
 /// A Recorder that changes while it is being taken over is looked at again so often.
 const TRIES: usize = 5;
 /// What failed is tried again after so long.

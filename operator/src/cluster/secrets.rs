@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use framekeeper_crds::k8s_openapi::api::core::v1::Secret;
 use kube::api::Api;
 use kube::{Client, ResourceExt as _};
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::build::access::Credentials;
+use super::plane::ANSWER;
 use super::watching::Watches;
 use crate::decide::wanted::Key;
 
@@ -37,8 +39,10 @@ impl SecretBook {
             if self.known.get(&key).is_some_and(|known| known.version == version) {
                 continue;
             }
-            match Api::<Secret>::namespaced(client.clone(), &key.namespace).get_opt(&key.name).await {
-                Ok(Some(secret)) => {
+            let api = Api::<Secret>::namespaced(client.clone(), &key.namespace);
+            match timeout(ANSWER, api.get_opt(&key.name)).await {
+                Err(_) => warn!(secret = %key, "cannot be read: no answer in time"),
+                Ok(Ok(Some(secret))) => {
                     let version = secret.resource_version().unwrap_or_default();
                     let values = secret.data.unwrap_or_default().into_iter();
                     let values = values.filter(|(name, _)| KEYS.contains(&name.as_str()));
@@ -46,8 +50,8 @@ impl SecretBook {
                     self.known.insert(key, Credentials { version, values });
                 }
                 // Gone meanwhile: recorders go on with what they have.
-                Ok(None) => {}
-                Err(error) => warn!(secret = %key, "cannot be read: {error}"),
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => warn!(secret = %key, "cannot be read: {error}"),
             }
         }
     }

@@ -8,12 +8,17 @@ use std::time::Duration;
 
 use framekeeper_crds::k8s_openapi::api::apps::v1::StatefulSet;
 use framekeeper_crds::k8s_openapi::api::coordination::v1::Lease;
-use framekeeper_crds::k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
+use framekeeper_crds::k8s_openapi::api::core::v1::{
+    Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
+};
+use framekeeper_crds::k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use framekeeper_crds::k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use framekeeper_crds::{CameraStream, Recorder, StoragePool};
 use futures::StreamExt as _;
 use kube::api::{Api, PartialObjectMeta};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, Store};
+use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
@@ -64,6 +69,16 @@ pub struct Watches {
     pub claims: Watched<PersistentVolumeClaim>,
     /// StatefulSets that the operator made.
     pub sets: Watched<StatefulSet>,
+    /// Of the rest of what the operator made, that it is there, and which version: what somebody changes or deletes is made again.
+    pub services: Watched<PartialObjectMeta<Service>>,
+    /// The same of these.
+    pub budgets: Watched<PartialObjectMeta<PodDisruptionBudget>>,
+    /// The same of these.
+    pub accounts: Watched<PartialObjectMeta<ServiceAccount>>,
+    /// The same of these.
+    pub roles: Watched<PartialObjectMeta<Role>>,
+    /// The same of these.
+    pub bindings: Watched<PartialObjectMeta<RoleBinding>>,
     /// Pods of recorders.
     pub pods: Watched<Pod>,
     /// Leases of recorders.
@@ -150,6 +165,11 @@ impl Watches {
             secrets: namespaced(client, namespaces, &all, changed, Tell::Yes, |_| {}),
             claims: namespaced(client, namespaces, &ours, changed, Tell::Yes, |_| {}),
             sets: namespaced(client, namespaces, &ours, changed, Tell::Yes, |_| {}),
+            services: namespaced(client, namespaces, &ours, changed, Tell::Yes, |_| {}),
+            budgets: namespaced(client, namespaces, &ours, changed, Tell::Yes, |_| {}),
+            accounts: namespaced(client, namespaces, &ours, changed, Tell::Yes, |_| {}),
+            roles: namespaced(client, namespaces, &ours, changed, Tell::Yes, |_| {}),
+            bindings: namespaced(client, namespaces, &ours, changed, Tell::Yes, |_| {}),
             pods: namespaced(client, namespaces, &ours, changed, Tell::Yes, |_| {}),
             leases: namespaced(client, namespaces, &ours, changed, Tell::No, |_| {}),
             volumes: Watched {
@@ -192,6 +212,11 @@ impl Watches {
             self.secrets.ready().await;
             self.claims.ready().await;
             self.sets.ready().await;
+            self.services.ready().await;
+            self.budgets.ready().await;
+            self.accounts.ready().await;
+            self.roles.ready().await;
+            self.bindings.ready().await;
             self.pods.ready().await;
             self.leases.ready().await;
             self.volumes.ready().await;
@@ -201,6 +226,35 @@ impl Watches {
             () = all => {}
             () = slow => {}
         }
+    }
+}
+
+/// Between two tries of a watch that fails: longer each time, but never so long that an API server which is back is not noticed for a minute, as with the
+/// usual thirty seconds and as much again by chance. There are some fifteen watches, of one or two operators.
+#[derive(Debug, Default)]
+struct Again {
+    failures: u32,
+}
+
+impl Again {
+    const FIRST_MS: u64 = 250;
+    const LAST_MS: u64 = 4_000;
+}
+
+impl Backoff for Again {
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+impl Iterator for Again {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let most = Self::FIRST_MS.saturating_mul(1 << self.failures.min(8)).min(Self::LAST_MS);
+        self.failures = self.failures.saturating_add(1);
+        // Not all at the same moment.
+        Some(Duration::from_millis(rand::random_range(most / 2..=most)))
     }
 }
 
@@ -256,7 +310,7 @@ where
 {
     let (store, writer) = reflector::store();
     let (changed, kind) = (Arc::clone(changed), kind.to_owned());
-    let stream = stream.default_backoff().modify(move |object| {
+    let stream = stream.backoff(Again::default()).modify(move |object| {
         // Not only emptied: its memory would stay.
         object.meta_mut().managed_fields = None;
         strip(object);
@@ -307,5 +361,15 @@ mod tests {
         let mut guard = stream("");
         without_status(&mut guard);
         assert_eq!(guard.0.unwrap().status, None);
+    }
+
+    #[test]
+    fn a_watch_is_tried_again_soon_however_long_it_failed() {
+        let mut again = Again::default();
+        let waits: Vec<u64> = again.by_ref().take(100).map(|wait| wait.as_millis() as u64).collect();
+        assert!(waits[0] <= 250 && waits.iter().all(|wait| (125..=4_000).contains(wait)), "{waits:?}");
+        assert!(waits[10..].iter().all(|wait| *wait >= 2_000), "{waits:?}");
+        again.reset();
+        assert!(again.next().is_some_and(|wait| wait.as_millis() <= 250));
     }
 }

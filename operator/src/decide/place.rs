@@ -8,6 +8,7 @@ use framekeeper_plan::{
 };
 
 use super::capacity;
+use super::size;
 use super::state::CameraLimits;
 use super::wanted::{Key, Wanted};
 
@@ -24,6 +25,8 @@ pub struct PoolPlan {
     pub used_reserved: u32,
     /// What could not be done.
     pub shortage: Shortage,
+    /// A Recorder object has room for so many channels only, because their addresses are long.
+    pub room: Option<u32>,
 }
 
 /// The streams of a pool that are to be recorded.
@@ -93,7 +96,8 @@ pub fn place(
             (key.clone(), Demand { prefers: last, max_sessions, drops_idle_sessions, ..demand })
         })
         .collect();
-    let promise = promise(pool, max_channels);
+    let room = size::channels(streams, max_channels);
+    let promise = promise(pool, room.unwrap_or(max_channels));
     let wanted: Vec<Recorder> = recorders.iter().filter(|it| it.ordinal < pool.recorders).copied().collect();
     let division = plan::divide(promise, &wanted, mix(pool, promise, demands.values()));
     let mut planner = Planner::new(promise, division, recorders, &demands, held);
@@ -104,6 +108,7 @@ pub fn place(
         used: loads.iter().map(|load| load.primaries - load.in_reserved).sum(),
         used_reserved: loads.iter().map(|load| load.dedicated + load.in_reserved).sum(),
         shortage: Shortage::of(&mut planner),
+        room,
     }
 }
 
@@ -156,7 +161,7 @@ impl PoolPlan {
         let slots = self.division.slots;
         match slots.reserved {
             // The budget may bound what is planned; a recorder without a reserve is told what was written down.
-            0 => RecorderSlots { normal: pool.max_channels, reserved: 0 },
+            0 => RecorderSlots { normal: self.room.unwrap_or(pool.max_channels), reserved: 0 },
             reserved => RecorderSlots { normal: slots.normal, reserved },
         }
     }
@@ -166,6 +171,15 @@ impl PoolPlan {
     pub fn too_few_slots(&self, pool: &StoragePoolSpec, streams: u32) -> Option<String> {
         let RecorderSlots { normal, reserved } = self.slots(pool);
         let (recorders, max_channels) = (pool.recorders, pool.max_channels);
+        if let Some(room) = self.room {
+            let offered = u64::from(recorders) * u64::from(normal);
+            let help = streams.div_ceil(normal.max(1));
+            return (u64::from(streams) > offered).then(|| format!(
+                "{streams} streams need {streams} normal slots, but {recorders} recorders have {offered}: the streams' addresses (spec.source.url, \
+                 spec.source.onvif.endpoint) are so long that a Recorder object has room for {room} channels, whatever maxChannels {max_channels} says; \
+                 shorten them, or set recorders: {help}"
+            ));
+        }
         if reserved == 0 {
             return capacity::shortage(streams, recorders, max_channels);
         }
@@ -180,6 +194,23 @@ impl PoolPlan {
             "{streams} streams need {streams} normal slots, but {recorders} recorders with maxChannels {max_channels} have {offered}, \
              because toleratedFailures {failures} reserves {reserved} slots of each{help}"
         ))
+    }
+
+    /// What a stream is told for which there is no slot. The same for all of them, and the same when there is one more: else each that comes would
+    /// change what all others are told.
+    #[must_use]
+    pub fn no_slot(&self, name: &str, pool: &StoragePoolSpec) -> String {
+        let (recorders, max_channels) = (pool.recorders, pool.max_channels);
+        let why = match self.room {
+            Some(_) => {
+                "; addresses of its streams (spec.source.url, spec.source.onvif.endpoint) are so long that a Recorder object has no room for that many"
+            }
+            None => "",
+        };
+        format!(
+            "all slots of StoragePool {name} are taken, with recorders: {recorders} and maxChannels: {max_channels}{why}; its condition CapacitySufficient says \
+             how many of either would do. Streams of a higher priority come first"
+        )
     }
 
     /// Why the pool can't lose as many recorders as it shall, and what would help: (reason, message).
@@ -259,9 +290,28 @@ mod tests {
         let words =
             ["16 normal slots", "have 15", "toleratedFailures 1 reserves 5", "1 more recorder or maxChannels 12"];
         assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        // What each of those that wait is told is the same with one more.
+        let more = vec![stream(""); 17];
+        assert_eq!(placed(&one, &streams).no_slot("main", &one), placed(&one, &more).no_slot("main", &one));
         let none = pool(3, 5, "");
         let said = placed(&none, &streams).too_few_slots(&none, 16).unwrap();
         assert!(said.contains("set recorders: 4 (1 more), or maxChannels: 6"), "{said}");
+    }
+
+    #[test]
+    fn addresses_that_are_too_long_for_an_object_take_slots_and_say_so() {
+        let pool = framekeeper_crds::yaml::write(&pool(1, 500, "")).unwrap().replace("100Gi", "500Gi");
+        let pool: StoragePoolSpec = framekeeper_crds::yaml::read(&pool).unwrap();
+        let long = stream("").source.url + &"x".repeat(2_000);
+        let mut one = stream("");
+        one.source.url = long;
+        let plan = placed(&pool, &vec![one; 400]);
+        let slots = plan.slots(&pool).normal;
+        assert!(plan.used == slots && (300..400).contains(&slots), "{} of {slots}", plan.used);
+        let said = plan.too_few_slots(&pool, 400).unwrap();
+        assert!(said.contains("set recorders: 2") && said.contains("spec.source.url"), "{said}");
+        let said = plan.no_slot("main", &pool);
+        assert!(said.contains("StoragePool main") && said.contains("spec.source.url"), "{said}");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::place::{self, PoolPlan};
 use super::pool_status::{self, PoolView};
 use super::protection;
 use super::recorder_notes;
+use super::refusals::Told;
 use super::seen::Seen;
 use super::standing::{self, Holder};
 use super::state::{State, StreamState};
@@ -116,6 +117,8 @@ pub struct Reporter<S> {
     /// What must be written again because the last time failed.
     unwritten: BTreeSet<(Kind, Key)>,
     trouble: Option<String>,
+    /// What was told of objects that are refused.
+    pub(super) refused: Told,
 }
 
 impl<S: Sink> Reporter<S> {
@@ -129,6 +132,7 @@ impl<S: Sink> Reporter<S> {
             awaiting: BTreeMap::new(),
             unwritten: BTreeSet::new(),
             trouble: None,
+            refused: Told::default(),
         }
     }
 
@@ -138,6 +142,7 @@ impl<S: Sink> Reporter<S> {
         self.streams(view, now, wall);
         self.pools(view, now, wall);
         self.recorders(view, wall);
+        self.refusals(view.wanted, wall);
     }
 
     /// What was said last of a stream.
@@ -159,8 +164,8 @@ impl<S: Sink> Reporter<S> {
             return;
         }
         let wanted = BTreeMap::from([
-            (Kind::Stream, view.wanted.streams.keys().cloned().collect()),
-            (Kind::Pool, view.wanted.pools.keys().cloned().collect()),
+            (Kind::Stream, view.wanted.streams.keys().chain(view.wanted.unknown.keys()).cloned().collect()),
+            (Kind::Pool, view.wanted.pools.keys().chain(view.wanted.unknown_pools.keys()).cloned().collect()),
             (Kind::Recorder, view.running.keys().cloned().collect()),
         ]);
         let result = self.sink.keep_only(&wanted);
@@ -170,8 +175,6 @@ impl<S: Sink> Reporter<S> {
     fn streams<R: AsRef<Seen>>(&mut self, view: &View<'_, R>, now: Instant, wall: Timestamp) {
         let mut notes: BTreeMap<(bool, String), Vec<(Key, String)>> = BTreeMap::new();
         let former = former(view);
-        // What is said of streams without a slot is the same for all of a pool, and counts all of them.
-        let mut too_few: BTreeMap<Key, Option<String>> = BTreeMap::new();
         for (key, placed) in &view.wanted.streams {
             let Some(remembered) = view.state.streams.get(&key.to_string()) else { continue };
             let pool = Key::new(&key.namespace, &placed.object.pool_ref.name);
@@ -190,11 +193,8 @@ impl<S: Sink> Reporter<S> {
                 (true, _) => Doing::Suspended,
                 (_, None) if view.wanted.refused.contains_key(key) => refused(view.wanted, key),
                 (_, None) => {
-                    let said = || {
-                        planned.and_then(|(spec, plan)| plan.too_few_slots(&spec.object, wanted(view.wanted, &pool)))
-                    };
-                    let said = too_few.entry(pool.clone()).or_insert_with(said).clone();
-                    Doing::NoSlot { message: said.unwrap_or_else(|| "the pool has no slot for it".into()) }
+                    let message = planned.map(|(spec, plan)| plan.no_slot(&pool.name, &spec.object));
+                    Doing::NoSlot { message: message.unwrap_or_else(|| "the pool has no slot for it".into()) }
                 }
                 _ if view.stopped => Doing::Stopped,
                 _ if self.is_being_taken_over(key, &old, &holders, now) => Doing::TakingOver,
@@ -389,7 +389,7 @@ impl<S: Sink> Reporter<S> {
     }
 
     /// Recording goes on without statuses; that they can't be written is said once.
-    fn note_trouble(&mut self, result: std::io::Result<()>) {
+    pub(super) fn note_trouble(&mut self, result: std::io::Result<()>) {
         let Err(error) = result else { return };
         let error = error.to_string();
         if self.trouble.as_ref() != Some(&error) {
@@ -462,7 +462,7 @@ fn tell(warning: bool, reason: &str, streams: &[(Key, String)]) {
     }
 }
 
-fn metadata(key: &Key, uid: &str, generation: i64) -> ObjectMeta {
+pub(super) fn metadata(key: &Key, uid: &str, generation: i64) -> ObjectMeta {
     ObjectMeta {
         name: Some(key.name.clone()),
         namespace: Some(key.namespace.clone()),

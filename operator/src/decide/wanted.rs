@@ -59,6 +59,10 @@ pub struct Wanted {
     pub refused: BTreeMap<Key, Refusal>,
     /// Pools that are not as they are written down, and why.
     pub refused_pools: BTreeMap<Key, Refusal>,
+    /// Of the refused streams those of which nothing is known that could be gone on with: who they are.
+    pub unknown: BTreeMap<Key, Identity>,
+    /// The same of pools.
+    pub unknown_pools: BTreeMap<Key, Identity>,
 }
 
 /// Why an object is not made so.
@@ -74,7 +78,9 @@ impl Refusal {
     /// The object has fields that mean nothing, or of another type.
     #[must_use]
     pub fn unreadable(error: &str) -> Self {
-        let message = format!("the object cannot be understood: {error}; what was known of it before is gone on with");
+        let message = format!(
+            "the object cannot be understood: {error}; what was known of it before, if anything, is gone on with"
+        );
         Self { reason: "Unreadable", message }
     }
 

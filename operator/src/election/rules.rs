@@ -18,6 +18,6 @@ pub struct Rules {
 impl Default for Rules {
     /// The first three are those of Kubernetes' own controllers.
     fn default() -> Self {
-        Self { lease: 15 * SECOND, renew_within: 10 * SECOND, renew_every: 2 * SECOND, look_every: SECOND }
+        Self { lease: 15 * SECOND, renew_within: 10 * SECOND, renew_every: 2 * SECOND, look_every: SECOND / 2 }
     }
 }

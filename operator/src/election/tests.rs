@@ -26,7 +26,7 @@ fn leader(me: &str) -> Candidate {
 #[test]
 fn the_first_one_leads_at_once_and_renews() {
     let mut one = candidate("one");
-    assert_eq!((one.term(0), one.next_look(0)), (None, SECOND));
+    assert_eq!((one.term(0), one.next_look(0)), (None, SECOND / 2));
     let claim = one.looked(5, None).unwrap();
     assert_eq!((claim.version.clone(), claim.holder.as_str(), claim.term), (None, "one", 1));
     assert_eq!(one.term(6), None, "asking is not having");

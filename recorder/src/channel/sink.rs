@@ -204,7 +204,9 @@ impl ChannelSink {
         }
         self.has_recorded = true;
         self.told_handed_over(&fragment, at);
-        let (first, behind) = (begins(&fragment, ahead_us), self.writer.given());
+        let (first, behind, lost) = (begins(&fragment, ahead_us), self.writer.given(), self.writer.lost());
+        // What was queued before is lost with its volume: what comes does not follow on it.
+        self.recorded = self.recorded.filter(|recorded| lost <= recorded.behind);
         let appended = self.writer.append(fragment);
         self.facts.kept = appended == Appended::Queued;
         let new = || first.map(|first| Recorded { first, ahead_us, behind });
@@ -318,6 +320,9 @@ impl ChannelSink {
     /// What is durable of what is recorded without a hole.
     fn footage(&self) -> Option<Footage> {
         let Recorded { first, ahead_us, behind } = self.recorded?;
+        if self.writer.lost() > behind {
+            return None;
+        }
         let durable = self.writer.durable().filter(|durable| durable.settled > behind)?;
         let durable = SteadyTime(durable.wall.0.saturating_sub(ahead_us));
         (durable >= first).then_some(Footage { first, durable })

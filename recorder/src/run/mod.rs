@@ -171,6 +171,8 @@ struct Worker {
     channels: Channels,
     /// How often it has looked.
     looks: u32,
+    /// Its Recorder is another object of the same name now.
+    is_replaced: bool,
     /// What people at the machine ask; none where there can be no socket.
     control: Option<Control>,
     signals: Signals,
@@ -318,6 +320,7 @@ impl Worker {
             remotes,
             channels,
             looks: 0,
+            is_replaced: false,
             control,
             signals,
             cluster,
@@ -337,13 +340,16 @@ impl Worker {
                     _ = self.signals.interrupt.recv() => return Exit::Ok,
                     _ = look.tick() => self.look(),
                 }
+                if self.is_replaced {
+                    return Exit::Replaced;
+                }
                 if !self.channels.is_running() || hung.look(self.view.ticks().ticks) {
                     error!("the tick thread ended or hangs; a restart is the way out");
                     return Exit::Internal;
                 }
             }
         });
-        if exit == Exit::Ok {
+        if matches!(exit, Exit::Ok | Exit::Replaced) {
             self.drain();
         }
         exit
@@ -398,6 +404,14 @@ impl Worker {
     /// A new assignment came.
     fn take(&mut self, object: framekeeper_crds::Recorder) {
         let version = Version::of(&object);
+        let is_other = |uid: &String| uid.parse().is_ok_and(|uid: uuid::Uuid| uid != self.assignment.uid);
+        if object.metadata.uid.as_ref().is_some_and(is_other) {
+            warn!(
+                "the assignment's file is about another Recorder of this name, whose pool was made again; this process ends, and the next one is that"
+            );
+            self.is_replaced = true;
+            return;
+        }
         if version < self.assignment.version {
             warn!(%version, in_effect = %self.assignment.version, "the assignment's file is older than what is in effect and is ignored");
             self.view.set_assignment_is_stale(true);
@@ -445,7 +459,10 @@ impl Worker {
         info!("stopping");
         self.view.set_phase(RecorderPhase::Draining);
         tell(&mut self.status, &self.assignment, &self.view, self.http);
-        self.hand_over();
+        // Those who know it by its former name can't be told of the next one.
+        if !self.is_replaced {
+            self.hand_over();
+        }
         self.channels.shutdown();
         self.store.flush_tick();
         self.store.close();

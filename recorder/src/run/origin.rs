@@ -1,4 +1,5 @@
-//! Where the first assignment comes from: its file, or the newest copy on a volume when the file cannot be used or is older.
+//! Where the first assignment comes from: its file, or the newest copy on a volume when the file cannot be used or is older. A file that is about another
+//! Recorder of the same name, whose pool was made again, is never older: the copy tells of one that there is no more.
 
 use std::path::Path;
 
@@ -29,7 +30,7 @@ pub(super) fn find(watch: &mut FileWatch, volumes: &Path) -> Result<Origin, Stri
     });
     let copy = newest_copy(volumes);
     match (file, copy) {
-        (Ok(file), Some(copy)) if copy.version > file.version => {
+        (Ok(file), Some(copy)) if copy.uid == file.uid && copy.version > file.version => {
             warn!(file = %file.version, copy = %copy.version, "the assignment's file is older than a volume's copy and is ignored");
             Ok(Origin { assignment: copy, stale: true })
         }
@@ -104,6 +105,14 @@ mod tests {
         volume_with(&volumes, "c", 8);
         let origin = start().unwrap();
         assert_eq!((origin.assignment.version.generation, origin.stale), (8, true));
+
+        // Another Recorder of the same name begins with generations of its own.
+        let mut other = object();
+        other.metadata.uid = Some(crate::assignment::tests::uid(901));
+        other.metadata.generation = Some(1);
+        std::fs::write(&file, yaml(&other)).unwrap();
+        let origin = start().unwrap();
+        assert_eq!((origin.assignment.version.generation, origin.stale), (1, false));
 
         // A damaged copy counts for nothing; neither does a damaged file.
         std::fs::write(volumes.join("c/assignment.json"), "{").unwrap();

@@ -94,6 +94,8 @@ pub(crate) struct Backlog {
     /// Pictures that there were, and up to which of them all are durable or given up.
     given: u64,
     settled: u64,
+    /// Up to which of them the last one was given up that a recorder with better disks would have stored.
+    lost: u64,
     /// Items below were given to some volume.
     handed: u64,
     /// Items below were counted as written.
@@ -256,11 +258,14 @@ impl Backlog {
         self.entries.iter().skip(skip).map(|entry| entry.bytes).sum()
     }
 
-    /// No volume can store a fragment. Returns the bytes that became free.
-    pub(crate) fn dropped(&mut self, number: u64) -> usize {
+    /// No volume can store a fragment, or none of any recorder can: `by_itself`. Returns the bytes that became free.
+    pub(crate) fn dropped(&mut self, number: u64, by_itself: bool) -> usize {
         let at = number.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
         let Some(entry) = at.and_then(|at| self.entries.get_mut(at)) else { return 0 };
         let freed = std::mem::take(&mut entry.bytes);
+        if !by_itself {
+            self.lost = self.lost.max(entry.given);
+        }
         entry.item = Item::Nothing;
         self.bytes -= freed;
         if number >= self.drained {
@@ -337,6 +342,11 @@ impl Backlog {
     /// So many of these, from the first on, are durable or will never be.
     pub(crate) fn settled_frames(&self) -> u64 {
         self.settled
+    }
+
+    /// So many of these there were when the last of those was given that will never be durable here, and might be elsewhere; 0 for none.
+    pub(crate) fn lost_frames(&self) -> u64 {
+        self.lost
     }
 
     /// Lets go of what is not needed any more. With `whole_gop`, all from the key frame of the GOP that holds the first frame that is not
@@ -417,6 +427,9 @@ impl Backlog {
         });
         let latches = latches.collect();
         (self.drained, self.durable, self.handed) = (self.first, self.first, self.first);
+        if self.settled < self.given {
+            self.lost = self.given;
+        }
         self.settled = self.given;
         (self.bytes, self.waiting_bytes, self.durable_bytes) = (0, 0, 0);
         self.context = None;

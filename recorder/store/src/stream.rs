@@ -182,7 +182,8 @@ impl StreamState {
     /// No volume can store the fragment of that number.
     pub(crate) fn dropped(&self, number: u64, reason: DropReason, frames: u64, budget: &QueueBudget) {
         self.counters.dropped(reason, frames);
-        budget.freed(lock(&self.queue).backlog.dropped(number));
+        let by_itself = matches!(reason, DropReason::Malformed | DropReason::TooBig);
+        budget.freed(lock(&self.queue).backlog.dropped(number, by_itself));
     }
 
     pub(crate) fn previous(&self) -> Option<PreviousRun> {
@@ -410,6 +411,13 @@ impl StreamWriter {
     #[must_use]
     pub fn given(&self) -> u64 {
         lock(&self.stream.queue).backlog.given()
+    }
+
+    /// Of these, up to and with which one the last was lost after it had been queued, because no volume could store it: what is durable behind it
+    /// does not follow on what is durable before it. 0 while none was. What cannot be stored anywhere (malformed, too big) does not count.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        lock(&self.stream.queue).backlog.lost_frames()
     }
 
     /// Queues a fragment; never blocks. When too much waits already, or no volume can take it, the rest of the GOP is dropped and

@@ -173,6 +173,30 @@ fn assignments_are_followed_and_bad_ones_change_nothing() {
     assert_eq!(recorder.stop().0.code(), Some(0));
 }
 
+/// As when a pool is deleted and made again: generations begin anew, and nobody of its peers is who it was.
+#[test]
+fn a_recorder_whose_object_was_made_again_goes_on_as_that() {
+    let mut bench = Bench::new();
+    bench.assign(&[]);
+    bench.assign(&[channel(1, NOBODY)]);
+    let recorder = bench.start(&[]);
+    recorder.ready(0);
+    let text = std::fs::read_to_string(bench.path("assignment.yaml")).unwrap();
+    let mut object: Value = serde_json::from_str(&text).unwrap();
+    object["metadata"]["uid"] = "20000000-0000-4000-8000-000000000902".into();
+    object["metadata"]["generation"] = 1.into();
+    object["spec"]["channels"] = json!([channel(2, NOBODY)]);
+    bench.put("assignment.yaml", &object.to_string());
+    recorder.ready(1);
+    let status = recorder.status("the channel of the other object", |status| {
+        status["channels"][0]["stream"]["name"] == "cam-2" && status["observedGeneration"] == 1
+    });
+    let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+    let current = conditions.iter().find(|condition| condition["type"] == "AssignmentCurrent").expect("a condition");
+    assert_eq!(current["status"], "True", "{status:#}");
+    assert_eq!(recorder.stop().0.code(), Some(0));
+}
+
 #[test]
 fn credentials_are_nowhere_to_be_seen() {
     let mut bench = Bench::new();

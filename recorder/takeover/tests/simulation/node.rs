@@ -134,6 +134,8 @@ impl Held {
                 writer.begin_run(site.run(self.epoch, rank as u32, self.plan.version));
             }
             let behind = writer.given();
+            // What was queued before is lost: what comes does not follow on it.
+            self.recorded = self.recorded.filter(|recorded| writer.lost() <= recorded.behind);
             let appended = writer.append(Piece { stream, frames: frames.clone(), ahead }.fragment());
             self.kept = appended == Appended::Queued;
             let new = Recorded { first: frames.start, behind };
@@ -146,6 +148,7 @@ impl Held {
     /// What is durable of what is recorded without a hole; `early`: or given to the store.
     fn footage(&self, early: bool) -> Option<Footage> {
         let Recorded { first, behind } = self.recorded?;
+        self.writer.as_ref().filter(|writer| writer.lost() <= behind)?;
         let durable = || self.writer.as_ref()?.durable().filter(|durable| durable.settled > behind);
         let newest = if early { self.run?.0 - 1 } else { frame_of(durable()?.pts) };
         (newest >= first).then(|| Footage { first: time(first), durable: time(newest + 1) })

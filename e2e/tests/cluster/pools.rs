@@ -1,0 +1,142 @@
+//! Pools that change: taken away and made again, with fewer recorders and more, with more volumes, with more asked of them than they can promise.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use framekeeper_e2e::judge;
+use serde_json::Value;
+
+use super::site::{RECORDED_WITHIN, Site, condition, is_true, rfc3339};
+
+/// A condition says what is wrong within this time.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
+/// Pods come and go one by one within this time.
+const CHANGED_WITHIN: Duration = Duration::from_secs(120);
+
+/// The identities of all volumes, by recorder and name.
+fn volumes(site: &Site) -> Result<BTreeMap<(String, String), String>> {
+    let mut found = BTreeMap::new();
+    for recorder in site.list("recorders")? {
+        let name = recorder.pointer("/metadata/name").and_then(Value::as_str).context("a name")?;
+        for volume in recorder.pointer("/spec/volumes").and_then(Value::as_array).into_iter().flatten() {
+            let text = |key: &str| volume.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+            found.insert((name.to_owned(), text("name")), text("uuid"));
+        }
+    }
+    Ok(found)
+}
+
+/// What a condition of the pool says.
+fn pool_says(site: &Site, kind: &str, status: &str, words: &[&str]) -> Result<()> {
+    let what = format!("the pool's {kind} is {status}");
+    let (said, took) = site.cluster.wait(&what, TOLD_WITHIN, || {
+        let pool = site.cluster.get(&["storagepool", "main", "-n", &site.namespace])?;
+        let found = condition(&pool, kind).cloned().unwrap_or_default();
+        let text = found.to_string();
+        let is = found.get("status").and_then(Value::as_str) == Some(status);
+        ensure!(is && words.iter().all(|word| text.contains(word)), "{text}");
+        Ok(found.get("message").and_then(Value::as_str).map(str::to_owned))
+    })?;
+    judge::result(&format!("told after {:.1} s: {kind} {status} {said}", took.as_secs_f64()));
+    Ok(())
+}
+
+fn wait_count(site: &Site, kind: &str, count: usize) -> Result<()> {
+    site.cluster.wait(&format!("{count} {kind}"), CHANGED_WITHIN, || {
+        let found = site.list(kind)?.len();
+        ensure!(found == count, "there are {found}");
+        Ok(Some(()))
+    })?;
+    Ok(())
+}
+
+#[test]
+fn a_pool_that_is_made_again_finds_its_footage_and_its_streams_are_told_meanwhile() -> Result<()> {
+    let site = Site::new("again", 2)?;
+    let cluster = site.cluster;
+    let make = || -> Result<()> {
+        cluster.apply(&format!("{}  maxChannels: 4\n  toleratedFailures: 1\n{}", site.pool(2, ""), site.streams()))?;
+        site.wait_recorded(RECORDED_WITHIN, 2)?;
+        site.wait_as_planned(Duration::from_secs(60))?;
+        Ok(())
+    };
+    make()?;
+    let before = volumes(&site)?;
+    let stop = judge::now_ns()?;
+    site.take_pool_away()?;
+    cluster.wait("the streams are told", TOLD_WITHIN, || {
+        let streams = site.list("camerastreams")?;
+        let told = |stream: &&Value| {
+            condition(stream, "Ready").is_some_and(|ready| {
+                let text = ready.to_string();
+                text.contains("PoolNotFound") && text.contains("main") && text.contains("False")
+            })
+        };
+        ensure!(streams.iter().all(|stream| told(&stream)), "{streams:?}");
+        Ok(Some(()))
+    })?;
+    for claim in site.list("persistentvolumeclaims")? {
+        let phase = claim.pointer("/status/phase").and_then(Value::as_str);
+        let is_leaving = claim.pointer("/metadata/deletionTimestamp").is_some();
+        ensure!(phase == Some("Bound") && !is_leaving, "footage outlives its pool: {claim}");
+    }
+    site.count(stop, &[])?;
+    make()?;
+    let again = judge::now_ns()?;
+    ensure!(before == volumes(&site)?, "other volumes than before: {before:?} {:?}", volumes(&site)?);
+    std::thread::sleep(Duration::from_secs(3));
+    site.judge(&["--from", &rfc3339(again)?])?;
+    site.clean()
+}
+
+#[test]
+fn fewer_recorders_more_recorders_and_more_volumes_cost_no_frame() -> Result<()> {
+    let site = Site::new("sizes", 3)?;
+    let cluster = site.cluster;
+    cluster.apply(&format!("{}  maxChannels: 6\n  toleratedFailures: 1\n{}", site.pool(2, ""), site.streams()))?;
+    site.wait_recorded(RECORDED_WITHIN, 3)?;
+    site.wait_as_planned(Duration::from_secs(60))?;
+    let before = volumes(&site)?;
+    let patch = |patch: &str| site.kubectl(&["patch", "storagepool", "main", "--type=merge", "-p", patch]);
+    // More failures than there are recorders to lose: nothing is promised, everything is recorded.
+    patch(r#"{"spec":{"toleratedFailures":2}}"#)?;
+    pool_says(&site, "Protected", "False", &["NoReserve", "3 failure domains"])?;
+    patch(r#"{"spec":{"toleratedFailures":1}}"#)?;
+    site.wait_as_planned(Duration::from_secs(30))?;
+    // To one and back to two. What it held goes to the other one first; its claim stays.
+    site.kubectl(&["scale", "storagepool", "main", "--replicas=1"])?;
+    wait_count(&site, "recorders", 1)?;
+    wait_count(&site, "statefulsets", 1)?;
+    pool_says(&site, "Protected", "False", &["NoReserve"])?;
+    site.wait_recorded(Duration::from_secs(30), 3)?;
+    ensure!(site.list("persistentvolumeclaims")?.len() == 2, "the claim of the recorder that went stays");
+    site.kubectl(&["scale", "storagepool", "main", "--replicas=2"])?;
+    wait_count(&site, "recorders", 2)?;
+    let protected = || {
+        let streams = site.list("camerastreams")?;
+        let good = streams.iter().filter(|stream| is_true(stream, "Protected") && is_true(stream, "Recording")).count();
+        ensure!(good == 3, "{good} of 3");
+        Ok(Some(()))
+    };
+    cluster.wait("all streams are protected again", CHANGED_WITHIN, protected)?;
+    site.wait_as_planned(Duration::from_secs(60))?;
+    ensure!(before == volumes(&site)?, "other volumes than before: {before:?} {:?}", volumes(&site)?);
+    // One more volume for each recorder: one pod after the other.
+    let more = r#"[{"op":"add","path":"/spec/storage/volumes/-","value":{"name":"more","claimTemplate":{"spec":{"storageClassName":"local","resources":{"requests":{"storage":"100Mi"}}}}}}]"#;
+    site.kubectl(&["patch", "storagepool", "main", "--type=json", "-p", more])?;
+    cluster.wait("each recorder has both volumes", CHANGED_WITHIN, || {
+        let recorders = site.list("recorders")?;
+        let volumes = |recorder: &Value| {
+            let volumes = recorder.pointer("/status/volumes").and_then(Value::as_array);
+            volumes.into_iter().flatten().filter(|it| it.to_string().contains("Ready")).count()
+        };
+        let counts: Vec<usize> = recorders.iter().map(volumes).collect();
+        ensure!(counts == [2, 2], "{counts:?}");
+        Ok(Some(()))
+    })?;
+    cluster.wait("all streams are protected again", CHANGED_WITHIN, protected)?;
+    site.wait_as_planned(Duration::from_secs(60))?;
+    site.judge(&[])?;
+    site.clean()
+}
