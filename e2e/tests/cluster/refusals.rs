@@ -71,16 +71,7 @@ fn what_only_turns_out_later_is_told_in_conditions_and_harms_no_other_stream() -
         ),
         wrong(&long, "{source: {url: \"rtsp://cam-1.mistakes.svc:8554/refused\"}, poolRef: {name: main}}"),
     ))?;
-    let says = |name: &str, words: &[&str]| -> Result<()> {
-        let (text, took) = cluster.wait(&format!("{name} is told what is wrong"), TOLD_WITHIN, || {
-            let stream = cluster.get(&["camerastream", name, "-n", &site.namespace])?;
-            let text = describe(&stream);
-            ensure!(words.iter().all(|word| text.contains(word)), "{text}");
-            Ok(Some(text))
-        })?;
-        judge::result(&format!("told after {:.1} s: {text}", took.as_secs_f64()));
-        Ok(())
-    };
+    let says = |name: &str, words: &[&str]| site.told(name, TOLD_WITHIN, words);
     says("no-pool", &["PoolNotFound", "nowhere", "make it"])?;
     says("no-secret", &["nothing", "username and password"])?;
     says(&long, &["Failed"])?;
@@ -177,16 +168,7 @@ fn an_object_that_is_wrong_by_todays_rules_harms_no_other_one() -> Result<()> {
         Ok(Some(()))
     })?;
     lenient.end()?;
-    let told = |name: &str, words: &[&str]| -> Result<()> {
-        let (text, took) = cluster.wait(&format!("{name} is told what is wrong"), TOLD_WITHIN, || {
-            let stream = cluster.get(&["camerastream", name, "-n", &site.namespace])?;
-            let text = describe(&stream);
-            ensure!(words.iter().all(|word| text.contains(word)), "{text}");
-            Ok(Some(text))
-        })?;
-        judge::result(&format!("told after {:.1} s: {text}", took.as_secs_f64()));
-        Ok(())
-    };
+    let told = |name: &str, words: &[&str]| site.told(name, TOLD_WITHIN, words);
     told("unreadable", &["Unreadable", "main", "PoolRef"])?;
     told("invalid", &["InvalidSpec", "spec.source.url", "rtsp://"])?;
     // Others are reconciled as ever.

@@ -141,6 +141,18 @@ impl Site {
         Ok(took)
     }
 
+    /// Waits until a stream is told how it stands, in these words.
+    pub(super) fn told(&self, name: &str, patience: Duration, words: &[&str]) -> Result<()> {
+        let (text, took) = self.cluster.wait(&format!("{name} is told {words:?}"), patience, || {
+            let stream = self.cluster.get(&["camerastream", name, "-n", &self.namespace])?;
+            let text = describe(&stream);
+            ensure!(words.iter().all(|word| text.contains(word)), "{text}");
+            Ok(Some(text))
+        })?;
+        judge::result(&format!("told after {:.1} s: {text}", took.as_secs_f64()));
+        Ok(())
+    }
+
     /// Waits until all recorders do what they are to.
     pub(super) fn wait_as_planned(&self, patience: Duration) -> Result<Duration> {
         let (_, took) = self.cluster.wait("all recorders do what they are to", patience, || {
