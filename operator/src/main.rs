@@ -141,8 +141,9 @@ fn run_in_cluster(run: Run) -> anyhow::Result<ExitCode> {
             pull_secrets: run.recorder_image_pull_secrets,
         },
     };
-    // The election must not wait for a decision about ten thousand streams.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // The election must not wait for a decision about ten thousand streams: that is made in this thread, all else in another. More of them would each keep
+    // memory of their own that nobody uses.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(cluster::run::run(options))?;
     Ok(ExitCode::SUCCESS)
 }

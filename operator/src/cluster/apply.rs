@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::NamespaceResourceScope;
@@ -55,10 +56,32 @@ pub struct Writer {
     client: Client,
     leadership: Leadership,
     metrics: Metrics,
-    /// The term that `applied` is of.
+    applied: Mutex<Applied>,
+}
+
+/// What was applied in a term.
+#[derive(Debug, Default)]
+struct Applied {
     term: u64,
-    /// What was applied in this term: what, and the version that the object had then.
-    applied: BTreeMap<String, Known>,
+    /// What, and the version that the object had then.
+    objects: BTreeMap<String, Known>,
+}
+
+impl Applied {
+    /// Whether an object needs not be written. What it was when this operator began to lead is taken for what was applied: it is remembered.
+    fn is_so(&mut self, term: u64, key: &str, hash: &str, seen: &Seen) -> bool {
+        if self.term != term {
+            *self = Self { term, objects: BTreeMap::new() };
+        }
+        let known = self.objects.get(key);
+        if is_due(hash, seen, known) {
+            return false;
+        }
+        if let (None, Seen::Found { version, .. }) = (known, seen) {
+            self.objects.insert(key.to_owned(), Known { hash: hash.to_owned(), version: version.clone() });
+        }
+        true
+    }
 }
 
 /// What the watch says of an object.
@@ -142,13 +165,17 @@ impl Writer {
     /// Writes nothing while it does not lead.
     #[must_use]
     pub fn new(client: Client, leadership: Leadership, metrics: Metrics) -> Self {
-        Self { client, leadership, metrics, term: 0, applied: BTreeMap::new() }
+        Self { client, leadership, metrics, applied: Mutex::default() }
     }
 
     /// An API of a namespace.
     #[must_use]
     pub fn api<K: Written>(&self, namespace: &str) -> Api<K> {
         Api::namespaced(self.client.clone(), namespace)
+    }
+
+    fn applied(&self) -> MutexGuard<'_, Applied> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The term in which may be written now.
@@ -177,19 +204,11 @@ impl Writer {
     ///
     /// # Errors
     /// [`WriteError`].
-    pub async fn apply<K: Written>(&mut self, term: u64, object: &K, seen: &Seen) -> Result<(), WriteError> {
-        if self.term != term {
-            (self.term, self.applied) = (term, BTreeMap::new());
-        }
+    pub async fn apply<K: Written>(&self, term: u64, object: &K, seen: &Seen) -> Result<(), WriteError> {
         let name = object.name_any();
         let key = format!("{} {}/{name}", K::kind(&()), object.namespace().unwrap_or_default());
         let hash = names::short(&serde_json::to_vec(object).unwrap_or_default());
-        let known = self.applied.get(&key);
-        if !is_due(&hash, seen, known) {
-            // What it was when this operator began to lead is taken for what was applied.
-            if let (None, Seen::Found { version, .. }) = (known, seen) {
-                self.applied.insert(key, Known { hash, version: version.clone() });
-            }
+        if self.applied().is_so(term, &key, &hash, seen) {
             return Ok(());
         }
         let mut marked = object.clone();
@@ -198,7 +217,10 @@ impl Writer {
         let params = PatchParams::apply(MANAGER).force();
         let patch = Patch::Apply(&marked);
         let written = self.write(term, key.clone(), api.patch(&name, &params, &patch)).await?;
-        self.applied.insert(key, Known { hash, version: version(&written) });
+        let mut applied = self.applied();
+        if applied.term == term {
+            applied.objects.insert(key, Known { hash, version: version(&written) });
+        }
         Ok(())
     }
 
@@ -309,5 +331,16 @@ mod tests {
         assert!(is_due("a", &found("a", Some("3"), false), None));
         assert!(is_due("a", &found("b", Some("3"), true), None));
         assert!(is_due("a", &Seen::Absent, None));
+    }
+
+    #[test]
+    fn another_term_begins_with_what_is_seen() {
+        let mut applied = Applied::default();
+        assert!(
+            applied.is_so(1, "claim a/b", "h1", &found("h1", Some("4"), true)),
+            "it was so when this operator began to lead"
+        );
+        assert!(!applied.is_so(1, "claim a/b", "h1", &found("h1", Some("5"), true)), "somebody changed it");
+        assert!(applied.is_so(2, "claim a/b", "h1", &found("h1", Some("5"), true)), "another term");
     }
 }

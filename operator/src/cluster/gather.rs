@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use framekeeper_crds::{
-    CameraStream, HOLD_ANNOTATION, PlanVersion, Recorder, StoragePool, StoragePoolSpec, StreamRef, hold_ranges,
-    validate,
+    CameraStream, CameraStreamStatus, HOLD_ANNOTATION, PlanVersion, Recorder, StoragePool, StoragePoolSpec, StreamRef,
+    hold_ranges, validate,
 };
 use kube::core::DeserializeGuard;
 use kube::{Resource as _, ResourceExt as _};
@@ -123,6 +123,7 @@ pub fn state<'o>(
     term: u64,
     recorders: &[&Recorder],
     streams: impl IntoIterator<Item = &'o CameraStream>,
+    statuses: &BTreeMap<Key, CameraStreamStatus>,
     pools: impl IntoIterator<Item = (Key, &'o StoragePoolSpec)>,
 ) -> State {
     let mut state = State { term, ..State::default() };
@@ -142,7 +143,7 @@ pub fn state<'o>(
     let mut by_uid: HashMap<String, String> = HashMap::new();
     for stream in streams {
         let key = key(stream.namespace(), stream.name_any());
-        let known = stream_state(stream, &key);
+        let known = stream_state(stream, statuses.get(&key), &key);
         by_uid.insert(known.uid.clone(), key.to_string());
         state.streams.insert(key.to_string(), known);
     }
@@ -214,8 +215,7 @@ fn remember_streams(
     }
 }
 
-fn stream_state(stream: &CameraStream, key: &Key) -> StreamState {
-    let status = stream.status.as_ref();
+fn stream_state(stream: &CameraStream, status: Option<&CameraStreamStatus>, key: &Key) -> StreamState {
     let said = status.and_then(|status| status.assignment.as_ref()).map_or(0, |assignment| assignment.epoch);
     let camera = status.and_then(|status| status.camera).unwrap_or_default();
     StreamState {

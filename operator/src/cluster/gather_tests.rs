@@ -87,7 +87,10 @@ fn left(assignment: &Assignment) -> Vec<Recorder> {
 fn begin(term: u64, recorders: &[Recorder], streams: &[DeserializeGuard<CameraStream>]) -> State {
     let recorders: Vec<&Recorder> = recorders.iter().collect();
     let streams = streams.iter().filter_map(|guard| guard.0.as_ref().ok());
-    state(term, &recorders, streams, [])
+    let statuses = streams.clone().filter_map(|stream| {
+        Some((Key::new(stream.metadata.namespace.clone()?, stream.metadata.name.clone()?), stream.status.clone()?))
+    });
+    state(term, &recorders, streams.clone(), &statuses.collect(), [])
 }
 
 fn without_terms(assignment: &Assignment) -> Vec<framekeeper_crds::RecorderSpec> {

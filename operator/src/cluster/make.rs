@@ -6,7 +6,8 @@ use framekeeper_crds::k8s_openapi::api::apps::v1::StatefulSet;
 use framekeeper_crds::k8s_openapi::api::core::v1::Pod;
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
-use framekeeper_crds::{Recorder, RecorderPhase};
+use framekeeper_crds::{Recorder, RecorderPhase, RecorderSpec};
+use futures::StreamExt as _;
 use kube::ResourceExt as _;
 use serde_json::json;
 use tracing::{info, warn};
@@ -25,6 +26,17 @@ use crate::decide::report::{Kind, Sink as _};
 use crate::decide::state::State;
 use crate::decide::status::Note;
 use crate::decide::wanted::Key;
+
+/// So many Recorders are written, or have what they run on made, at once.
+const AT_ONCE: usize = 8;
+
+/// Whether a Recorder is told the same, whatever the term.
+fn is_same(now: &RecorderSpec, before: &RecorderSpec) -> bool {
+    if now.term == before.term {
+        return now == before;
+    }
+    RecorderSpec { term: before.term, ..now.clone() } == *before
+}
 
 /// What of a Recorder's metadata is the operator's.
 pub(super) fn recorder_metadata(recorder: &Recorder) -> ObjectMeta {
@@ -60,18 +72,12 @@ impl Plane {
             return Ok(());
         }
         let mut failed = None;
-        for (key, recorder) in &recorders {
+        let mut changed = Vec::new();
+        for (key, recorder) in recorders {
             let name = key.to_string();
             let Some(before) = self.state.recorders.get(&name) else { continue };
-            // Of a recorder that begins anew: what it had before.
-            let anew = before.spec.volumes.iter().filter(|known| {
-                recorder.spec.volumes.iter().any(|volume| known.name == volume.name && known.uuid != volume.uuid)
-            });
-            let lost: Vec<String> = anew.map(|volume| names::claim_of(volume, &key.name)).collect();
-            let mut same = recorder.spec.clone();
-            same.term = before.spec.term;
-            if same == before.spec {
-                self.unwritten.remove(key);
+            if is_same(&recorder.spec, &before.spec) {
+                self.unwritten.remove(&key);
                 // That the term is a later one is no reason to touch what is as it should be: the annotation says it.
                 if let Some(known) = state.recorders.get_mut(&name) {
                     known.spec = before.spec.clone();
@@ -79,25 +85,44 @@ impl Plane {
                 }
                 continue;
             }
+            changed.push((key, recorder));
+        }
+        // Several at once: a Recorder is a large object, and while many streams are new all of them change.
+        let plane = &*self;
+        let writes = changed.into_iter().map(|(key, recorder)| async move {
+            // Of a recorder that begins anew: what it had before.
+            let before = plane.state.recorders.get(&key.to_string());
+            let anew = before.into_iter().flat_map(|before| &before.spec.volumes).filter(|known| {
+                recorder.spec.volumes.iter().any(|volume| known.name == volume.name && known.uuid != volume.uuid)
+            });
+            let lost: Vec<String> = anew.map(|volume| names::claim_of(volume, &key.name)).collect();
             let mut object = Recorder::new(&key.name, recorder.spec.clone());
-            object.metadata = ObjectMeta { uid: recorder.metadata.uid.clone(), ..recorder_metadata(recorder) };
+            object.metadata = ObjectMeta { uid: recorder.metadata.uid.clone(), ..recorder_metadata(&recorder) };
             object.metadata.namespace = Some(key.namespace.clone());
-            object.metadata.owner_references = self.owner(key, &recorder.spec.pool);
+            object.metadata.owner_references = plane.owner(&key, &recorder.spec.pool);
             object.metadata.annotations = Some([(gather::TERM.to_owned(), term.to_string())].into());
-            object.metadata.resource_version = self.versions.get(key).cloned();
-            match self.writer.patch_version(term, &object).await {
-                Ok(written) => {
-                    self.unwritten.remove(key);
-                    self.versions.insert(key.clone(), written.resource_version().unwrap_or_default());
+            object.metadata.resource_version = plane.versions.get(&key).cloned();
+            let written = plane.writer.patch_version(term, &object).await;
+            let written = written.map(|object| (object.resource_version(), object.metadata.generation));
+            (key, recorder, lost, written)
+        });
+        let written: Vec<_> = futures::stream::iter(writes).buffer_unordered(AT_ONCE).collect().await;
+        for (key, recorder, lost, written) in written {
+            let name = key.to_string();
+            match written {
+                Ok((version, generation)) => {
+                    self.unwritten.remove(&key);
+                    self.versions.insert(key.clone(), version.unwrap_or_default());
                     if let Some(known) = state.recorders.get_mut(&name) {
-                        known.generation = written.metadata.generation.unwrap_or(known.generation);
+                        known.generation = generation.unwrap_or(known.generation);
                     }
                     if !lost.is_empty() {
-                        self.tell_lost(key, recorder, &lost);
+                        self.tell_lost(&key, &recorder, &lost);
                     }
                 }
                 Err(error) => {
-                    if let Some(known) = state.recorders.get_mut(&name) {
+                    let before = self.state.recorders.get(&name);
+                    if let (Some(known), Some(before)) = (state.recorders.get_mut(&name), before) {
                         known.spec = before.spec.clone();
                         known.generation = before.generation;
                     }
@@ -112,7 +137,8 @@ impl Plane {
             }
         }
         self.state = state;
-        self.unwritten.retain(|key, _| recorders.contains_key(key));
+        let known = &self.state.recorders;
+        self.unwritten.retain(|key, _| known.contains_key(&key.to_string()));
         failed.map_or(Ok(()), Err)
     }
 
@@ -201,7 +227,7 @@ impl Plane {
     }
 
     async fn make_pool(
-        &mut self,
+        &self,
         term: u64,
         facts: &Facts,
         owned: &Owned,
@@ -209,7 +235,7 @@ impl Plane {
         needed: &BTreeMap<Key, BTreeSet<Key>>,
     ) -> Result<(), WriteError> {
         let Some(wanted) = self.wanted.pools.get(key).cloned() else { return Ok(()) };
-        let Some(identity) = wanted.identity else { return Ok(()) };
+        let Some(identity) = wanted.identity.as_ref() else { return Ok(()) };
         let image = self.options.image.clone();
         let of_pool = OfPool { key, uid: &identity.uid, spec: &wanted.object, image: &image };
         let shared = Key::new(&key.namespace, names::of_pool(&key.name));
@@ -220,9 +246,9 @@ impl Plane {
                 && recorder.spec.pool == key.name
                 && recorder.metadata.deletion_timestamp.is_none()
         });
-        let mut pods = BTreeMap::new();
-        for (own, recorder) in ours {
-            let Some(uid) = recorder.metadata.uid.clone() else { continue };
+        let wanted = &wanted;
+        let writes = ours.map(|(own, recorder)| async move {
+            let Some(uid) = recorder.metadata.uid.clone() else { return Ok(None) };
             let of = OfRecorder { pool: of_pool, name: &own.name, uid: &uid, volumes: &recorder.spec.volumes };
             for volume in &wanted.object.storage.volumes {
                 let known = recorder.spec.volumes.iter().find(|known| known.name == volume.name);
@@ -240,14 +266,19 @@ impl Plane {
             self.writer.apply(term, &access::cameras(&of, &credentials), &owned.secrets.seen(&secret)).await?;
             let set = pod::stateful_set(&of);
             self.writer.apply(term, &set, &owned.sets.seen(own)).await?;
-            pods.insert(recorder.spec.ordinal, pod_view(facts, own, recorder, &set));
+            Ok(Some((recorder.spec.ordinal, pod_view(facts, own, recorder, &set))))
+        });
+        let made: Vec<_> = futures::stream::iter(writes).buffer_unordered(AT_ONCE).collect().await;
+        let mut pods = BTreeMap::new();
+        for view in made {
+            pods.extend(view?);
         }
         self.leave_nodes_that_are_gone(term, facts, key).await?;
         self.roll(term, facts, key, &pods).await
     }
 
     /// Pods of a node that there is no more are in the way of new ones, until somebody takes them away.
-    async fn leave_nodes_that_are_gone(&mut self, term: u64, facts: &Facts, pool: &Key) -> Result<(), WriteError> {
+    async fn leave_nodes_that_are_gone(&self, term: u64, facts: &Facts, pool: &Key) -> Result<(), WriteError> {
         let ours = facts.recorders.iter().filter(|(key, recorder)| {
             key.namespace == pool.namespace && recorder.spec.pool == pool.name && facts.is_silent(key)
         });
@@ -263,7 +294,7 @@ impl Plane {
     }
 
     async fn roll(
-        &mut self,
+        &self,
         term: u64,
         facts: &Facts,
         pool: &Key,
@@ -314,17 +345,20 @@ impl Plane {
             let pool = Key::new(&key.namespace, &recorder.spec.pool);
             let Some(wanted) = self.wanted.pools.get(&pool) else { continue };
             let is_surplus = recorder.spec.ordinal >= wanted.object.recorders;
-            let holds = self.plans.get(&pool).is_some_and(|plan| {
-                plan.plan.placed.values().any(|assigned| {
-                    assigned.primary == recorder.spec.ordinal || assigned.standbys.contains(&recorder.spec.ordinal)
+            // Looked for only where it counts: each recorder would go through all streams.
+            let holds = || {
+                self.plans.get(&pool).is_some_and(|plan| {
+                    plan.plan.placed.values().any(|assigned| {
+                        assigned.primary == recorder.spec.ordinal || assigned.standbys.contains(&recorder.spec.ordinal)
+                    })
                 })
-            });
+            };
             // One that is dead lets go of nothing any more; others have what it held.
             let status = ClusterWorld { facts }.status(key).cloned();
             let retiring = self.state.recorders.get(&key.to_string()).map_or(&[][..], |known| &known.retiring);
             let is_leaving =
                 status.is_some_and(|status| retiring.iter().any(|retiring| !holders::has_let_go(retiring, &status)));
-            if is_surplus && !holds && !is_leaving && recorder.metadata.deletion_timestamp.is_none() {
+            if is_surplus && !is_leaving && !holds() && recorder.metadata.deletion_timestamp.is_none() {
                 info!(recorder = %key, "is not wanted any more, and has nothing left to do; its claims and its footage stay");
                 self.writer.delete(term, recorder.as_ref()).await?;
             }

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
 use framekeeper_crds::{CameraStream, Recorder, StoragePool};
 use framekeeper_plan::Condition;
+use futures::StreamExt as _;
 use kube::runtime::events::{EventType, Recorder as EventRecorder, Reporter as EventReporter};
 use kube::{Client, ResourceExt as _};
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
@@ -21,7 +21,8 @@ use super::gather;
 use super::lead::Leadership;
 use super::metrics::{Metrics, PoolNumbers};
 use super::options::Options;
-use super::reports::{self, Askers};
+use super::pace::Pace;
+use super::reports::{self, Answers, Askers};
 use super::secrets::SecretBook;
 use super::sink::Outbox;
 use super::watching::Watches;
@@ -67,6 +68,8 @@ pub struct Plane {
     conditions: BTreeMap<Key, Condition>,
     cameras: Cameras,
     askers: Askers,
+    answers: Answers,
+    pace: Pace,
     /// Something changed that decisions depend on.
     is_stirred: bool,
 }
@@ -80,11 +83,11 @@ impl Plane {
         watches: Watches,
         leadership: Leadership,
         metrics: Metrics,
-        answers: mpsc::UnboundedSender<reports::Answer>,
         http: reqwest::Client,
     ) -> Self {
         let reporter =
             EventReporter { controller: "framekeeper.dev/operator".into(), instance: Some(options.identity.clone()) };
+        let answers = Answers::default();
         Self {
             events: EventRecorder::new(client.clone(), reporter),
             writer: Writer::new(client.clone(), leadership.clone(), metrics.clone()),
@@ -109,7 +112,9 @@ impl Plane {
             silent: BTreeSet::new(),
             conditions: BTreeMap::new(),
             cameras: Cameras::default(),
-            askers: Askers::new(http, answers),
+            askers: Askers::new(http, answers.clone()),
+            answers,
+            pace: Pace::default(),
             is_stirred: true,
         }
     }
@@ -119,24 +124,39 @@ impl Plane {
         self.is_stirred = true;
     }
 
-    /// A recorder answered, or did not.
-    pub fn heard(&mut self, key: &Key, answer: Option<Vec<(Key, ChannelReport)>>) {
-        let now = Instant::now();
-        let Some(reports) = answer else { return };
-        self.lives.answered(key, now);
+    /// When the next decision is due, if one waits.
+    #[must_use]
+    pub fn decides_at(&self) -> Option<Instant> {
+        self.pace.until().filter(|_| self.is_stirred && self.writer.term().is_some())
+    }
+
+    /// Takes note of what recorders have answered.
+    fn listen(&mut self) {
+        for (key, (at, reports)) in self.answers.take() {
+            self.heard(&key, reports, at);
+        }
+    }
+
+    fn heard(&mut self, key: &Key, reports: Vec<(Key, ChannelReport)>, at: Instant) {
+        self.lives.answered(key, at);
         learn::from_channels(&mut self.state, &reports);
-        let Some(seen) = self.seen.get_mut(key) else { return };
-        seen.is_running = true;
-        seen.heard(Some(reports.clone()), now);
+        if !self.seen.contains_key(key) {
+            return;
+        }
         let others = |stream: &Key| {
             let others = self.seen.iter().filter(|(other, _)| *other != key);
-            standing::sessions(others.filter_map(|(_, seen)| seen.report(stream, now)))
+            standing::sessions(others.filter_map(|(_, seen)| seen.report(stream, at)))
         };
-        self.is_stirred |= self.cameras.heard(&mut self.state, key, &reports, now, others);
+        self.is_stirred |= self.cameras.heard(&mut self.state, key, &reports, at, others);
+        if let Some(seen) = self.seen.get_mut(key) {
+            seen.is_running = true;
+            seen.heard(Some(reports), at);
+        }
     }
 
     /// Looks, decides, makes it so, and tells. Without the right to lead it only keeps itself ready.
     pub async fn round(&mut self) {
+        self.listen();
         let facts = self.facts();
         let recorders = || facts.recorders.values().map(AsRef::as_ref);
         self.leadership.highest_seen.fetch_max(gather::highest_term(recorders()), Ordering::Relaxed);
@@ -193,14 +213,22 @@ impl Plane {
         let stirred =
             std::mem::take(&mut self.is_stirred) || is_due || self.silent != silent || self.conditions != conditions;
         (self.silent, self.conditions) = (silent, conditions);
+        let rests = stirred && self.pace.rests(Instant::now());
+        self.is_stirred |= rests;
+        let stirred = stirred && !rests;
         let decided = if stirred {
+            let began = Instant::now();
             self.take_note(facts);
-            self.decide(term, facts).await
+            let decided = self.decide(term, facts).await;
+            self.pace.worked(began, Instant::now());
+            decided
         } else {
             Ok(())
         };
-        self.look_at_recorders(facts);
         let made = if stirred { self.make(term, facts).await } else { Ok(()) };
+        // All that was written may have taken longer than an answer counts.
+        self.listen();
+        self.look_at_recorders(facts);
         // One Recorder that can't be written keeps nobody from being told how things are.
         self.report();
         self.send(term).await;
@@ -218,12 +246,11 @@ impl Plane {
         let pools: Vec<&StoragePool> = pools.iter().filter_map(|guard| guard.0.as_ref().ok()).collect();
         let key = |namespace: Option<String>, name: String| Key::new(namespace.unwrap_or_default(), name);
         let specs = pools.iter().map(|pool| (key(pool.namespace(), pool.name_any()), &pool.spec));
-        let state = gather::state(term, &recorders, streams.iter().copied(), specs);
+        // What was said of streams is of use now, and never again: it is no part of what is watched.
+        let former = super::former::streams(&self.client, &self.options.watch_namespaces).await?;
+        let state = gather::state(term, &recorders, streams.iter().copied(), &former, specs);
         let outbox = &mut self.reporter.sink;
-        outbox.former_streams = streams
-            .iter()
-            .filter_map(|stream| Some((key(stream.namespace(), stream.name_any()), stream.status.clone()?)))
-            .collect();
+        outbox.former_streams = former;
         outbox.former_pools = pools
             .iter()
             .filter_map(|pool| Some((key(pool.namespace(), pool.name_any()), pool.status.clone()?)))
@@ -333,8 +360,8 @@ impl Plane {
                 learn::from_status(&mut self.state, key, status);
             }
         }
-        let is_there = |name: &str| facts.recorders.keys().any(|key| key.to_string() == name);
-        self.state.recorders.retain(|name, _| is_there(name));
+        let there: BTreeSet<String> = facts.recorders.keys().map(ToString::to_string).collect();
+        self.state.recorders.retain(|name, _| there.contains(name));
     }
 
     async fn decide(&mut self, term: u64, facts: &Facts) -> Result<(), WriteError> {
@@ -386,7 +413,7 @@ impl Plane {
 
     /// How recorders stand, and whom of them to ask.
     fn look_at_recorders(&mut self, facts: &Facts) {
-        let now = facts.now;
+        let now = Instant::now();
         self.seen.retain(|key, _| facts.recorders.contains_key(key));
         let mut addresses = BTreeMap::new();
         for (key, recorder) in &facts.recorders {
@@ -394,13 +421,8 @@ impl Plane {
             let seen = self
                 .seen
                 .entry(key.clone())
-                .or_insert_with(|| Seen::new(recorder.as_ref().clone(), address.clone().unwrap_or_default()));
-            let (was, is) =
-                (seen.recorder.metadata.resource_version.as_ref(), recorder.metadata.resource_version.as_ref());
-            if was != is {
-                seen.recorder = recorder.as_ref().clone();
-                seen.recorder.status = None;
-            }
+                .or_insert_with(|| Seen::new(Arc::clone(recorder), address.clone().unwrap_or_default()));
+            seen.recorder = Arc::clone(recorder);
             let alive = facts.life(key) == Life::Alive;
             seen.is_running = alive && (facts.runs(key) || seen.answers(now));
             seen.trouble = facts.trouble(key);
@@ -465,27 +487,36 @@ impl Plane {
         }
     }
 
-    /// Writes statuses and events. What can't be written now stays for the next time.
+    /// Writes statuses and events, for a while. What can't be written now stays for the next time, and is then written as it is by then.
     async fn send(&mut self, term: u64) {
+        let until = Instant::now() + SENDS_FOR;
         let outbox = &mut self.reporter.sink;
-        let (streams, pools) = (std::mem::take(&mut outbox.streams), std::mem::take(&mut outbox.pools));
+        let (streams, pools) = (outbox.take_streams(), std::mem::take(&mut outbox.pools));
         self.metrics.waits(streams.len() + pools.len() + outbox.events.len());
-        let some = outbox.events.len().min(EVENTS_A_ROUND);
-        let events: Vec<_> = outbox.events.drain(..some).collect();
+        let said = |key: Key| {
+            let (spec, status) = (&self.wanted.streams.get(&key)?.object, self.reporter.said(&key)?);
+            let uid = &self.state.streams.get(&key.to_string())?.uid;
+            let mut stream = CameraStream::new(&key.name, spec.clone());
+            stream.metadata.namespace = Some(key.namespace.clone());
+            stream.metadata.uid = Some(uid.clone());
+            stream.status = Some(status.clone());
+            Some((key, stream))
+        };
         let writer = &self.writer;
-        let unsent = super::send::all(writer, term, streams).await;
-        let unsent_pools = super::send::all(writer, term, pools).await;
+        let unsent_pools = super::send::all(writer, term, pools.into_iter(), None).await;
+        let unsent = super::send::all(writer, term, streams.iter().cloned().filter_map(said), Some(until)).await;
         let outbox = &mut self.reporter.sink;
-        for (key, stream) in unsent {
-            outbox.streams.entry(key).or_insert(stream);
-        }
-        for (key, pool) in unsent_pools {
-            outbox.pools.entry(key).or_insert(pool);
-        }
-        if self.writer.term() != Some(term) {
+        let is_late = !unsent.is_empty() && Instant::now() >= until;
+        outbox.put_back(streams.into_iter().filter(|key| unsent.contains_key(key)));
+        outbox.pools.extend(unsent_pools);
+        // Statuses tell what counts, and come first.
+        if self.writer.term() != Some(term) || is_late {
             return;
         }
-        for happened in events {
+        let some = outbox.events.len().min(EVENTS_A_ROUND);
+        let happened: Vec<_> = outbox.events.drain(..some).collect();
+        let events = &self.events;
+        let writes = happened.into_iter().map(|happened| async move {
             let event = kube::runtime::events::Event {
                 type_: if happened.note.warning { EventType::Warning } else { EventType::Normal },
                 reason: happened.note.reason.clone(),
@@ -493,7 +524,7 @@ impl Plane {
                 action: happened.note.reason.clone(),
                 secondary: None,
             };
-            match timeout(ANSWER, self.events.publish(&event, &super::send::reference(&happened))).await {
+            match timeout(ANSWER, events.publish(&event, &super::send::reference(&happened))).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     error!(reason = happened.note.reason, "an event of {} is lost: {error}", happened.key)
@@ -502,7 +533,8 @@ impl Plane {
                     error!(reason = happened.note.reason, "an event of {} is lost: no answer in time", happened.key)
                 }
             }
-        }
+        });
+        futures::stream::iter(writes).buffer_unordered(super::send::AT_ONCE).collect::<()>().await;
     }
 }
 
@@ -514,6 +546,8 @@ const TRIES: usize = 5;
 const AGAIN: Duration = Duration::from_secs(5);
 /// So many events are written in one round: statuses tell what counts, and come first.
 const EVENTS_A_ROUND: usize = 100;
+/// For so long statuses of streams are written in one round: while ten thousand are new, decisions and what recorders say must not wait for all of them.
+const SENDS_FOR: Duration = Duration::from_secs(1);
 
 /// How often everything is looked at where nothing changes: statuses depend on time, too.
 pub(super) const LOOK: Duration = Duration::from_secs(1);

@@ -1,10 +1,10 @@
 //! What recorders say of their channels: asked for over HTTP, or taken from their Recorder's status where they can't be reached.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use framekeeper_crds::{ChannelState, Recorder, Role};
-use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
 
@@ -14,20 +14,38 @@ use crate::decide::wanted::Key;
 /// How often a recorder is asked for its channels.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// An answer of a recorder, if it gave one.
-pub type Answer = (Key, Option<Vec<(Key, ChannelReport)>>);
+/// What a recorder said, and when.
+pub type Answer = (Instant, Vec<(Key, ChannelReport)>);
+
+/// What recorders said last and nobody has looked at yet: of each the newest only. A round may wait for the API server for long, and what piled up meanwhile was
+/// most of the operator's memory.
+#[derive(Clone, Debug, Default)]
+pub struct Answers(Arc<Mutex<BTreeMap<Key, Answer>>>);
+
+impl Answers {
+    fn put(&self, recorder: &Key, reports: Vec<(Key, ChannelReport)>) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.insert(recorder.clone(), (Instant::now(), reports));
+    }
+
+    /// All of them, once.
+    #[must_use]
+    pub fn take(&self) -> BTreeMap<Key, Answer> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 /// Asks each recorder, one after the other's address became known.
 pub struct Askers {
     client: reqwest::Client,
-    answers: mpsc::UnboundedSender<Answer>,
+    answers: Answers,
     asked: BTreeMap<Key, (String, AbortHandle)>,
 }
 
 impl Askers {
     /// Answers go there.
     #[must_use]
-    pub fn new(client: reqwest::Client, answers: mpsc::UnboundedSender<Answer>) -> Self {
+    pub fn new(client: reqwest::Client, answers: Answers) -> Self {
         Self { client, answers, asked: BTreeMap::new() }
     }
 
@@ -51,9 +69,8 @@ impl Askers {
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 loop {
                     ticks.tick().await;
-                    let answer = observe::ask(&client, &at).await;
-                    if answers.send((name.clone(), answer)).is_err() {
-                        return;
+                    if let Some(reports) = observe::ask(&client, &at).await {
+                        answers.put(&name, reports);
                     }
                 }
             });
@@ -91,4 +108,23 @@ pub fn from_status(recorder: &Recorder) -> Option<Vec<(Key, ChannelReport)>> {
         });
     }
     Some(reports.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_a_recorder_said_the_newest_waits() {
+        let (answers, one, two) = (Answers::default(), Key::new("a", "one"), Key::new("a", "two"));
+        let says =
+            |epoch| vec![(Key::new("a", "cam"), ChannelReport { epoch: Some(epoch), ..ChannelReport::default() })];
+        answers.put(&one, says(1));
+        answers.put(&two, says(7));
+        answers.put(&one, says(2));
+        let taken = answers.take();
+        assert_eq!(taken.len(), 2);
+        assert_eq!(taken[&one].1, says(2));
+        assert!(answers.take().is_empty(), "they are looked at once");
+    }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::info;
 
 use super::gather;
@@ -53,8 +53,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let election = tokio::spawn(elector.run(stop));
 
     let http = reqwest::Client::builder().no_proxy().build()?;
-    let (answer_to, mut answers) = mpsc::unbounded_channel();
-    let mut plane = Plane::new(options, client, watches, leadership.clone(), metrics, answer_to, http);
+    let mut plane = Plane::new(options, client, watches, leadership.clone(), metrics, http);
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -66,11 +65,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 plane.stir();
             }
             () = leadership.changed() => plane.stir(),
-            Some((key, answer)) = answers.recv() => {
-                plane.heard(&key, answer);
-                continue;
-            }
             _ = look.tick() => {}
+            // Something is to be decided, and not at once after what was decided before.
+            () = sleep_until(plane.decides_at().map_or_else(Instant::now, Instant::from_std)), if plane.decides_at().is_some() => {}
         }
         plane.round().await;
         health.beat();

@@ -1,6 +1,7 @@
 //! Statuses on their way out: many at once, none twice.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use framekeeper_crds::API_VERSION;
 use framekeeper_crds::k8s_openapi::api::core::v1::ObjectReference;
@@ -13,8 +14,8 @@ use super::sink::Happened;
 use crate::decide::wanted::Key;
 
 /// So many writes are under way at once: an API server has others to serve.
-const AT_ONCE: usize = 16;
-/// `note` of an event may have so many characters.
+pub(super) const AT_ONCE: usize = 16;
+/// `note` of an event may have so many bytes, though the API server calls them characters when it refuses one.
 const NOTE_AT_MOST: usize = 1024;
 
 /// An object whose status is written.
@@ -43,9 +44,17 @@ fn bare(metadata: &mut framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::m
     metadata.resource_version = None;
 }
 
-/// Writes all of these, and gives back what could not be.
-pub(super) async fn all<K: WithStatus>(writer: &Writer, term: u64, objects: BTreeMap<Key, K>) -> BTreeMap<Key, K> {
-    let writes = objects.into_iter().map(|(key, object)| async move {
+/// Writes these, and gives back what could not be: also what would have been begun after `until`.
+pub(super) async fn all<K: WithStatus>(
+    writer: &Writer,
+    term: u64,
+    objects: impl Iterator<Item = (Key, K)>,
+    until: Option<Instant>,
+) -> BTreeMap<Key, K> {
+    let writes = objects.map(|(key, object)| async move {
+        if until.is_some_and(|until| Instant::now() >= until) {
+            return Some((key, object, None));
+        }
         match writer.status(term, &object.clone().bare()).await {
             Ok(_) => None,
             // It is gone, or another one has its name.
@@ -55,13 +64,13 @@ pub(super) async fn all<K: WithStatus>(writer: &Writer, term: u64, objects: BTre
                 warn!("a status can't be written: {error}");
                 None
             }
-            Err(error) => Some((key, object, error)),
+            Err(error) => Some((key, object, Some(error))),
         }
     });
     let results: Vec<_> = futures::stream::iter(writes).buffer_unordered(AT_ONCE).collect().await;
     let mut said = false;
     let unsent = results.into_iter().flatten().map(|(key, object, error)| {
-        if !said {
+        if let Some(error) = error.filter(|_| !said) {
             warn!("a status can't be written, and is tried again: {error}");
             said = true;
         }
@@ -84,8 +93,23 @@ pub(super) fn reference(happened: &Happened) -> ObjectReference {
 
 /// What fits into an event.
 pub(super) fn short(text: &str) -> String {
-    if text.chars().count() <= NOTE_AT_MOST {
+    if text.len() <= NOTE_AT_MOST {
         return text.to_owned();
     }
-    text.chars().take(NOTE_AT_MOST - 1).chain(['…']).collect()
+    let room = NOTE_AT_MOST - '…'.len_utf8();
+    let end = text.char_indices().map(|(at, letter)| at + letter.len_utf8()).take_while(|end| *end <= room).last();
+    format!("{}…", text.get(..end.unwrap_or(0)).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_cut_by_bytes_and_between_letters() {
+        let fits = "x".repeat(NOTE_AT_MOST);
+        assert_eq!(short(&fits), fits);
+        assert_eq!(short(&"x".repeat(NOTE_AT_MOST + 1)), format!("{}…", "x".repeat(NOTE_AT_MOST - 3)));
+        assert_eq!(short(&"ä".repeat(NOTE_AT_MOST)), format!("{}…", "ä".repeat(510)));
+    }
 }

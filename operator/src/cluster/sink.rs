@@ -30,8 +30,10 @@ pub struct Happened {
 /// What is to be written.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    /// Statuses of streams.
-    pub streams: BTreeMap<Key, CameraStream>,
+    /// Streams whose statuses are: as they are when they are written.
+    pub streams: BTreeSet<Key>,
+    /// Where writing them goes on: whoever changes all the time must not keep those behind it from ever being written.
+    next: Option<Key>,
     /// Statuses of pools.
     pub pools: BTreeMap<Key, StoragePool>,
     /// Events, the oldest first.
@@ -42,6 +44,23 @@ pub struct Outbox {
     pub former_pools: BTreeMap<Key, StoragePoolStatus>,
     /// Streams by phase.
     pub phases: BTreeMap<&'static str, u64>,
+}
+
+impl Outbox {
+    /// The streams whose statuses are to be written, in this order.
+    pub fn take_streams(&mut self) -> Vec<Key> {
+        let mut first = std::mem::take(&mut self.streams);
+        let next = self.next.take().map(|next| first.split_off(&next)).unwrap_or_default();
+        next.into_iter().chain(first).collect()
+    }
+
+    /// Of these, in the same order, those that could not be written. Writing goes on with the first of them.
+    pub fn put_back(&mut self, unsent: impl Iterator<Item = Key>) {
+        for key in unsent {
+            self.next.get_or_insert_with(|| key.clone());
+            self.streams.insert(key);
+        }
+    }
 }
 
 impl Sink for Outbox {
@@ -56,7 +75,7 @@ impl Sink for Outbox {
     fn stream(&mut self, key: &Key, stream: CameraStream) -> io::Result<()> {
         // What it is already when an operator begins to lead need not be written.
         if self.former_streams.remove(key) != stream.status {
-            self.streams.insert(key.clone(), stream);
+            self.streams.insert(key.clone());
         }
         Ok(())
     }
@@ -83,7 +102,7 @@ impl Sink for Outbox {
 
     fn keep_only(&mut self, wanted: &BTreeMap<Kind, BTreeSet<Key>>) -> io::Result<()> {
         let is_there = |kind: Kind, key: &Key| wanted.get(&kind).is_some_and(|keys| keys.contains(key));
-        self.streams.retain(|key, _| is_there(Kind::Stream, key));
+        self.streams.retain(|key| is_there(Kind::Stream, key));
         self.pools.retain(|key, _| is_there(Kind::Pool, key));
         Ok(())
     }
@@ -97,5 +116,24 @@ impl Sink for Outbox {
             framekeeper_crds::StreamPhase::Suspended => "Suspended",
         });
         *self.phases.entry(phase).or_default() += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_changes_all_the_time_keeps_nobody_from_being_written() {
+        let key = |name: &str| Key::new("a", name);
+        let mut outbox = Outbox { streams: ["1", "2", "3", "4"].map(key).into(), ..Outbox::default() };
+        assert_eq!(outbox.take_streams(), ["1", "2", "3", "4"].map(key));
+        // There was time for two; then the first is another one again.
+        outbox.put_back(["3", "4"].map(key).into_iter());
+        outbox.streams.insert(key("1"));
+        assert_eq!(outbox.take_streams(), ["3", "4", "1"].map(key));
+        outbox.put_back([key("1")].into_iter());
+        assert_eq!(outbox.take_streams(), [key("1")]);
+        assert_eq!(outbox.take_streams(), []);
     }
 }

@@ -1,7 +1,8 @@
 //! What is known of the cluster: one watch for each kind, its objects in memory, and a word when any of them changed.
 
+use std::collections::HashMap;
 use std::fmt::Debug;
-use std::hash::Hash;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Client, Resource, ResourceExt as _};
+use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 use tracing::{info, warn};
@@ -89,10 +90,66 @@ pub struct Watches {
 }
 
 /// How changes are told: a Lease that is renewed is no reason to think everything over again.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Tell {
+enum Tell<K> {
     Yes,
     No,
+    /// Only when what this makes of an object is another thing than before.
+    When(fn(&K) -> u64),
+}
+
+// Not derived: that would ask the same of `K`.
+impl<K> Clone for Tell<K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K> Copy for Tell<K> {}
+
+/// Tells news from what was known.
+struct News<K> {
+    tell: Tell<K>,
+    known: HashMap<u64, u64>,
+}
+
+impl<K: Resource> News<K> {
+    fn new(tell: Tell<K>) -> Self {
+        Self { tell, known: HashMap::new() }
+    }
+
+    /// Whether this is a reason to think everything over again.
+    fn is_news(&mut self, event: &watcher::Event<K>) -> bool {
+        let name = |object: &K| digest(&(&object.meta().namespace, &object.meta().name));
+        match (&self.tell, event) {
+            (Tell::No, _) | (_, watcher::Event::Init) => false,
+            (Tell::Yes, watcher::Event::InitApply(_)) => false,
+            (Tell::Yes, _) | (_, watcher::Event::InitDone) => true,
+            (Tell::When(_), watcher::Event::Delete(object)) => {
+                self.known.remove(&name(object));
+                true
+            }
+            (Tell::When(of), watcher::Event::InitApply(object)) => {
+                self.known.insert(name(object), of(object));
+                false
+            }
+            (Tell::When(of), watcher::Event::Apply(object)) => {
+                let now = of(object);
+                self.known.insert(name(object), now) != Some(now)
+            }
+        }
+    }
+}
+
+fn digest(what: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What of a stream decisions depend on: not its status, which the operator writes itself.
+fn asked(stream: &DeserializeGuard<CameraStream>) -> u64 {
+    let meta = stream.meta();
+    digest(&(&meta.uid, meta.generation, &meta.annotations, meta.deletion_timestamp.is_some()))
 }
 
 impl Watches {
@@ -102,29 +159,36 @@ impl Watches {
         let all = watcher::Config::default();
         let ours = watcher::Config::default().labels(MANAGED);
         Self {
-            streams: namespaced(client, namespaces, &all, changed, Tell::Yes),
-            pools: namespaced(client, namespaces, &all, changed, Tell::Yes),
-            recorders: namespaced(client, namespaces, &all, changed, Tell::Yes),
-            secrets: namespaced(client, namespaces, &all, changed, Tell::Yes),
-            claims: namespaced(client, namespaces, &ours, changed, Tell::Yes),
-            sets: namespaced(client, namespaces, &ours, changed, Tell::Yes),
-            services: namespaced(client, namespaces, &ours, changed, Tell::Yes),
-            budgets: namespaced(client, namespaces, &ours, changed, Tell::Yes),
-            accounts: namespaced(client, namespaces, &ours, changed, Tell::Yes),
-            roles: namespaced(client, namespaces, &ours, changed, Tell::Yes),
-            bindings: namespaced(client, namespaces, &ours, changed, Tell::Yes),
-            pods: namespaced(client, namespaces, &ours, changed, Tell::Yes),
-            leases: namespaced(client, namespaces, &ours, changed, Tell::No),
+            streams: namespaced(client, namespaces, &all, changed, Tell::When(asked), without_status),
+            pools: namespaced(client, namespaces, &all, changed, Tell::Yes, |_| {}),
+            recorders: namespaced(client, namespaces, &all, changed, Tell::Yes, |_| {}),
+            secrets: namespaced(client, namespaces, &all, changed, Tell::Yes, |_| {}),
+            claims: namespaced(client, namespaces, &ours, changed, Tell::Yes, |_| {}),
+            sets: namespaced(client, namespaces, &ours, changed, Tell::Yes, |_| {}),
+            services: namespaced(client, namespaces, &ours, changed, Tell::Yes, |_| {}),
+            budgets: namespaced(client, namespaces, &ours, changed, Tell::Yes, |_| {}),
+            accounts: namespaced(client, namespaces, &ours, changed, Tell::Yes, |_| {}),
+            roles: namespaced(client, namespaces, &ours, changed, Tell::Yes, |_| {}),
+            bindings: namespaced(client, namespaces, &ours, changed, Tell::Yes, |_| {}),
+            pods: namespaced(client, namespaces, &ours, changed, Tell::Yes, |_| {}),
+            leases: namespaced(client, namespaces, &ours, changed, Tell::No, |_| {}),
             volumes: Watched {
                 stores: vec![keep(
                     watcher::watcher(Api::all(client.clone()), all.clone()),
                     "PersistentVolume",
                     changed,
                     Tell::Yes,
+                    |_| {},
                 )],
             },
             nodes: Watched {
-                stores: vec![keep(watcher::watcher(Api::all(client.clone()), all.clone()), "Node", changed, Tell::Yes)],
+                stores: vec![keep(
+                    watcher::watcher(Api::all(client.clone()), all.clone()),
+                    "Node",
+                    changed,
+                    Tell::Yes,
+                    |_| {},
+                )],
             },
         }
     }
@@ -210,7 +274,8 @@ fn namespaced<K>(
     namespaces: &[String],
     config: &watcher::Config,
     changed: &Arc<Notify>,
-    tell: Tell,
+    tell: Tell<K>,
+    strip: fn(&mut K),
 ) -> Watched<K>
 where
     K: Resource<Scope = kube::core::NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
@@ -219,9 +284,16 @@ where
     let kind = K::kind(&K::DynamicType::default()).into_owned();
     let stores = apis(client, namespaces)
         .into_iter()
-        .map(|api| keep(watcher::watcher(api, config.clone()), &kind, changed, tell))
+        .map(|api| keep(watcher::watcher(api, config.clone()), &kind, changed, tell, strip))
         .collect();
     Watched { stores }
+}
+
+/// Of a stream, what is asked for: what is said of it the operator says itself.
+fn without_status(stream: &mut DeserializeGuard<CameraStream>) {
+    if let Ok(stream) = &mut stream.0 {
+        stream.status = None;
+    }
 }
 
 /// Keeps what a watch brings. One that fails is begun anew, later each time; meanwhile what was known stays.
@@ -229,7 +301,8 @@ fn keep<K>(
     stream: impl futures::Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + 'static,
     kind: &str,
     changed: &Arc<Notify>,
-    tell: Tell,
+    tell: Tell<K>,
+    strip: fn(&mut K),
 ) -> Store<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
@@ -237,13 +310,17 @@ where
 {
     let (store, writer) = reflector::store();
     let (changed, kind) = (Arc::clone(changed), kind.to_owned());
-    let stream = stream.backoff(Again::default()).modify(|object| object.managed_fields_mut().clear());
+    let stream = stream.backoff(Again::default()).modify(move |object| {
+        // Not only emptied: its memory would stay.
+        object.meta_mut().managed_fields = None;
+        strip(object);
+    });
     tokio::spawn(async move {
         let mut events = std::pin::pin!(reflector::reflector(writer, stream));
+        let mut news = News::new(tell);
         while let Some(event) = events.next().await {
             match event {
-                Ok(watcher::Event::InitApply(_) | watcher::Event::Init) => {}
-                Ok(_) if tell == Tell::Yes => changed.notify_one(),
+                Ok(event) if news.is_news(&event) => changed.notify_one(),
                 Ok(_) => {}
                 Err(error) => warn!(kind, "cannot be watched, and is tried again: {error}"),
             }
@@ -255,6 +332,36 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn stream(more: &str) -> DeserializeGuard<CameraStream> {
+        let text = format!(
+            "{{apiVersion: framekeeper.dev/v1alpha1, kind: CameraStream, metadata: {{name: cam, namespace: a, uid: u{more}}}, \
+             spec: {{source: {{url: \"rtsp://c/1\"}}, poolRef: {{name: main}}}}, status: {{phase: Recording}}}}"
+        );
+        framekeeper_crds::yaml::read(&text).unwrap()
+    }
+
+    #[test]
+    fn a_stream_is_news_when_something_else_is_asked_for() {
+        let mut news = News::new(Tell::When(asked));
+        let mut apply = |object| news.is_news(&watcher::Event::Apply(object));
+        assert!(apply(stream(", generation: 1, resourceVersion: '1'")));
+        assert!(!apply(stream(", generation: 1, resourceVersion: '2'")), "its status was written");
+        assert!(apply(stream(", generation: 2, resourceVersion: '3'")));
+        assert!(apply(stream(", generation: 2, annotations: {framekeeper.dev/hold: x}")));
+        assert!(apply(stream(", generation: 2, deletionTimestamp: '2026-01-01T00:00:00Z'")));
+        assert!(news.is_news(&watcher::Event::Delete(stream(", generation: 2"))));
+        assert!(news.is_news(&watcher::Event::Apply(stream(", generation: 2"))), "one of that name is there again");
+        assert!(!news.is_news(&watcher::Event::InitApply(stream(", generation: 2"))));
+        assert!(news.is_news(&watcher::Event::InitDone), "what went meanwhile is not named");
+    }
+
+    #[test]
+    fn what_was_said_of_a_stream_is_not_kept() {
+        let mut guard = stream("");
+        without_status(&mut guard);
+        assert_eq!(guard.0.unwrap().status, None);
+    }
 
     #[test]
     fn a_watch_is_tried_again_soon_however_long_it_failed() {

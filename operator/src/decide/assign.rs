@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use framekeeper_crds::validate::{self, FieldError};
 use framekeeper_crds::{
-    CameraStreamSpec, FailureDomain, Kept, PlanVersion, Recorder, RecorderRetention, RecorderSegment, RecorderSpec,
-    RecorderStatus, RecorderVolume, RetentionSpec, StoragePoolSpec, StreamRef, recorder_name,
+    CameraStreamSpec, FailureDomain, Hold, Kept, PlanVersion, Recorder, RecorderRetention, RecorderSegment,
+    RecorderSpec, RecorderStatus, RecorderVolume, RetentionSpec, StoragePoolSpec, StreamRef, recorder_name,
 };
 use framekeeper_plan::Condition;
 use uuid::Uuid;
@@ -114,9 +114,11 @@ pub fn assign(wanted: &Wanted, mut state: State, world: &mut dyn World) -> Assig
     let uids = uids(&state, &pools, world);
     let mut recorders = BTreeMap::new();
     for pool in &pools {
+        let mut kept = kept(&state, wanted, pool);
+        let holds = holds::of_namespace(&state, &pool.key.namespace);
         for (ordinal, shared) in holders::told(&state, pool, &uids, world) {
-            let kept = kept(&state, wanted, pool, ordinal);
-            let recorder = recorder(&mut state, pool, ordinal, OfStreams { shared, kept }, &uids, world);
+            let kept = kept.remove(&ordinal).unwrap_or_default();
+            let recorder = recorder(&mut state, pool, ordinal, OfStreams { shared, kept, holds: &holds }, &uids, world);
             recorders.insert(pool.recorder(ordinal), recorder);
         }
     }
@@ -164,21 +166,28 @@ fn uids(state: &State, pools: &[Pool<'_>], world: &mut dyn World) -> Uids {
 }
 
 /// What a recorder has of streams.
-struct OfStreams {
+struct OfStreams<'h> {
     shared: Shared,
     kept: Vec<Kept>,
+    /// Holds of its namespace, and those that were taken back.
+    holds: &'h (Vec<Hold>, Vec<Hold>),
 }
 
-/// The limits of streams whose footage a recorder has, and that nobody records now: suspended ones, and those without a slot.
-fn kept(state: &State, wanted: &Wanted, pool: &Pool<'_>, ordinal: u32) -> Vec<Kept> {
+/// By recorder, the limits of streams whose footage it has, and that nobody records now: suspended ones, and those without a slot.
+fn kept(state: &State, wanted: &Wanted, pool: &Pool<'_>) -> BTreeMap<u32, Vec<Kept>> {
+    let (mut kept, own) = (BTreeMap::<u32, Vec<Kept>>::new(), pool.key.to_string());
     let idle = wanted.streams.iter().filter(|(key, _)| !pool.plan.plan.placed.contains_key(*key));
-    let here = idle.filter_map(|(key, stream)| {
-        let known = state.streams.get(&key.to_string())?;
-        let held_last = known.holders().contains(&ordinal) && known.pool == pool.key.to_string();
+    for (key, stream) in idle {
+        let Some(known) = state.streams.get(&key.to_string()).filter(|known| known.pool == own) else { continue };
         let retention = retention(stream.object.retention, pool.spec);
-        held_last.then(|| Kept { stream: reference(key, &known.uid), retention })
-    });
-    here.take(KEPT_AT_MOST).collect()
+        for ordinal in known.holders().into_iter().collect::<BTreeSet<u32>>() {
+            let here = kept.entry(ordinal).or_default();
+            if here.len() < KEPT_AT_MOST {
+                here.push(Kept { stream: reference(key, &known.uid), retention });
+            }
+        }
+    }
+    kept
 }
 
 /// How recorders name a stream.
@@ -199,12 +208,12 @@ fn recorder(
     state: &mut State,
     pool: &Pool<'_>,
     ordinal: u32,
-    of_streams: OfStreams,
+    of_streams: OfStreams<'_>,
     uids: &Uids,
     world: &mut dyn World,
 ) -> Recorder {
     let (key, spec) = (pool.recorder(ordinal), pool.spec);
-    let OfStreams { shared: Shared { channels, retired, peers }, kept } = of_streams;
+    let OfStreams { shared: Shared { channels, retired, peers }, kept, holds } = of_streams;
     let name = key.to_string();
     let old = state.recorders.get(&name).cloned();
     let is_lost = world.is_lost(&key);
@@ -227,7 +236,7 @@ fn recorder(
         RecorderVolume { name: volume.name.clone(), uuid, budget_bytes, claim }
     });
     let volumes = volumes.collect();
-    let (holds, released_holds) = holds::of_namespace(state, &key.namespace);
+    let (holds, released_holds) = holds.clone();
     let spec = RecorderSpec {
         pool: pool.key.name.clone(),
         ordinal,

@@ -42,7 +42,9 @@ impl Cameras {
                 remembered.camera.drops_idle_sessions = true;
             }
             let pair = (stream.clone(), recorder.clone());
-            match others().filter(|_| reason == Some(TOO_MANY)) {
+            // Who else has a session is looked up only where it counts: this is asked of each channel each second.
+            let sessions = if reason == Some(TOO_MANY) { others() } else { None };
+            match sessions {
                 None => drop(self.refused.remove(&pair)),
                 Some(sessions) => {
                     let since = *self.refused.entry(pair).or_insert(now);

@@ -3,7 +3,7 @@
 //! What a former holder must let go of is remembered with the recorder (`Retiring`), and nowhere else: that a stream still has former
 //! holders, and who shares a stream with whom, follows from it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use framekeeper_crds::{
     CameraStreamSpec, Channel, ChannelState, PlanVersion, RecorderPeer, RecorderStatus, RedundancyClass, Retired, Role,
@@ -187,15 +187,29 @@ pub fn forget(state: &mut State, pool: &Pool<'_>, world: &dyn World) {
 
 /// What each recorder of a pool is told, by ordinal.
 pub fn told(state: &State, pool: &Pool<'_>, uids: &Uids, world: &dyn World) -> BTreeMap<u32, Shared> {
-    let sharing: BTreeMap<&Key, Sharing> =
-        pool.plan.plan.placed.iter().map(|(key, assigned)| (key, sharing(state, pool, key, assigned))).collect();
+    let former = former(state, pool);
+    let sharing: BTreeMap<&Key, Sharing> = pool
+        .plan
+        .plan
+        .placed
+        .iter()
+        .map(|(key, assigned)| (key, sharing(state, pool, key, assigned, &former)))
+        .collect();
+    // Gone through once, and not by each recorder: a hundred recorders have ten thousand streams.
+    let mut held: BTreeMap<u32, Vec<(&Key, &Assigned, u32)>> = BTreeMap::new();
+    for (key, assigned) in &pool.plan.plan.placed {
+        let holders = std::iter::once(&assigned.primary).chain(&assigned.standbys);
+        for (rank, ordinal) in (0..).zip(holders) {
+            held.entry(*ordinal).or_default().push((key, assigned, rank));
+        }
+    }
     let told = pool.ordinals().map(|ordinal| {
         let own = pool.recorder(ordinal);
         let mut peers = BTreeSet::new();
         let mut channels = Vec::new();
-        for (key, assigned) in &pool.plan.plan.placed {
-            let (Some(rank), Some(sharing)) = (rank(assigned, ordinal), sharing.get(key)) else { continue };
-            channels.extend(channel(state, pool, key, assigned, rank, sharing, uids));
+        for (key, assigned, rank) in held.get(&ordinal).into_iter().flatten() {
+            let Some(sharing) = sharing.get(key) else { continue };
+            channels.extend(channel(state, pool, key, assigned, *rank, sharing, uids));
             peers.extend(sharing.holders.iter().chain(&sharing.former));
         }
         let retiring = state.recorders.get(&own.to_string()).map_or(&[][..], |recorder| &recorder.retiring);
@@ -217,17 +231,35 @@ pub fn told(state: &State, pool: &Pool<'_>, uids: &Uids, world: &dyn World) -> B
     told.collect()
 }
 
-fn sharing(state: &State, pool: &Pool<'_>, key: &Key, assigned: &Assigned) -> Sharing {
+/// The recorders of a pool that have not let go of a stream yet, by the stream's UID. Those that are not wanted any more are being stopped.
+fn former<'s>(state: &'s State, pool: &Pool<'_>) -> HashMap<&'s str, Vec<Key>> {
+    let mut former: HashMap<&str, Vec<Key>> = HashMap::new();
+    for recorder in pool.ordinals().map(|ordinal| pool.recorder(ordinal)) {
+        let known = state.recorders.get(&recorder.to_string());
+        let retiring = known.into_iter().flat_map(|known| &known.retiring);
+        for retiring in retiring.filter(|retiring| retiring.handover) {
+            let of_stream = former.entry(retiring.stream.uid.as_str()).or_default();
+            if of_stream.last() != Some(&recorder) {
+                of_stream.push(recorder.clone());
+            }
+        }
+    }
+    former
+}
+
+fn sharing(
+    state: &State,
+    pool: &Pool<'_>,
+    key: &Key,
+    assigned: &Assigned,
+    former: &HashMap<&str, Vec<Key>>,
+) -> Sharing {
     let holders = std::iter::once(&assigned.primary).chain(&assigned.standbys);
     let Some(stream) = state.streams.get(&key.to_string()) else { return Sharing::default() };
-    // Those that are not wanted any more are being stopped.
-    let former = pool.ordinals().map(|ordinal| pool.recorder(ordinal)).filter(|recorder| {
-        let recorder = state.recorders.get(&recorder.to_string());
-        recorder.is_some_and(|recorder| {
-            recorder.retiring.iter().any(|retiring| retiring.handover && retiring.stream.uid == stream.uid)
-        })
-    });
-    Sharing { holders: holders.map(|ordinal| pool.recorder(*ordinal)).collect(), former: former.collect() }
+    Sharing {
+        holders: holders.map(|ordinal| pool.recorder(*ordinal)).collect(),
+        former: former.get(stream.uid.as_str()).cloned().unwrap_or_default(),
+    }
 }
 
 /// 0 for the primary, from 1 for standbys.

@@ -40,6 +40,9 @@ fn take_over(stream: &mut StreamState, now: &[HoldRange]) {
 pub fn of_namespace(state: &State, namespace: &str) -> (Vec<Hold>, Vec<Hold>) {
     let (mut holds, mut released) = (Vec::new(), Vec::new());
     for (key, stream) in &state.streams {
+        if stream.holds.is_empty() && stream.released_holds.is_empty() {
+            continue;
+        }
         let Some((_, name)) = key.split_once('/').filter(|(of, _)| *of == namespace) else { continue };
         let reference = StreamRef { namespace: namespace.to_owned(), name: name.to_owned(), uid: stream.uid.clone() };
         let hold = |range: &HoldRange| Hold { stream: reference.clone(), range: range.clone() };

@@ -32,10 +32,15 @@ pub struct PoolPlan {
 /// The streams of a pool that are to be recorded.
 #[must_use]
 pub fn streams_of<'m>(wanted: &'m Wanted, pool: &Key) -> BTreeMap<Key, &'m CameraStreamSpec> {
-    let wanted = wanted.streams.iter().filter(|(key, stream)| {
+    of_pool(wanted, pool).map(|(key, spec)| (key.clone(), spec)).collect()
+}
+
+/// The same, only gone through.
+pub fn of_pool<'m>(wanted: &'m Wanted, pool: &Key) -> impl Iterator<Item = (&'m Key, &'m CameraStreamSpec)> {
+    let ours = wanted.streams.iter().filter(|(key, stream)| {
         key.namespace == pool.namespace && stream.object.pool_ref.name == pool.name && !stream.object.suspend
     });
-    wanted.map(|(key, stream)| (key.clone(), &stream.object)).collect()
+    ours.map(|(key, stream)| (key, &stream.object))
 }
 
 /// The class that a stream is to have. The pool's own holds only where failures are tolerated: it has a default, which nobody may have asked for.

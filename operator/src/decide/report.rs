@@ -1,6 +1,7 @@
 //! What people are told: statuses and events into objects ([`Sink`]), changes into the log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -110,7 +111,7 @@ pub struct Reporter<S> {
     pub sink: S,
     streams: BTreeMap<Key, CameraStreamStatus>,
     pools: BTreeMap<Key, StoragePoolStatus>,
-    recorders: BTreeMap<Key, (Recorder, Option<RecorderStatus>)>,
+    recorders: BTreeMap<Key, (Arc<Recorder>, Option<RecorderStatus>)>,
     /// Streams that nobody records though a standby is ready to, and since when.
     awaiting: BTreeMap<Key, Instant>,
     /// What must be written again because the last time failed.
@@ -144,6 +145,12 @@ impl<S: Sink> Reporter<S> {
         self.refusals(view.wanted, wall);
     }
 
+    /// What was said last of a stream.
+    #[must_use]
+    pub fn said(&self, stream: &Key) -> Option<&CameraStreamStatus> {
+        self.streams.get(stream)
+    }
+
     /// Forgets what is not there any more.
     fn forget<R: AsRef<Seen>>(&mut self, view: &View<'_, R>) {
         let before = self.streams.len() + self.pools.len() + self.recorders.len();
@@ -167,12 +174,13 @@ impl<S: Sink> Reporter<S> {
 
     fn streams<R: AsRef<Seen>>(&mut self, view: &View<'_, R>, now: Instant, wall: Timestamp) {
         let mut notes: BTreeMap<(bool, String), Vec<(Key, String)>> = BTreeMap::new();
+        let former = former(view);
         for (key, placed) in &view.wanted.streams {
             let Some(remembered) = view.state.streams.get(&key.to_string()) else { continue };
             let pool = Key::new(&key.namespace, &placed.object.pool_ref.name);
             let planned = view.wanted.pools.get(&pool).zip(view.plans.get(&pool));
             let assigned = planned.and_then(|(_, plan)| plan.plan.placed.get(key));
-            let names = assigned.map(|assigned| names(view, &pool, assigned, remembered)).unwrap_or_default();
+            let names = assigned.map(|assigned| names(&former, &pool, assigned, remembered)).unwrap_or_default();
             let holders: Vec<Holder<'_>> = names.iter().map(|name| holder(view, key, name, now)).collect();
             let current = assigned.map_or(0, |assigned| 1 + assigned.standbys.len());
             let active = standing::active(&holders).map(|holder| holder.name);
@@ -337,13 +345,14 @@ impl<S: Sink> Reporter<S> {
     fn recorders<R: AsRef<Seen>>(&mut self, view: &View<'_, R>, wall: Timestamp) {
         for (key, running) in view.running {
             let running = running.as_ref();
-            let now = (&running.recorder, &running.status);
-            let before = self.recorders.get(key);
-            let same = before.is_some_and(|(recorder, status)| (recorder, status) == now);
+            let is_so = |(recorder, status): &(Arc<Recorder>, Option<RecorderStatus>)| {
+                (Arc::ptr_eq(recorder, &running.recorder) || *recorder == running.recorder) && *status == running.status
+            };
+            let same = self.recorders.get(key).is_some_and(is_so);
             if same && !self.unwritten.contains(&(Kind::Recorder, key.clone())) {
                 continue;
             }
-            let mut object = running.recorder.clone();
+            let mut object = Recorder::clone(&running.recorder);
             object.status.clone_from(&running.status);
             let written = self.sink.recorder(key, object);
             self.written(Kind::Recorder, key, written);
@@ -366,7 +375,7 @@ impl<S: Sink> Reporter<S> {
                     }
                 }
             }
-            self.recorders.insert(key.clone(), (running.recorder.clone(), running.status.clone().or(old)));
+            self.recorders.insert(key.clone(), (Arc::clone(&running.recorder), running.status.clone().or(old)));
         }
     }
 
@@ -398,20 +407,33 @@ fn refused(wanted: &Wanted, key: &Key) -> Doing {
 
 /// How many streams of a pool are to be recorded.
 fn wanted(wanted: &Wanted, pool: &Key) -> u32 {
-    u32::try_from(place::streams_of(wanted, pool).len()).unwrap_or(u32::MAX)
+    u32::try_from(place::of_pool(wanted, pool).count()).unwrap_or(u32::MAX)
+}
+
+/// The recorders that have not let go of a stream yet, by the stream's UID: looked for once, not by each stream.
+type Former<'v> = HashMap<&'v str, Vec<&'v Key>>;
+
+fn former<'v, R>(view: &View<'v, R>) -> Former<'v> {
+    let mut former = Former::new();
+    for key in view.running.keys() {
+        let recorder = view.state.recorders.get(&key.to_string());
+        let retiring = recorder.into_iter().flat_map(|recorder| &recorder.retiring);
+        for retiring in retiring.filter(|retiring| retiring.handover) {
+            let of_stream = former.entry(retiring.stream.uid.as_str()).or_default();
+            if of_stream.last() != Some(&key) {
+                of_stream.push(key);
+            }
+        }
+    }
+    former
 }
 
 /// The recorders that hold a stream, by rank, and behind them those that have not let go of it yet.
-fn names<R: AsRef<Seen>>(view: &View<'_, R>, pool: &Key, assigned: &Assigned, stream: &StreamState) -> Vec<String> {
+fn names(former: &Former<'_>, pool: &Key, assigned: &Assigned, stream: &StreamState) -> Vec<String> {
     let holders = std::iter::once(&assigned.primary).chain(&assigned.standbys);
     let mut names: Vec<String> = holders.map(|ordinal| recorder_name(&pool.name, *ordinal)).collect();
-    let lets_go = |key: &Key| {
-        let recorder = view.state.recorders.get(&key.to_string());
-        let retiring = recorder.map_or(&[][..], |recorder| &recorder.retiring);
-        retiring.iter().any(|retiring| retiring.handover && retiring.stream.uid == stream.uid)
-    };
-    let former = view.running.keys().filter(|key| key.namespace == pool.namespace && lets_go(key));
-    names.extend(former.map(|key| key.name.clone()));
+    let former = former.get(stream.uid.as_str()).into_iter().flatten();
+    names.extend(former.filter(|key| key.namespace == pool.namespace).map(|key| key.name.clone()));
     names
 }
 

@@ -1,6 +1,7 @@
 //! A recorder as the operator sees it: what it is to do, and what it says.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use framekeeper_crds::{Recorder, RecorderPhase, RecorderStatus, VolumeState};
@@ -14,8 +15,8 @@ const ANSWER_LIFETIME: Duration = Duration::from_secs(3);
 /// A recorder.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// What it is to do.
-    pub recorder: Recorder,
+    /// What it is to do. A Recorder of a thousand channels is no small thing: all who look at it share it.
+    pub recorder: Arc<Recorder>,
     /// Where its HTTP server listens.
     pub address: String,
     /// What it says of itself.
@@ -39,7 +40,7 @@ impl AsRef<Self> for Seen {
 impl Seen {
     /// A recorder of which nothing has been heard yet.
     #[must_use]
-    pub fn new(recorder: Recorder, address: String) -> Self {
+    pub fn new(recorder: Arc<Recorder>, address: String) -> Self {
         Self {
             recorder,
             address,

@@ -138,7 +138,11 @@ pub fn stream(
     if let Doing::Reported(report) = doing {
         if recording {
             let measured = measured_bitrate(report);
-            let same = (&old.codec, &old.resolution) == (&report.codec, &report.resolution());
+            // A recorder that can't be asked says by its Recorder that it records, and not what.
+            let is_same =
+                |said: Option<&String>, old: &Option<String>| said.is_none_or(|said| Some(said) == old.as_ref());
+            let same =
+                is_same(report.codec.as_ref(), &old.codec) && is_same(report.resolution().as_ref(), &old.resolution);
             // Once for each set of parameters: it changes all the time.
             new.bitrate =
                 if same && old.phase == Some(StreamPhase::Recording) { old.bitrate.or(measured) } else { measured };
@@ -341,6 +345,22 @@ mod tests {
         let second = stream(&first, 1, assigned(), &Doing::Reported(Box::new(later)), at(9));
         assert_eq!(second, first);
         assert_eq!(stream_note(&first, &second), None);
+    }
+
+    #[test]
+    fn a_recorder_that_says_only_that_it_records_changes_nothing() {
+        let says = |report| Doing::Reported(Box::new(report));
+        let first =
+            stream(&CameraStreamStatus::default(), 1, assigned(), &says(report(ChannelState::Recording)), at(1));
+        assert!(first.bitrate.is_some());
+        let bare = ChannelReport { state: Some(ChannelState::Recording), ..ChannelReport::default() };
+        assert_eq!(stream(&first, 1, assigned(), &says(bare), at(9)), first);
+        let other = ChannelReport { width: Some(640), frames: 1, ..report(ChannelState::Recording) };
+        assert_eq!(
+            stream(&first, 1, assigned(), &says(other), at(9)).bitrate,
+            None,
+            "another picture is measured anew"
+        );
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Running {
             })
         };
         Self {
-            seen: Seen::new(recorder, address),
+            seen: Seen::new(std::sync::Arc::new(recorder), address),
             tail,
             child: child::start(plan, happenings),
             observer: observer.abort_handle(),
