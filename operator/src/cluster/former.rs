@@ -1,13 +1,14 @@
 //! What operators before this one said of streams, asked for page by page when this one begins to lead.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use framekeeper_crds::{CameraStream, CameraStreamStatus};
 use kube::api::{Api, ListParams};
-use kube::core::DeserializeGuard;
 use kube::{Client, ResourceExt as _};
 
 use super::apply::WriteError;
+use super::guarded::Guarded;
 use crate::decide::wanted::Key;
 
 /// So many are asked for at once.
@@ -32,7 +33,7 @@ pub(super) async fn streams(
 }
 
 async fn of(
-    api: &Api<DeserializeGuard<CameraStream>>,
+    api: &Api<Guarded<CameraStream>>,
     found: &mut BTreeMap<Key, CameraStreamStatus>,
 ) -> Result<(), WriteError> {
     let mut params = ListParams::default().limit(PAGE);
@@ -42,7 +43,7 @@ async fn of(
             source: Box::new(source),
         })?;
         let more = page.metadata.continue_.filter(|token| !token.is_empty());
-        let streams = page.items.into_iter().filter_map(|guard| guard.0.ok());
+        let streams = page.items.into_iter().filter_map(|guard| Some(Arc::unwrap_or_clone(guard.0.ok()?)));
         found.extend(streams.filter_map(|stream| {
             let key = Key::new(stream.namespace().unwrap_or_default(), stream.name_any());
             Some((key, stream.status?))

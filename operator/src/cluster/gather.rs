@@ -1,14 +1,15 @@
 //! What is wanted and what is remembered, from the objects of a cluster: they are all the memory that an operator has. Pure.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use framekeeper_crds::{
-    CameraStream, CameraStreamStatus, HOLD_ANNOTATION, PlanVersion, Recorder, StoragePool, StoragePoolSpec, StreamRef,
-    hold_ranges, validate,
+    CameraStreamStatus, HOLD_ANNOTATION, PlanVersion, Recorder, StoragePool, StoragePoolSpec, StreamRef, hold_ranges,
+    validate,
 };
-use kube::core::DeserializeGuard;
 use kube::{Resource as _, ResourceExt as _};
 
+use super::guarded::{Asked, Guarded};
 use crate::decide::state::{CameraLimits, RecorderState, Retiring, State, StreamState};
 use crate::decide::wanted::{Desired, Identity, Key, Refusal, Wanted};
 
@@ -23,8 +24,8 @@ fn key(namespace: Option<String>, name: String) -> Key {
 /// What people want. An object that can't be understood, or breaks a rule that an older definition did not have, is refused by itself; what was known of it
 /// before is gone on with.
 pub fn wanted<'o>(
-    streams: impl IntoIterator<Item = &'o DeserializeGuard<CameraStream>>,
-    pools: impl IntoIterator<Item = &'o DeserializeGuard<StoragePool>>,
+    streams: impl IntoIterator<Item = &'o Guarded<Asked>>,
+    pools: impl IntoIterator<Item = &'o Guarded<StoragePool>>,
     state: &State,
 ) -> Wanted {
     let mut wanted = Wanted::default();
@@ -73,7 +74,7 @@ pub fn wanted<'o>(
                     if !wanted.pools.contains_key(&pool) {
                         wanted.refused.insert(key.clone(), Refusal::no_pool(&pool));
                     }
-                    wanted.streams.insert(key, Desired { object: object.spec.clone(), identity });
+                    wanted.streams.insert(key, Desired { object: Arc::clone(&object.spec), identity });
                     continue;
                 }
                 refusal
@@ -122,7 +123,7 @@ pub fn highest_term<'o>(recorders: impl IntoIterator<Item = &'o Recorder>) -> u6
 pub fn state<'o>(
     term: u64,
     recorders: &[&Recorder],
-    streams: impl IntoIterator<Item = &'o CameraStream>,
+    streams: impl IntoIterator<Item = &'o Asked>,
     statuses: &BTreeMap<Key, CameraStreamStatus>,
     pools: impl IntoIterator<Item = (Key, &'o StoragePoolSpec)>,
 ) -> State {
@@ -215,13 +216,13 @@ fn remember_streams(
     }
 }
 
-fn stream_state(stream: &CameraStream, status: Option<&CameraStreamStatus>, key: &Key) -> StreamState {
+fn stream_state(stream: &Asked, status: Option<&CameraStreamStatus>, key: &Key) -> StreamState {
     let said = status.and_then(|status| status.assignment.as_ref()).map_or(0, |assignment| assignment.epoch);
     let camera = status.and_then(|status| status.camera).unwrap_or_default();
     StreamState {
         uid: stream.uid().unwrap_or_default(),
         generation: stream.metadata.generation.unwrap_or(0),
-        spec: stream.spec.clone(),
+        spec: Arc::clone(&stream.spec),
         recorder: None,
         standbys: Vec::new(),
         pool: format!("{}/{}", key.namespace, stream.spec.pool_ref.name),
@@ -248,7 +249,7 @@ pub fn recorder_state(recorder: &Recorder) -> Option<(Key, RecorderState)> {
     let known = RecorderState {
         uid,
         generation,
-        spec: recorder.spec.clone(),
+        spec: Arc::new(recorder.spec.clone()),
         retiring: retiring.collect(),
         http_port: 0,
         peer_port: 0,

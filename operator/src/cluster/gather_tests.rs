@@ -2,7 +2,6 @@ use std::collections::BTreeMap;
 
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use framekeeper_crds::{RecorderStatus, StreamAssignment};
-use kube::core::DeserializeGuard;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -34,10 +33,7 @@ impl World for Nowhere {
     }
 }
 
-fn guard<K>(value: serde_json::Value) -> DeserializeGuard<K>
-where
-    K: serde::de::DeserializeOwned + kube::Resource,
-{
+fn guard<K: serde::de::DeserializeOwned>(value: serde_json::Value) -> Guarded<K> {
     serde_json::from_value(value).unwrap()
 }
 
@@ -45,7 +41,7 @@ fn metadata(name: &str, uid: u128) -> serde_json::Value {
     json!({ "namespace": "default", "name": name, "uid": Uuid::from_u128(uid), "generation": 3 })
 }
 
-fn stream(name: &str, uid: u128, more: serde_json::Value) -> DeserializeGuard<CameraStream> {
+fn stream(name: &str, uid: u128, more: serde_json::Value) -> Guarded<Asked> {
     let mut spec = json!({ "source": { "url": format!("rtsp://c/{name}") }, "poolRef": { "name": "main" } });
     spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     guard(json!({
@@ -53,7 +49,7 @@ fn stream(name: &str, uid: u128, more: serde_json::Value) -> DeserializeGuard<Ca
     }))
 }
 
-fn pool(recorders: u32) -> DeserializeGuard<StoragePool> {
+fn pool(recorders: u32) -> Guarded<StoragePool> {
     let claim = json!({ "spec": { "resources": { "requests": { "storage": "10Gi" } } } });
     guard(json!({
         "apiVersion": "framekeeper.dev/v1alpha1", "kind": "StoragePool", "metadata": metadata("main", 1000),
@@ -64,15 +60,11 @@ fn pool(recorders: u32) -> DeserializeGuard<StoragePool> {
     }))
 }
 
-fn streams() -> Vec<DeserializeGuard<CameraStream>> {
+fn streams() -> Vec<Guarded<Asked>> {
     (1..=6).map(|number| stream(&format!("cam-{number}"), number, json!({}))).collect()
 }
 
-fn decide(
-    streams: &[DeserializeGuard<CameraStream>],
-    pools: &[DeserializeGuard<StoragePool>],
-    state: State,
-) -> Assignment {
+fn decide(streams: &[Guarded<Asked>], pools: &[Guarded<StoragePool>], state: State) -> Assignment {
     let wanted = wanted(streams, pools, &state);
     // No identity is drawn twice, whoever draws it; of two decisions in one term, the second has nothing to draw for.
     let first = 1_000_000 * u128::from(state.term) + 1_000 * pools.len() as u128 + u128::from(state.sequence);
@@ -84,13 +76,15 @@ fn left(assignment: &Assignment) -> Vec<Recorder> {
     assignment.recorders.values().cloned().collect()
 }
 
-fn begin(term: u64, recorders: &[Recorder], streams: &[DeserializeGuard<CameraStream>]) -> State {
+fn begin(
+    term: u64,
+    recorders: &[Recorder],
+    streams: &[Guarded<Asked>],
+    statuses: &BTreeMap<Key, CameraStreamStatus>,
+) -> State {
     let recorders: Vec<&Recorder> = recorders.iter().collect();
-    let streams = streams.iter().filter_map(|guard| guard.0.as_ref().ok());
-    let statuses = streams.clone().filter_map(|stream| {
-        Some((Key::new(stream.metadata.namespace.clone()?, stream.metadata.name.clone()?), stream.status.clone()?))
-    });
-    state(term, &recorders, streams.clone(), &statuses.collect(), [])
+    let streams = streams.iter().filter_map(|guard| guard.ok().map(AsRef::as_ref));
+    state(term, &recorders, streams, statuses, [])
 }
 
 fn without_terms(assignment: &Assignment) -> Vec<framekeeper_crds::RecorderSpec> {
@@ -104,20 +98,20 @@ fn another_operator_begins_where_this_one_was() {
     let (streams, pools) = (streams(), [pool(3)]);
     let first = decide(&streams, &pools, State { term: 4, ..State::default() });
     assert!(first.recorders.values().all(|recorder| recorder.spec.channels.len() == 4), "two primaries, two standbys");
-    let second = decide(&streams, &pools, begin(5, &left(&first), &streams));
+    let second = decide(&streams, &pools, begin(5, &left(&first), &streams, &BTreeMap::new()));
     assert_eq!(without_terms(&first), without_terms(&second));
     assert_eq!(second.state.sequence, 0, "nothing was decided");
 
     // In the middle of a move: one recorder more, and the first operator dies before anybody let go of anything.
     let more = [pool(4)];
     let third = decide(&streams, &more, second.state);
-    let fourth = decide(&streams, &more, begin(6, &left(&third), &streams));
+    let fourth = decide(&streams, &more, begin(6, &left(&third), &streams, &BTreeMap::new()));
     assert_eq!(without_terms(&third), without_terms(&fourth));
 }
 
 #[test]
 fn epochs_never_go_back_whoever_remembers_them() {
-    let (mut streams, pools) = (streams(), [pool(3)]);
+    let (streams, pools) = (streams(), [pool(3)]);
     let first = decide(&streams, &pools, State { term: 1, ..State::default() });
     let epoch = |assignment: &Assignment, name: &str| {
         let channels = assignment.recorders.values().flat_map(|recorder| &recorder.spec.channels);
@@ -131,11 +125,10 @@ fn epochs_never_go_back_whoever_remembers_them() {
         "channels": [{ "stream": taken, "state": "Recording", "epoch": 7 }],
     }))
     .unwrap();
-    let said = streams.iter_mut().find(|guard| guard.name_any() != taken.name).unwrap();
-    let other = said.name_any();
-    let status = said.0.as_mut().unwrap().status.get_or_insert_default();
-    status.assignment = Some(StreamAssignment { epoch: 9, ..StreamAssignment::default() });
-    let state = begin(2, &recorders, &streams);
+    let other = streams.iter().map(kube::ResourceExt::name_any).find(|name| *name != taken.name).unwrap();
+    let assignment = Some(StreamAssignment { epoch: 9, ..StreamAssignment::default() });
+    let said = CameraStreamStatus { assignment, ..CameraStreamStatus::default() };
+    let state = begin(2, &recorders, &streams, &[(Key::new("default", other.as_str()), said)].into());
     let known = |name: &str| state.streams[&format!("default/{name}")].newest_epoch();
     assert_eq!((known(&taken.name), known(&other)), (7, 9));
 }
@@ -146,7 +139,7 @@ fn a_stream_of_the_same_name_is_another_one() {
     let first = decide(&streams, &pools, State { term: 1, ..State::default() });
     let mut again: Vec<_> = self::streams();
     again[0] = stream("cam-1", 77, json!({}));
-    let second = decide(&again, &pools, begin(2, &left(&first), &again));
+    let second = decide(&again, &pools, begin(2, &left(&first), &again, &BTreeMap::new()));
     let uids: Vec<&str> = second
         .recorders
         .values()
@@ -179,8 +172,8 @@ fn a_poisonous_object_is_refused_by_itself_and_what_was_known_of_it_goes_on() {
     let second = decide(&bad, &pools, first.state.clone());
     assert_eq!(without_terms(&first), without_terms(&second), "the others are recorded as before, and so are these");
     // The pool itself.
-    let mut broken: Vec<DeserializeGuard<StoragePool>> = vec![pool(3)];
-    broken[0].0.as_mut().unwrap().spec.segment.bytes = framekeeper_crds::ByteQuantity::from_bytes(5);
+    let mut broken: Vec<Guarded<StoragePool>> = vec![pool(3)];
+    Arc::make_mut(broken[0].0.as_mut().unwrap()).spec.segment.bytes = framekeeper_crds::ByteQuantity::from_bytes(5);
     let seen = wanted(&streams, &broken, &first.state);
     assert_eq!(seen.refused_pools.len(), 1);
     assert_eq!(seen.pools.len(), 1);

@@ -15,6 +15,7 @@ pub mod build;
 pub mod check;
 mod former;
 pub mod gather;
+pub mod guarded;
 pub mod http;
 pub mod lead;
 pub mod make;

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
-use framekeeper_crds::{CameraStream, Recorder, StoragePool};
+use framekeeper_crds::{CameraStream, CameraStreamSpec, Recorder, StoragePool};
 use framekeeper_plan::Condition;
 use futures::StreamExt as _;
 use kube::runtime::events::{EventType, Recorder as EventRecorder, Reporter as EventReporter};
@@ -213,6 +213,7 @@ impl Plane {
         let stirred =
             std::mem::take(&mut self.is_stirred) || is_due || self.silent != silent || self.conditions != conditions;
         (self.silent, self.conditions) = (silent, conditions);
+        self.pace.counted(self.watches.streams.count(), Instant::now());
         let rests = stirred && self.pace.rests(Instant::now());
         self.is_stirred |= rests;
         let stirred = stirred && !rests;
@@ -220,7 +221,7 @@ impl Plane {
             let began = Instant::now();
             self.take_note(facts);
             let decided = self.decide(term, facts).await;
-            self.pace.worked(began, Instant::now());
+            self.pace.worked(self.wanted.streams.len() + self.wanted.unknown.len(), began, Instant::now());
             decided
         } else {
             Ok(())
@@ -241,14 +242,19 @@ impl Plane {
         self.forget();
         let recorders: Vec<&Recorder> = facts.recorders.values().map(AsRef::as_ref).collect();
         let streams = self.watches.streams.all();
-        let streams: Vec<&CameraStream> = streams.iter().filter_map(|guard| guard.0.as_ref().ok()).collect();
         let pools = self.watches.pools.all();
-        let pools: Vec<&StoragePool> = pools.iter().filter_map(|guard| guard.0.as_ref().ok()).collect();
+        let pools: Vec<&Arc<StoragePool>> = pools.iter().filter_map(|guard| guard.ok()).collect();
         let key = |namespace: Option<String>, name: String| Key::new(namespace.unwrap_or_default(), name);
         let specs = pools.iter().map(|pool| (key(pool.namespace(), pool.name_any()), &pool.spec));
         // What was said of streams is of use now, and never again: it is no part of what is watched.
         let former = super::former::streams(&self.client, &self.options.watch_namespaces).await?;
-        let state = gather::state(term, &recorders, streams.iter().copied(), &former, specs);
+        let state = gather::state(
+            term,
+            &recorders,
+            streams.iter().filter_map(|guard| guard.ok().map(AsRef::as_ref)),
+            &former,
+            specs,
+        );
         let outbox = &mut self.reporter.sink;
         outbox.former_streams = former;
         outbox.former_pools = pools
@@ -298,20 +304,13 @@ impl Plane {
     fn facts(&mut self) -> Facts {
         let now = Instant::now();
         let key = |namespace: Option<String>, name: String| Key::new(namespace.unwrap_or_default(), name);
-        let all = self.watches.recorders.all();
-        // Most are the same as a second ago: a Recorder of a thousand channels is no small thing to copy.
-        let same = |known: &Arc<Recorder>, found: &Recorder| {
-            (&known.metadata.uid, &known.metadata.resource_version)
-                == (&found.metadata.uid, &found.metadata.resource_version)
-        };
-        let recorders: BTreeMap<Key, Arc<Recorder>> = all
+        let recorders: BTreeMap<Key, Arc<Recorder>> = self
+            .watches
+            .recorders
+            .all()
             .iter()
-            .filter_map(|guard| guard.0.as_ref().ok())
-            .map(|found| {
-                let key = key(found.namespace(), found.name_any());
-                let known = self.recorders.get(&key).filter(|known| same(known, found)).cloned();
-                (key, known.unwrap_or_else(|| Arc::new(found.clone())))
-            })
+            .filter_map(|guard| guard.ok())
+            .map(|found| (key(found.namespace(), found.name_any()), Arc::clone(found)))
             .collect();
         self.recorders.clone_from(&recorders);
         for lease in self.watches.leases.all() {
@@ -342,18 +341,25 @@ impl Plane {
     /// Takes over what Recorders say, and what somebody else made of them.
     fn take_note(&mut self, facts: &Facts) {
         for (key, recorder) in &facts.recorders {
-            let Some((_, found)) = gather::recorder_state(recorder) else { continue };
+            let (Some(uid), Some(generation)) = (&recorder.metadata.uid, recorder.metadata.generation) else {
+                continue;
+            };
+            let version = recorder.resource_version().unwrap_or_default();
             match self.state.recorders.get_mut(&key.to_string()) {
                 // What this operator wrote last is not here yet.
-                Some(known) if known.uid == found.uid && known.generation > found.generation => {}
-                Some(known) if known.uid == found.uid => {
-                    known.generation = found.generation;
-                    known.spec = found.spec;
-                    self.versions.insert(key.clone(), recorder.resource_version().unwrap_or_default());
+                Some(known) if known.uid == *uid && known.generation > generation => {}
+                Some(known) if known.uid == *uid => {
+                    known.generation = generation;
+                    // Most are as they were written.
+                    if *known.spec != recorder.spec {
+                        known.spec = Arc::new(recorder.spec.clone());
+                    }
+                    self.versions.insert(key.clone(), version);
                 }
                 _ => {
-                    self.versions.insert(key.clone(), recorder.resource_version().unwrap_or_default());
-                    self.state.recorders.insert(key.to_string(), found);
+                    self.versions.insert(key.clone(), version);
+                    let found = gather::recorder_state(recorder);
+                    self.state.recorders.extend(found.map(|(key, found)| (key.to_string(), found)));
                 }
             }
             if let Some(status) = &recorder.status {
@@ -496,7 +502,7 @@ impl Plane {
         let said = |key: Key| {
             let (spec, status) = (&self.wanted.streams.get(&key)?.object, self.reporter.said(&key)?);
             let uid = &self.state.streams.get(&key.to_string())?.uid;
-            let mut stream = CameraStream::new(&key.name, spec.clone());
+            let mut stream = CameraStream::new(&key.name, CameraStreamSpec::clone(spec));
             stream.metadata.namespace = Some(key.namespace.clone());
             stream.metadata.uid = Some(uid.clone());
             stream.status = Some(status.clone());

@@ -48,7 +48,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let (stop_to, stop) = watch::channel(false);
     let (elector, mut leadership) = Elector::new(client.clone(), &options);
     let recorders = watches.recorders.all();
-    let known = recorders.iter().filter_map(|guard| guard.0.as_ref().ok());
+    let known = recorders.iter().filter_map(|guard| guard.ok().map(AsRef::as_ref));
     leadership.highest_seen.fetch_max(gather::highest_term(known), Ordering::Relaxed);
     let election = tokio::spawn(elector.run(stop));
 

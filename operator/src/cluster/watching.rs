@@ -13,10 +13,9 @@ use framekeeper_crds::k8s_openapi::api::core::v1::{
 };
 use framekeeper_crds::k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use framekeeper_crds::k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use framekeeper_crds::{CameraStream, Recorder, StoragePool};
+use framekeeper_crds::{Recorder, StoragePool};
 use futures::StreamExt as _;
 use kube::api::{Api, PartialObjectMeta};
-use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -26,6 +25,7 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::build::names::MANAGED;
+use super::guarded::{Asked, Guarded};
 
 /// Objects of one kind, of all namespaces that are looked after.
 #[derive(Clone)]
@@ -46,6 +46,12 @@ where
         self.stores.iter().flat_map(Store::state).collect()
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.stores.iter().map(Store::len).sum()
+    }
+
     async fn ready(&self) {
         for store in &self.stores {
             // The writer is never dropped while the process runs.
@@ -58,11 +64,11 @@ where
 #[derive(Clone)]
 pub struct Watches {
     /// Streams; one that can't be understood is named and harms no other.
-    pub streams: Watched<DeserializeGuard<CameraStream>>,
+    pub streams: Watched<Guarded<Asked>>,
     /// Pools.
-    pub pools: Watched<DeserializeGuard<StoragePool>>,
+    pub pools: Watched<Guarded<StoragePool>>,
     /// Recorders.
-    pub recorders: Watched<DeserializeGuard<Recorder>>,
+    pub recorders: Watched<Guarded<Recorder>>,
     /// That there are Secrets, and which version: nothing of what is in them.
     pub secrets: Watched<PartialObjectMeta<Secret>>,
     /// Claims that the operator made.
@@ -147,7 +153,7 @@ fn digest(what: &impl Hash) -> u64 {
 }
 
 /// What of a stream decisions depend on: not its status, which the operator writes itself.
-fn asked(stream: &DeserializeGuard<CameraStream>) -> u64 {
+fn asked(stream: &Guarded<Asked>) -> u64 {
     let meta = stream.meta();
     digest(&(&meta.uid, meta.generation, &meta.annotations, meta.deletion_timestamp.is_some()))
 }
@@ -159,26 +165,25 @@ impl Watches {
         let all = watcher::Config::default();
         let ours = watcher::Config::default().labels(MANAGED);
         Self {
-            streams: namespaced(client, namespaces, &all, changed, Tell::When(asked), without_status),
-            pools: namespaced(client, namespaces, &all, changed, Tell::Yes, |_| {}),
-            recorders: namespaced(client, namespaces, &all, changed, Tell::Yes, |_| {}),
-            secrets: namespaced(client, namespaces, &all, changed, Tell::Yes, |_| {}),
-            claims: namespaced(client, namespaces, &ours, changed, Tell::Yes, |_| {}),
-            sets: namespaced(client, namespaces, &ours, changed, Tell::Yes, |_| {}),
-            services: namespaced(client, namespaces, &ours, changed, Tell::Yes, |_| {}),
-            budgets: namespaced(client, namespaces, &ours, changed, Tell::Yes, |_| {}),
-            accounts: namespaced(client, namespaces, &ours, changed, Tell::Yes, |_| {}),
-            roles: namespaced(client, namespaces, &ours, changed, Tell::Yes, |_| {}),
-            bindings: namespaced(client, namespaces, &ours, changed, Tell::Yes, |_| {}),
-            pods: namespaced(client, namespaces, &ours, changed, Tell::Yes, |_| {}),
-            leases: namespaced(client, namespaces, &ours, changed, Tell::No, |_| {}),
+            streams: namespaced(client, namespaces, &all, changed, Tell::When(asked)),
+            pools: namespaced(client, namespaces, &all, changed, Tell::Yes),
+            recorders: namespaced(client, namespaces, &all, changed, Tell::Yes),
+            secrets: namespaced(client, namespaces, &all, changed, Tell::Yes),
+            claims: namespaced(client, namespaces, &ours, changed, Tell::Yes),
+            sets: namespaced(client, namespaces, &ours, changed, Tell::Yes),
+            services: namespaced(client, namespaces, &ours, changed, Tell::Yes),
+            budgets: namespaced(client, namespaces, &ours, changed, Tell::Yes),
+            accounts: namespaced(client, namespaces, &ours, changed, Tell::Yes),
+            roles: namespaced(client, namespaces, &ours, changed, Tell::Yes),
+            bindings: namespaced(client, namespaces, &ours, changed, Tell::Yes),
+            pods: namespaced(client, namespaces, &ours, changed, Tell::Yes),
+            leases: namespaced(client, namespaces, &ours, changed, Tell::No),
             volumes: Watched {
                 stores: vec![keep(
                     watcher::watcher(Api::all(client.clone()), all.clone()),
                     "PersistentVolume",
                     changed,
                     Tell::Yes,
-                    |_| {},
                 )],
             },
             nodes: Watched {
@@ -187,7 +192,6 @@ impl Watches {
                     "Node",
                     changed,
                     Tell::Yes,
-                    |_| {},
                 )],
             },
         }
@@ -275,7 +279,6 @@ fn namespaced<K>(
     config: &watcher::Config,
     changed: &Arc<Notify>,
     tell: Tell<K>,
-    strip: fn(&mut K),
 ) -> Watched<K>
 where
     K: Resource<Scope = kube::core::NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
@@ -284,16 +287,9 @@ where
     let kind = K::kind(&K::DynamicType::default()).into_owned();
     let stores = apis(client, namespaces)
         .into_iter()
-        .map(|api| keep(watcher::watcher(api, config.clone()), &kind, changed, tell, strip))
+        .map(|api| keep(watcher::watcher(api, config.clone()), &kind, changed, tell))
         .collect();
     Watched { stores }
-}
-
-/// Of a stream, what is asked for: what is said of it the operator says itself.
-fn without_status(stream: &mut DeserializeGuard<CameraStream>) {
-    if let Ok(stream) = &mut stream.0 {
-        stream.status = None;
-    }
 }
 
 /// Keeps what a watch brings. One that fails is begun anew, later each time; meanwhile what was known stays.
@@ -302,7 +298,6 @@ fn keep<K>(
     kind: &str,
     changed: &Arc<Notify>,
     tell: Tell<K>,
-    strip: fn(&mut K),
 ) -> Store<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
@@ -310,11 +305,8 @@ where
 {
     let (store, writer) = reflector::store();
     let (changed, kind) = (Arc::clone(changed), kind.to_owned());
-    let stream = stream.backoff(Again::default()).modify(move |object| {
-        // Not only emptied: its memory would stay.
-        object.meta_mut().managed_fields = None;
-        strip(object);
-    });
+    // Not only emptied: its memory would stay.
+    let stream = stream.backoff(Again::default()).modify(|object| object.meta_mut().managed_fields = None);
     tokio::spawn(async move {
         let mut events = std::pin::pin!(reflector::reflector(writer, stream));
         let mut news = News::new(tell);
@@ -333,7 +325,7 @@ where
 mod tests {
     use super::*;
 
-    fn stream(more: &str) -> DeserializeGuard<CameraStream> {
+    fn stream(more: &str) -> Guarded<Asked> {
         let text = format!(
             "{{apiVersion: framekeeper.dev/v1alpha1, kind: CameraStream, metadata: {{name: cam, namespace: a, uid: u{more}}}, \
              spec: {{source: {{url: \"rtsp://c/1\"}}, poolRef: {{name: main}}}}, status: {{phase: Recording}}}}"
@@ -354,13 +346,6 @@ mod tests {
         assert!(news.is_news(&watcher::Event::Apply(stream(", generation: 2"))), "one of that name is there again");
         assert!(!news.is_news(&watcher::Event::InitApply(stream(", generation: 2"))));
         assert!(news.is_news(&watcher::Event::InitDone), "what went meanwhile is not named");
-    }
-
-    #[test]
-    fn what_was_said_of_a_stream_is_not_kept() {
-        let mut guard = stream("");
-        without_status(&mut guard);
-        assert_eq!(guard.0.unwrap().status, None);
     }
 
     #[test]

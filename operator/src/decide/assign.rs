@@ -1,6 +1,7 @@
 //! From what is wanted and what is remembered to the Recorder objects: who records what, in which epoch, by which decision.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use framekeeper_crds::validate::{self, FieldError};
@@ -259,19 +260,19 @@ fn recorder(
     };
     let uid = uids.get(&key).cloned().unwrap_or_default();
     let remembered = match old {
-        Some(old) if old.spec == spec => old,
-        Some(old) => RecorderState { generation: old.generation + 1, spec, ..old },
+        Some(old) if *old.spec == spec => old,
+        Some(old) => RecorderState { generation: old.generation + 1, spec: Arc::new(spec), ..old },
         None => RecorderState {
             uid: uid.clone(),
             generation: 1,
-            spec,
+            spec: Arc::new(spec),
             retiring: Vec::new(),
             http_port: 0,
             peer_port: 0,
             public_key: None,
         },
     };
-    let mut recorder = Recorder::new(&key.name, remembered.spec.clone());
+    let mut recorder = Recorder::new(&key.name, RecorderSpec::clone(&remembered.spec));
     recorder.metadata = ObjectMeta {
         name: Some(key.name.clone()),
         namespace: Some(key.namespace.clone()),
@@ -309,12 +310,12 @@ fn remember_pool(state: &mut State, key: &Key, pool: &Desired<StoragePoolSpec>) 
     }
 }
 
-fn remember_stream(state: &mut State, key: &Key, wanted: &Desired<CameraStreamSpec>) {
+fn remember_stream(state: &mut State, key: &Key, wanted: &Desired<Arc<CameraStreamSpec>>) {
     let spec = &wanted.object;
     let new = || StreamState {
         uid: stream_uid(key),
         generation: 1,
-        spec: spec.clone(),
+        spec: Arc::clone(spec),
         recorder: None,
         standbys: Vec::new(),
         pool: format!("{}/{}", key.namespace, spec.pool_ref.name),
@@ -334,7 +335,7 @@ fn remember_stream(state: &mut State, key: &Key, wanted: &Desired<CameraStreamSp
         stream.camera = CameraLimits::default();
     }
     if stream.spec != *spec {
-        stream.spec = spec.clone();
+        stream.spec = Arc::clone(spec);
         stream.generation += 1;
     }
     if let Some(Identity { generation, .. }) = &wanted.identity {

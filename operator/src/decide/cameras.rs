@@ -69,7 +69,7 @@ mod tests {
         let stream = StreamState {
             uid: "u".into(),
             generation: 1,
-            spec,
+            spec: std::sync::Arc::new(spec),
             recorder: Some(0),
             standbys: vec![1],
             pool: "default/main".into(),

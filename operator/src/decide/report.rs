@@ -233,7 +233,7 @@ impl<S: Sink> Reporter<S> {
             if new == old && !is_new && !self.unwritten.contains(&(Kind::Stream, key.clone())) {
                 continue;
             }
-            let mut object = CameraStream::new(&key.name, placed.object.clone());
+            let mut object = CameraStream::new(&key.name, framekeeper_crds::CameraStreamSpec::clone(&placed.object));
             object.metadata = metadata(key, &remembered.uid, generation);
             object.status = Some(new.clone());
             let written = self.sink.stream(key, object);
@@ -287,7 +287,7 @@ impl<S: Sink> Reporter<S> {
                 refused: view.wanted.refused_pools.get(key).map(|refusal| (refusal.reason, refusal.message.clone())),
                 ..PoolView::default()
             };
-            let of_pool = |(stream, placed): &(&Key, &super::wanted::Desired<framekeeper_crds::CameraStreamSpec>)| {
+            let of_pool = |(stream, placed): &(&Key, &super::wanted::Desired<Arc<framekeeper_crds::CameraStreamSpec>>)| {
                 stream.namespace == key.namespace && placed.object.pool_ref.name == key.name
             };
             pool.streams = view.wanted.streams.iter().filter(of_pool).count().try_into().unwrap_or(u32::MAX);

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use framekeeper_crds::{
     CameraFindings, CameraStreamSpec, HoldRange, PlanVersion, RecorderSpec, StoragePoolSpec, StreamRef,
@@ -41,7 +42,8 @@ pub struct StreamState {
     /// Grows with each change of the spec.
     pub generation: i64,
     /// The spec as last seen.
-    pub spec: CameraStreamSpec,
+    #[serde(with = "shared")]
+    pub spec: Arc<CameraStreamSpec>,
     /// The recorder that has it, or had it last: ordinal within `pool`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recorder: Option<u32>,
@@ -115,7 +117,8 @@ pub struct RecorderState {
     /// Grows with each change of the spec.
     pub generation: i64,
     /// The spec as last written.
-    pub spec: RecorderSpec,
+    #[serde(with = "shared")]
+    pub spec: Arc<RecorderSpec>,
     /// Streams it is to let go of, with the generation that says so first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retiring: Vec<Retiring>,
@@ -165,6 +168,21 @@ impl StreamState {
             self.epoch_seen = epoch;
         }
         is_news
+    }
+}
+
+/// What many share, written as if it were not.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(value: &Arc<T>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.as_ref().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Arc<T>, D::Error> {
+        T::deserialize(from).map(Arc::new)
     }
 }
 

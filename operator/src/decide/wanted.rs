@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use framekeeper_crds::validate::FieldError;
 use framekeeper_crds::{CameraStreamSpec, HoldRange, StoragePoolSpec};
@@ -50,7 +51,7 @@ pub struct Desired<T> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wanted {
     /// The streams.
-    pub streams: BTreeMap<Key, Desired<CameraStreamSpec>>,
+    pub streams: BTreeMap<Key, Desired<Arc<CameraStreamSpec>>>,
     /// What of the streams' footage is held.
     pub holds: BTreeMap<Key, Vec<HoldRange>>,
     /// The pools.

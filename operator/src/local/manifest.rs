@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use framekeeper_crds::validate::{self, FieldError};
@@ -64,7 +64,7 @@ impl Manifests {
     #[must_use]
     pub fn wanted(&self) -> Wanted {
         let pools = self.pools.iter().map(|(key, pool)| (key.clone(), pool.object.clone().into()));
-        let streams = self.streams.iter().map(|(key, stream)| (key.clone(), stream.object.clone().into()));
+        let streams = self.streams.iter().map(|(key, stream)| (key.clone(), Arc::new(stream.object.clone()).into()));
         Wanted { pools: pools.collect(), streams: streams.collect(), holds: self.holds.clone(), ..Wanted::default() }
     }
 }

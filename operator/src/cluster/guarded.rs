@@ -1,0 +1,199 @@
+//! Objects as they are watched: one that can't be understood harms no other one, and says by its field why it can't; of a stream only what decisions
+//! depend on is kept.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use framekeeper_crds::{CameraStream, CameraStreamSpec, HOLD_ANNOTATION};
+use kube::Resource;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value as Json;
+
+/// An object, or what of it can't be understood.
+#[derive(Clone, Debug)]
+pub struct Guarded<K>(pub Result<Arc<K>, Box<Broken>>);
+
+/// An object that can't be understood.
+#[derive(Clone, Debug)]
+pub struct Broken {
+    /// Who it is.
+    pub metadata: ObjectMeta,
+    /// The field, and what is wrong with it.
+    pub error: String,
+}
+
+impl<K> Guarded<K> {
+    /// The object, if it can be understood.
+    #[must_use]
+    pub fn ok(&self) -> Option<&Arc<K>> {
+        self.0.as_ref().ok()
+    }
+}
+
+impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = Json::deserialize(deserializer)?;
+        let error = match serde_path_to_error::deserialize(&json) {
+            Ok(object) => return Ok(Self(Ok(Arc::new(object)))),
+            Err(error) => error,
+        };
+        let metadata = json.get("metadata").ok_or_else(|| D::Error::missing_field("metadata"))?;
+        let metadata = ObjectMeta::deserialize(metadata).map_err(D::Error::custom)?;
+        Ok(Self(Err(Box::new(Broken { metadata, error: without_user_info(&error.to_string()) }))))
+    }
+}
+
+/// A message may quote what stands there, and what stands before an `@` may be a password.
+fn without_user_info(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for part in text.split_inclusive('@') {
+        if part.ends_with('@') {
+            let begin = part.find("://").map(|at| at + 3).or_else(|| part.rfind(['"', '`']).map(|at| at + 1));
+            shown.push_str(part.get(..begin.unwrap_or(0)).unwrap_or_default());
+            shown.push_str("***@");
+        } else {
+            shown.push_str(part);
+        }
+    }
+    shown
+}
+
+impl<K: Resource + Clone> Resource for Guarded<K> {
+    type DynamicType = K::DynamicType;
+    type Scope = K::Scope;
+
+    fn kind(of: &Self::DynamicType) -> Cow<'_, str> {
+        K::kind(of)
+    }
+
+    fn group(of: &Self::DynamicType) -> Cow<'_, str> {
+        K::group(of)
+    }
+
+    fn version(of: &Self::DynamicType) -> Cow<'_, str> {
+        K::version(of)
+    }
+
+    fn plural(of: &Self::DynamicType) -> Cow<'_, str> {
+        K::plural(of)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        match &self.0 {
+            Ok(object) => object.meta(),
+            Err(broken) => &broken.metadata,
+        }
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        match &mut self.0 {
+            Ok(object) => Arc::make_mut(object).meta_mut(),
+            Err(broken) => &mut broken.metadata,
+        }
+    }
+}
+
+/// What people ask for with a CameraStream. What is said of it the operator says itself.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Who it is, and what is held of its footage.
+    pub metadata: ObjectMeta,
+    /// What is asked for. All who remember it share it.
+    pub spec: Arc<CameraStreamSpec>,
+}
+
+impl<'de> Deserialize<'de> for Asked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Whole {
+            metadata: ObjectMeta,
+            spec: CameraStreamSpec,
+        }
+        let Whole { mut metadata, spec } = Whole::deserialize(deserializer)?;
+        // What kubectl keeps there is as large as the object.
+        metadata.annotations = metadata.annotations.and_then(|mut all| {
+            all.retain(|name, _| name == HOLD_ANNOTATION);
+            (!all.is_empty()).then_some(all)
+        });
+        metadata.labels = None;
+        Ok(Self { metadata, spec: Arc::new(spec) })
+    }
+}
+
+impl Resource for Asked {
+    type DynamicType = ();
+    type Scope = <CameraStream as Resource>::Scope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        CameraStream::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        CameraStream::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        CameraStream::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        CameraStream::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::ResourceExt as _;
+    use serde_json::json;
+
+    use super::*;
+
+    fn guarded(spec: serde_json::Value) -> Guarded<Asked> {
+        let annotations = json!({ HOLD_ANNOTATION: "x", "kubectl.kubernetes.io/last-applied-configuration": "{}" });
+        let object = json!({
+            "apiVersion": "framekeeper.dev/v1alpha1", "kind": "CameraStream", "spec": spec, "status": { "phase": "Dancing" },
+            "metadata": { "name": "cam", "namespace": "a", "uid": "u", "annotations": annotations, "labels": { "a": "b" } },
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn what_nobody_asks_for_is_not_kept() {
+        let stream = guarded(json!({ "source": { "url": "rtsp://c/1" }, "poolRef": { "name": "main" } }));
+        assert_eq!(stream.annotations().keys().collect::<Vec<_>>(), [HOLD_ANNOTATION]);
+        assert!(stream.labels().is_empty());
+        assert_eq!(stream.ok().unwrap().spec.source.url, "rtsp://c/1");
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_told_by_its_field() {
+        let error = |spec| guarded(spec).0.unwrap_err();
+        let broken = error(json!({ "source": { "url": "rtsp://c/1" }, "poolRef": { "name": 5 } }));
+        assert_eq!((broken.metadata.name.as_deref(), broken.metadata.namespace.as_deref()), (Some("cam"), Some("a")));
+        assert_eq!(broken.error, "spec.poolRef.name: invalid type: integer `5`, expected a string");
+        let broken =
+            error(json!({ "source": { "url": "rtsp://c/1", "transport": "Pigeon" }, "poolRef": { "name": "a" } }));
+        assert!(
+            broken.error.starts_with("spec.source.transport: unknown variant `Pigeon`, expected "),
+            "{}",
+            broken.error
+        );
+        let broken = error(json!({ "source": "rtsp://bob:ge@he/im@c/1", "poolRef": { "name": "a" } }));
+        assert!(
+            broken.error.starts_with("spec.source: invalid type: string \"rtsp://***@***@c/1\", expected "),
+            "{}",
+            broken.error
+        );
+        assert!(error(json!({ "poolRef": { "name": "a" } })).error.contains("missing field `source`"));
+    }
+}
