@@ -13,7 +13,7 @@ const MANY: usize = 100;
 /// Until no more have come for so long.
 const STILL: Duration = Duration::from_millis(500);
 /// But never for longer: the first of them are to be recorded, too.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// When the next decision may be made.
 #[derive(Clone, Copy, Debug, Default)]
@@ -85,13 +85,13 @@ mod tests {
         pace.counted(600, at(200));
         pace.counted(600, at(600));
         assert!(pace.rests(at(699)) && !pace.rests(at(700)), "no more have come");
-        for ms in (700..9_999).step_by(100) {
+        for ms in (700..29_999).step_by(100) {
             pace.counted(usize::try_from(ms).unwrap(), at(ms));
             assert!(pace.rests(at(ms)));
         }
-        assert!(!pace.rests(at(10_000)), "they come and come");
-        pace.worked(9_900, at(10_000), at(10_000));
-        pace.counted(400, at(10_001));
-        assert!(!pace.rests(at(10_001)), "they were taken away");
+        assert!(!pace.rests(at(30_000)), "they come and come");
+        pace.worked(29_900, at(30_000), at(30_000));
+        pace.counted(400, at(30_001));
+        assert!(!pace.rests(at(30_001)), "they were taken away");
     }
 }

@@ -70,6 +70,8 @@ pub struct Plane {
     askers: Askers,
     answers: Answers,
     pace: Pace,
+    /// Grows with each change of what is wanted, remembered or planned.
+    revision: u64,
     /// Something changed that decisions depend on.
     is_stirred: bool,
 }
@@ -115,6 +117,7 @@ impl Plane {
             askers: Askers::new(http, answers.clone()),
             answers,
             pace: Pace::default(),
+            revision: 0,
             is_stirred: true,
         }
     }
@@ -139,7 +142,7 @@ impl Plane {
 
     fn heard(&mut self, key: &Key, reports: Vec<(Key, ChannelReport)>, at: Instant) {
         self.lives.answered(key, at);
-        learn::from_channels(&mut self.state, &reports);
+        self.revision += u64::from(learn::from_channels(&mut self.state, &reports));
         if !self.seen.contains_key(key) {
             return;
         }
@@ -147,7 +150,9 @@ impl Plane {
             let others = self.seen.iter().filter(|(other, _)| *other != key);
             standing::sessions(others.filter_map(|(_, seen)| seen.report(stream, at)))
         };
-        self.is_stirred |= self.cameras.heard(&mut self.state, key, &reports, at, others);
+        let is_news = self.cameras.heard(&mut self.state, key, &reports, at, others);
+        self.revision += u64::from(is_news);
+        self.is_stirred |= is_news;
         if let Some(seen) = self.seen.get_mut(key) {
             seen.is_running = true;
             seen.heard(Some(reports), at);
@@ -219,6 +224,7 @@ impl Plane {
         let stirred = stirred && !rests;
         let decided = if stirred {
             let began = Instant::now();
+            self.revision += 1;
             self.take_note(facts);
             let decided = self.decide(term, facts).await;
             self.pace.worked(self.wanted.streams.len() + self.wanted.unknown.len(), began, Instant::now());
@@ -266,6 +272,7 @@ impl Plane {
         }
         info!(term, recorders = state.recorders.len(), streams = state.streams.len(), "begins to lead");
         self.state = state;
+        self.revision += 1;
         self.is_stirred = true;
         Ok(())
     }
@@ -470,6 +477,7 @@ impl Plane {
             running: &self.seen,
             unmade: &failures,
             stopped: false,
+            revision: Some(self.revision),
         };
         self.reporter.sink.phases.clear();
         self.reporter.report(&view, Instant::now(), Timestamp::now());
@@ -499,22 +507,23 @@ impl Plane {
         let outbox = &mut self.reporter.sink;
         let (streams, pools) = (outbox.take_streams(), std::mem::take(&mut outbox.pools));
         self.metrics.waits(streams.len() + pools.len() + outbox.events.len());
-        let said = |key: Key| {
-            let (spec, status) = (&self.wanted.streams.get(&key)?.object, self.reporter.said(&key)?);
+        let said = |key: &Key| {
+            let (spec, status) = (&self.wanted.streams.get(key)?.object, self.reporter.said(key)?);
             let uid = &self.state.streams.get(&key.to_string())?.uid;
             let mut stream = CameraStream::new(&key.name, CameraStreamSpec::clone(spec));
             stream.metadata.namespace = Some(key.namespace.clone());
             stream.metadata.uid = Some(uid.clone());
             stream.status = Some(status.clone());
-            Some((key, stream))
+            Some(stream)
         };
         let writer = &self.writer;
-        let unsent_pools = super::send::all(writer, term, pools.into_iter(), None).await;
-        let unsent = super::send::all(writer, term, streams.iter().cloned().filter_map(said), Some(until)).await;
+        let unsent_pools =
+            super::send::all(writer, term, pools.keys().cloned(), |key| pools.get(key).cloned(), None).await;
+        let unsent = super::send::all(writer, term, streams.iter().cloned(), said, Some(until)).await;
         let outbox = &mut self.reporter.sink;
         let is_late = !unsent.is_empty() && Instant::now() >= until;
-        outbox.put_back(streams.into_iter().filter(|key| unsent.contains_key(key)));
-        outbox.pools.extend(unsent_pools);
+        outbox.put_back(streams.into_iter().filter(|key| unsent.contains(key)));
+        outbox.pools.extend(pools.into_iter().filter(|(key, _)| unsent_pools.contains(key)));
         // Statuses tell what counts, and come first.
         if self.writer.term() != Some(term) || is_late {
             return;

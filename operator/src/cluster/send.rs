@@ -1,6 +1,6 @@
 //! Statuses on their way out: many at once, none twice.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use framekeeper_crds::API_VERSION;
@@ -44,18 +44,21 @@ fn bare(metadata: &mut framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::m
     metadata.resource_version = None;
 }
 
-/// Writes these, and gives back what could not be: also what would have been begun after `until`.
+/// Writes the statuses of these, each made when its turn comes: ten thousand at once would be most of the memory. Gives back whose could not be written,
+/// also those that would have been begun after `until`.
 pub(super) async fn all<K: WithStatus>(
     writer: &Writer,
     term: u64,
-    objects: impl Iterator<Item = (Key, K)>,
+    keys: impl Iterator<Item = Key>,
+    object: impl Fn(&Key) -> Option<K>,
     until: Option<Instant>,
-) -> BTreeMap<Key, K> {
-    let writes = objects.map(|(key, object)| async move {
+) -> BTreeSet<Key> {
+    let object = &object;
+    let writes = keys.map(|key| async move {
         if until.is_some_and(|until| Instant::now() >= until) {
-            return Some((key, object, None));
+            return Some((key, None));
         }
-        match writer.status(term, &object.clone().bare()).await {
+        match writer.status(term, &object(&key)?.bare()).await {
             Ok(_) => None,
             // It is gone, or another one has its name.
             Err(error) if matches!(error.code(), Some(404 | 409)) => None,
@@ -64,19 +67,15 @@ pub(super) async fn all<K: WithStatus>(
                 warn!("a status can't be written: {error}");
                 None
             }
-            Err(error) => Some((key, object, Some(error))),
+            Err(error) => Some((key, Some(error))),
         }
     });
-    let results: Vec<_> = futures::stream::iter(writes).buffer_unordered(AT_ONCE).collect().await;
-    let mut said = false;
-    let unsent = results.into_iter().flatten().map(|(key, object, error)| {
-        if let Some(error) = error.filter(|_| !said) {
-            warn!("a status can't be written, and is tried again: {error}");
-            said = true;
-        }
-        (key, object)
-    });
-    unsent.collect()
+    let results = futures::stream::iter(writes).buffer_unordered(AT_ONCE).filter_map(std::future::ready);
+    let results: Vec<_> = results.collect().await;
+    if let Some(error) = results.iter().find_map(|(_, error)| error.as_ref()) {
+        warn!("a status can't be written, and is tried again: {error}");
+    }
+    results.into_iter().map(|(key, _)| key).collect()
 }
 
 /// The object that something happened to.

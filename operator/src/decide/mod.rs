@@ -14,6 +14,7 @@ pub mod recorder_notes;
 pub mod refusals;
 pub mod report;
 pub mod seen;
+mod settled;
 pub mod size;
 pub mod standing;
 pub mod state;

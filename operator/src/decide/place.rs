@@ -40,7 +40,7 @@ pub fn of_pool<'m>(wanted: &'m Wanted, pool: &Key) -> impl Iterator<Item = (&'m 
     let ours = wanted.streams.iter().filter(|(key, stream)| {
         key.namespace == pool.namespace && stream.object.pool_ref.name == pool.name && !stream.object.suspend
     });
-    ours.map(|(key, stream)| (key, &stream.object))
+    ours.map(|(key, stream)| (key, stream.object.as_ref()))
 }
 
 /// The class that a stream is to have. The pool's own holds only where failures are tolerated: it has a default, which nobody may have asked for.

@@ -20,6 +20,7 @@ use super::protection;
 use super::recorder_notes;
 use super::refusals::Told;
 use super::seen::Seen;
+use super::settled::{Basis, Settled};
 use super::standing::{self, Holder};
 use super::state::{State, StreamState};
 use super::status::{self, Doing, Note};
@@ -84,7 +85,7 @@ pub trait Sink {
     /// # Errors
     /// When others can't be removed.
     fn keep_only(&mut self, wanted: &BTreeMap<Kind, BTreeSet<Key>>) -> std::io::Result<()>;
-    /// How a stream stands, changed or not, and what whoever records it says.
+    /// How a stream stands, changed or not, and what whoever records it says; nothing where it was not asked because nothing changed.
     fn stands(&mut self, key: &Key, status: &CameraStreamStatus, report: Option<&ChannelReport>);
 }
 
@@ -102,6 +103,16 @@ pub struct View<'p, R> {
     pub unmade: &'p BTreeMap<Key, String>,
     /// Whether all of it has just been stopped.
     pub stopped: bool,
+    /// Another one whenever what is wanted, remembered or planned is. Nothing: all of it is looked at each time.
+    pub revision: Option<u64>,
+}
+
+/// What was said of a stream last.
+#[derive(Debug)]
+struct Said {
+    status: CameraStreamStatus,
+    /// What made it so, where it stays so while that is the same.
+    settled: Option<Settled>,
 }
 
 /// Tells it.
@@ -109,7 +120,7 @@ pub struct View<'p, R> {
 pub struct Reporter<S> {
     /// Where it goes to.
     pub sink: S,
-    streams: BTreeMap<Key, CameraStreamStatus>,
+    streams: BTreeMap<Key, Said>,
     pools: BTreeMap<Key, StoragePoolStatus>,
     recorders: BTreeMap<Key, (Arc<Recorder>, Option<RecorderStatus>)>,
     /// Streams that nobody records though a standby is ready to, and since when.
@@ -148,7 +159,7 @@ impl<S: Sink> Reporter<S> {
     /// What was said last of a stream.
     #[must_use]
     pub fn said(&self, stream: &Key) -> Option<&CameraStreamStatus> {
-        self.streams.get(stream)
+        self.streams.get(stream).map(|said| &said.status)
     }
 
     /// Forgets what is not there any more.
@@ -175,7 +186,13 @@ impl<S: Sink> Reporter<S> {
     fn streams<R: AsRef<Seen>>(&mut self, view: &View<'_, R>, now: Instant, wall: Timestamp) {
         let mut notes: BTreeMap<(bool, String), Vec<(Key, String)>> = BTreeMap::new();
         let former = former(view);
+        let basis = view.revision.map(|revision| Basis::new(revision, now, view.plans, view.running));
         for (key, placed) in &view.wanted.streams {
+            let settled = basis.as_ref().map(|basis| basis.of(key, &placed.object.pool_ref.name));
+            if let Some(said) = self.streams.get(key).filter(|said| settled.is_some() && said.settled == settled) {
+                self.sink.stands(key, &said.status, None);
+                continue;
+            }
             let Some(remembered) = view.state.streams.get(&key.to_string()) else { continue };
             let pool = Key::new(&key.namespace, &placed.object.pool_ref.name);
             let planned = view.wanted.pools.get(&pool).zip(view.plans.get(&pool));
@@ -186,7 +203,7 @@ impl<S: Sink> Reporter<S> {
             let active = standing::active(&holders).map(|holder| holder.name);
             let report = standing::spokesman(&holders).and_then(|holder| holder.report);
 
-            let known = self.streams.get(key).cloned();
+            let known = self.streams.get(key).map(|said| said.status.clone());
             let is_new = known.is_none();
             let old = known.unwrap_or_else(|| self.sink.former_stream(key).unwrap_or_default());
             let doing = match (placed.object.suspend, names.first()) {
@@ -231,6 +248,11 @@ impl<S: Sink> Reporter<S> {
             new.worst_case_gap = protection::worst_case_gap(assigned, gop, before);
             self.sink.stands(key, &new, report);
             if new == old && !is_new && !self.unwritten.contains(&(Kind::Stream, key.clone())) {
+                // Who hands over, or is about to take over, is looked at each time: that depends on more, and on time.
+                let is_settled = names.len() == current && !self.awaiting.contains_key(key) && !view.stopped;
+                if let Some(said) = self.streams.get_mut(key) {
+                    said.settled = settled.filter(|_| is_settled);
+                }
                 continue;
             }
             let mut object = CameraStream::new(&key.name, framekeeper_crds::CameraStreamSpec::clone(&placed.object));
@@ -248,7 +270,7 @@ impl<S: Sink> Reporter<S> {
                 self.note_trouble(result);
                 notes.entry((note.warning, note.reason)).or_default().push((key.clone(), note.message));
             }
-            self.streams.insert(key.clone(), new);
+            self.streams.insert(key.clone(), Said { status: new, settled: None });
         }
         for ((warning, reason), streams) in notes.into_iter().filter(|_| !view.stopped) {
             tell(warning, &reason, &streams);

@@ -160,7 +160,7 @@ pub fn stream(
 }
 
 /// The bit rate to two digits, once enough was seen to measure it.
-fn measured_bitrate(report: &ChannelReport) -> Option<u64> {
+pub(super) fn measured_bitrate(report: &ChannelReport) -> Option<u64> {
     const SECONDS: f64 = 5.0;
     let rate = report.bitrate.filter(|rate| *rate >= 1.0)?;
     if (report.frames as f64) < report.fps? * SECONDS {

@@ -492,6 +492,8 @@ impl Plane {
             running: &self.running,
             unmade: &BTreeMap::new(),
             stopped: self.stopping,
+            // The screen shows more than statuses tell.
+            revision: None,
         };
         let (now, wall) = (Instant::now(), Timestamp::now());
         self.reporter.sink.begin();

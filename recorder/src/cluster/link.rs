@@ -33,6 +33,10 @@ const RENEW: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(100);
 /// Two statuses are so far apart at least: what changes in between goes out together.
 const PACE: Duration = Duration::from_secs(1);
+/// As many times as long as the API server took for one are they apart, where that is more: it has much to do then, and each status is of a large object.
+const RESTS: u32 = 4;
+/// But never further.
+const PACE_AT_MOST: Duration = Duration::from_secs(5);
 /// A request that takes longer is tried again.
 const REQUEST: Duration = Duration::from_secs(5);
 /// A watch that fails is begun anew after so long: one recorder is no load, and after an outage changes wait for it.
@@ -206,6 +210,7 @@ async fn tell(
             });
             let params = PatchParams::apply(MANAGER).force();
             let patch = Patch::Apply(&object);
+            let began = Instant::now();
             match timeout(REQUEST, api.patch_status(&own.name, &params, &patch)).await {
                 Ok(Ok(_)) => {
                     said = waiting.take();
@@ -217,7 +222,7 @@ async fn tell(
                 }
                 _ => {}
             }
-            next = Instant::now() + PACE;
+            next = Instant::now() + (began.elapsed() * RESTS).clamp(PACE, PACE_AT_MOST);
         }
         if ends {
             return;

@@ -32,6 +32,8 @@ const MANAGER: &str = "framekeeper-recorder";
 const RENEW: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(100);
 const PACE: Duration = Duration::from_secs(1);
+const RESTS: u32 = 4;
+const PACE_AT_MOST: Duration = Duration::from_secs(5);
 /// A camera answers at once, and its next key frame comes within two seconds.
 const CONNECTS_WITHIN_MS: u64 = 2_000;
 
@@ -303,9 +305,10 @@ async fn tell(client: Client, own: Arc<Pretender>) {
             "apiVersion": API_VERSION, "kind": "Recorder", "metadata": { "name": own.name }, "status": status,
         });
         let params = PatchParams::apply(MANAGER).force();
+        let began = Instant::now();
         if api.patch_status(&own.name, &params, &Patch::Apply(&object)).await.is_ok() {
             said = Some(status);
         }
-        next = Instant::now() + PACE;
+        next = Instant::now() + (began.elapsed() * RESTS).clamp(PACE, PACE_AT_MOST);
     }
 }
