@@ -32,10 +32,7 @@ pub(super) async fn streams(
     Ok(found)
 }
 
-async fn of(
-    api: &Api<Guarded<CameraStream>>,
-    found: &mut BTreeMap<Key, CameraStreamStatus>,
-) -> Result<(), WriteError> {
+async fn of(api: &Api<Guarded<CameraStream>>, found: &mut BTreeMap<Key, CameraStreamStatus>) -> Result<(), WriteError> {
     let mut params = ListParams::default().limit(PAGE);
     loop {
         let page = api.list(&params).await.map_err(|source| WriteError::Refused {

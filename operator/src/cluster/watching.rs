@@ -187,12 +187,7 @@ impl Watches {
                 )],
             },
             nodes: Watched {
-                stores: vec![keep(
-                    watcher::watcher(Api::all(client.clone()), all.clone()),
-                    "Node",
-                    changed,
-                    Tell::Yes,
-                )],
+                stores: vec![keep(watcher::watcher(Api::all(client.clone()), all.clone()), "Node", changed, Tell::Yes)],
             },
         }
     }

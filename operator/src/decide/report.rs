@@ -162,6 +162,12 @@ impl<S: Sink> Reporter<S> {
         self.streams.get(stream).map(|said| &said.status)
     }
 
+    /// How many streams need not be looked at again while nothing changes.
+    #[cfg(test)]
+    pub(super) fn settled(&self) -> usize {
+        self.streams.values().filter(|said| said.settled.is_some()).count()
+    }
+
     /// Forgets what is not there any more.
     fn forget<R: AsRef<Seen>>(&mut self, view: &View<'_, R>) {
         let before = self.streams.len() + self.pools.len() + self.recorders.len();
@@ -309,9 +315,10 @@ impl<S: Sink> Reporter<S> {
                 refused: view.wanted.refused_pools.get(key).map(|refusal| (refusal.reason, refusal.message.clone())),
                 ..PoolView::default()
             };
-            let of_pool = |(stream, placed): &(&Key, &super::wanted::Desired<Arc<framekeeper_crds::CameraStreamSpec>>)| {
-                stream.namespace == key.namespace && placed.object.pool_ref.name == key.name
-            };
+            let of_pool =
+                |(stream, placed): &(&Key, &super::wanted::Desired<Arc<framekeeper_crds::CameraStreamSpec>>)| {
+                    stream.namespace == key.namespace && placed.object.pool_ref.name == key.name
+                };
             pool.streams = view.wanted.streams.iter().filter(of_pool).count().try_into().unwrap_or(u32::MAX);
             for ordinal in 0..spec.recorders {
                 let name = recorder_name(&key.name, ordinal);

@@ -90,3 +90,149 @@ fn tells(report: &ChannelReport, hasher: &mut DefaultHasher) {
     status::measured_bitrate(report).is_some().hash(hasher);
     report.last_frame.filter(|_| !records).hash(hasher);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use framekeeper_crds::k8s_openapi::jiff::Timestamp;
+    use framekeeper_crds::{RecorderStatus, Role};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::cluster::sink::Outbox;
+    use crate::decide::assign::{self, World};
+    use crate::decide::report::{Reporter, View};
+    use crate::decide::state::State;
+    use crate::local::manifest;
+
+    struct Nothing(u128);
+
+    impl World for Nothing {
+        fn new_uuid(&mut self) -> Uuid {
+            self.0 += 1;
+            Uuid::from_u128(self.0)
+        }
+        fn volume_uuid(&mut self, _: &Key, _: &Key, _: &str) -> Option<Uuid> {
+            None
+        }
+        fn status(&self, _: &Key) -> Option<&RecorderStatus> {
+            None
+        }
+        fn peer_address(&self, _: &Key) -> Option<String> {
+            None
+        }
+        fn http_address(&self, _: &Key) -> Option<String> {
+            None
+        }
+    }
+
+    /// Numbers that look random and are the same each time.
+    struct Dice(u64);
+
+    impl Dice {
+        fn below(&mut self, limit: u64) -> u64 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) % limit
+        }
+
+        fn of<T: Copy>(&mut self, from: &[T]) -> T {
+            let at = self.below(from.len() as u64);
+            from[usize::try_from(at).unwrap()]
+        }
+
+        fn report(&mut self, role: Role) -> ChannelReport {
+            use ChannelState::{Backoff, Connecting, Failed, Recording, Standby};
+            let state = match role {
+                Role::Primary => self.of(&[Recording, Recording, Recording, Recording, Connecting, Backoff, Failed]),
+                Role::Standby => self.of(&[Standby, Standby, Standby, Connecting, Recording]),
+            };
+            let reason = match state {
+                Recording | Connecting => None,
+                Standby => Some(self.of(&["StandingBy", "FillingMemory"])),
+                _ => Some(self.of(&["Unreachable", "WrongCredentials"])),
+            };
+            let text = |text: &str| Some(text.to_owned());
+            ChannelReport {
+                state: Some(state),
+                reason: reason.map(str::to_owned),
+                message: reason.and_then(|reason| text(&format!("{reason}, attempt {}", self.below(3)))),
+                epoch: Some(1),
+                codec: text(self.of(&["avc1.64001f", "avc1.64001f", "hvc1.1.6.L93.B0"])),
+                width: Some(self.of(&[1920, 1920, 640])),
+                height: Some(1080),
+                fps: Some(25.0),
+                bitrate: Some(self.of(&[4_000_000.0, 4_700_000.0])),
+                gop: Some(self.of(&[1.0, 2.0, 2.5])),
+                last_frame: Timestamp::from_second(1_800_000_000 + i64::try_from(self.below(4)).unwrap()).ok(),
+                frames: self.of(&[3, 500, 501]),
+                ..ChannelReport::default()
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_skips_what_is_settled_says_the_same_as_whoever_looks_at_everything() {
+        let mut text = String::from(
+            "apiVersion: framekeeper.dev/v1alpha1\nkind: StoragePool\nmetadata: {name: main}\nspec: {recorders: 3, maxChannels: 10, toleratedFailures: 1, \
+             storage: {volumes: [{name: a, claimTemplate: {spec: {resources: {requests: {storage: 100Gi}}}}}]}}\n",
+        );
+        for (number, class) in [(1, "None"), (2, "Ready"), (3, "Ready"), (4, "Playing"), (5, "Mirrored")] {
+            text.push_str(&format!(
+                "---\napiVersion: framekeeper.dev/v1alpha1\nkind: CameraStream\nmetadata: {{name: c{number}}}\n\
+                 spec: {{source: {{url: \"rtsp://c/{number}\"}}, poolRef: {{name: main}}, redundancy: {class}}}\n"
+            ));
+        }
+        let reading = manifest::read(&[(PathBuf::from("f"), text)]);
+        assert!(reading.mistakes.is_empty(), "{:?}", reading.mistakes);
+        let wanted = reading.manifests.wanted();
+        let decided = assign::assign(&wanted, State { term: 1, ..State::default() }, &mut Nothing(0));
+        let begin = Instant::now();
+        let (mut skips, mut looks) = (Reporter::new(Outbox::default()), Reporter::new(Outbox::default()));
+        let (mut dice, mut now, mut skipped) = (Dice(7), begin, 0);
+        let running = decided.recorders.iter().map(|(key, recorder)| {
+            (key.clone(), Seen { is_running: true, ..Seen::new(Arc::new(recorder.clone()), String::new()) })
+        });
+        let mut running: BTreeMap<Key, Seen> = running.collect();
+        let unmade = BTreeMap::new();
+        for round in 0..4_000 {
+            now += Duration::from_millis(dice.of(&[300, 1_000, 1_000, 2_000]));
+            for seen in running.values_mut() {
+                // Most often all is as before; or one says something else, or nothing.
+                let what = dice.below(12);
+                if what == 0 {
+                    seen.is_down = !seen.is_down;
+                }
+                if what < 3 {
+                    let channels = &seen.recorder.spec.channels;
+                    let reports = channels.iter().map(|channel| {
+                        (Key::new(&channel.stream.namespace, &channel.stream.name), dice.report(channel.role))
+                    });
+                    let reports = reports.collect();
+                    seen.heard(Some(reports), now);
+                } else if what < 11 {
+                    seen.heard_again(now);
+                }
+            }
+            let wall = Timestamp::from_second(1_800_000_000 + round).unwrap();
+            for (reporter, revision) in [(&mut skips, Some(1)), (&mut looks, None)] {
+                let (wanted, state, plans, running, unmade) =
+                    (&wanted, &decided.state, &decided.plans, &running, &unmade);
+                reporter.report(&View { wanted, state, plans, running, unmade, stopped: false, revision }, now, wall);
+            }
+            for key in wanted.streams.keys() {
+                assert_eq!(skips.said(key), looks.said(key), "{key} in round {round}");
+            }
+            skipped += skips.settled();
+            assert_eq!(skips.sink.streams, looks.sink.streams, "round {round}");
+        }
+        assert!(skipped > 2_000, "only {skipped} were settled: the test does not say much");
+        let notes = |reporter: &Reporter<Outbox>| {
+            reporter.sink.events.iter().map(|event| event.note.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(notes(&skips), notes(&looks));
+        assert!(skips.sink.events.len() > 100);
+    }
+}

@@ -385,7 +385,8 @@ impl Plane {
             && self.is_wanted(key)
         {
             // It came back into the manifests while it was still stopping.
-            let mut recorder = framekeeper_crds::Recorder::new(&key.name, framekeeper_crds::RecorderSpec::clone(&remembered.spec));
+            let mut recorder =
+                framekeeper_crds::Recorder::new(&key.name, framekeeper_crds::RecorderSpec::clone(&remembered.spec));
             recorder.metadata.namespace = Some(key.namespace.clone());
             recorder.metadata.uid = Some(remembered.uid.clone());
             recorder.metadata.generation = Some(remembered.generation);
