@@ -3,10 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use framekeeper_crds::{
-    CameraStreamStatus, HOLD_ANNOTATION, PlanVersion, Recorder, StoragePool, StoragePoolSpec, StreamRef, hold_ranges,
-    validate,
-};
+use framekeeper_crds::{CameraStreamStatus, PlanVersion, Recorder, StoragePool, StoragePoolSpec, StreamRef, validate};
 use kube::{Resource as _, ResourceExt as _};
 
 use super::guarded::{Asked, Guarded};
@@ -60,15 +57,10 @@ pub fn wanted<'o>(
             Err(error) => Some(Refusal::unreadable(&error.error)),
             Ok(object) if object.metadata.deletion_timestamp.is_some() => continue,
             Ok(object) => {
-                let mut errors = validate::camera_stream(&object.spec);
-                match object.annotations().get(HOLD_ANNOTATION).map(|value| hold_ranges(value)) {
-                    Some(Ok(ranges)) if !ranges.is_empty() => {
-                        wanted.holds.insert(key.clone(), ranges);
-                    }
-                    Some(Err(error)) => errors.push(error),
-                    _ => {}
+                if !object.holds.is_empty() {
+                    wanted.holds.insert(key.clone(), object.holds.clone());
                 }
-                let refusal = Refusal::invalid(&errors);
+                let refusal = Refusal::invalid(&object.mistakes);
                 if refusal.is_none() {
                     let pool = Key::new(&key.namespace, &object.spec.pool_ref.name);
                     if !wanted.pools.contains_key(&pool) {

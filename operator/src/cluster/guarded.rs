@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use framekeeper_crds::{CameraStream, CameraStreamSpec, HOLD_ANNOTATION};
+use framekeeper_crds::validate::{self, FieldError};
+use framekeeper_crds::{CameraStream, CameraStreamSpec, HOLD_ANNOTATION, HoldRange, hold_ranges};
 use kube::Resource;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
@@ -102,6 +103,10 @@ pub struct Asked {
     pub metadata: ObjectMeta,
     /// What is asked for. All who remember it share it.
     pub spec: Arc<CameraStreamSpec>,
+    /// What is wrong with it: found once, and not with each decision.
+    pub mistakes: Vec<FieldError>,
+    /// What of its footage is to be held.
+    pub holds: Vec<HoldRange>,
 }
 
 impl<'de> Deserialize<'de> for Asked {
@@ -118,7 +123,13 @@ impl<'de> Deserialize<'de> for Asked {
             (!all.is_empty()).then_some(all)
         });
         metadata.labels = None;
-        Ok(Self { metadata, spec: Arc::new(spec) })
+        let mut mistakes = validate::camera_stream(&spec);
+        let holds = metadata.annotations.as_ref().and_then(|all| all.get(HOLD_ANNOTATION));
+        let holds = holds.map(|value| hold_ranges(value)).transpose().unwrap_or_else(|error| {
+            mistakes.push(error);
+            None
+        });
+        Ok(Self { metadata, spec: Arc::new(spec), mistakes, holds: holds.unwrap_or_default() })
     }
 }
 

@@ -5,47 +5,48 @@
 use std::time::{Duration, Instant};
 
 /// A decision that took so long is rested for as many times that long.
-const RESTS: u32 = 3;
+const RESTS: u32 = 4;
 /// But never for longer.
 const AT_MOST: Duration = Duration::from_secs(3);
-/// Where so many streams are new, more of them are waited for.
+/// Where so many streams come within a second, more of them are waited for. No person's `kubectl apply` is that fast.
 const MANY: usize = 100;
-/// Until no more have come for so long.
-const STILL: Duration = Duration::from_millis(500);
+const SECOND: Duration = Duration::from_secs(1);
 /// But never for longer: the first of them are to be recorded, too.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// When the next decision may be made.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pace {
     rests_until: Option<Instant>,
-    /// How many streams there were at the last decision, and when that was.
-    decided: Option<(usize, Instant)>,
-    /// How many there are, and since when.
-    there: Option<(usize, Instant)>,
+    decided: Option<Instant>,
+    /// How many streams there were a moment ago, and when that was.
+    before: Option<(usize, Instant)>,
+    /// When they came by the hundred last.
+    flood: Option<Instant>,
 }
 
 impl Pace {
     /// So many streams there are now.
     pub fn counted(&mut self, streams: usize, now: Instant) {
-        if self.there.is_none_or(|(before, _)| before != streams) {
-            self.there = Some((streams, now));
+        let (before, since) = *self.before.get_or_insert((streams, now));
+        if streams >= before + MANY {
+            self.flood = Some(now);
+        }
+        if streams >= before + MANY || streams < before || now.duration_since(since) >= SECOND {
+            self.before = Some((streams, now));
         }
     }
 
-    /// A decision about so many streams was made and written, from then until then.
-    pub fn worked(&mut self, streams: usize, began: Instant, ended: Instant) {
-        self.decided = Some((streams, ended));
+    /// A decision was made and written, from then until then.
+    pub fn worked(&mut self, began: Instant, ended: Instant) {
+        self.decided = Some(ended);
         self.rests_until = Some(ended + AT_MOST.min(ended.duration_since(began) * RESTS));
     }
 
     /// Until when the next one waits. What comes meanwhile is decided together.
     #[must_use]
     pub fn until(&self) -> Option<Instant> {
-        let gathers = self.decided.zip(self.there).and_then(|((decided, at), (there, since))| {
-            let is_flood = there >= decided + MANY;
-            is_flood.then(|| (since + STILL).min(at + PATIENCE))
-        });
+        let gathers = self.flood.zip(self.decided).map(|(flood, decided)| (flood + SECOND).min(decided + PATIENCE));
         gathers.max(self.rests_until)
     }
 
@@ -66,9 +67,9 @@ mod tests {
         let at = |ms| begin + Duration::from_millis(ms);
         let mut pace = Pace::default();
         assert!(!pace.rests(begin), "nothing was decided yet");
-        pace.worked(1, at(0), at(20));
-        assert!(pace.rests(at(79)) && !pace.rests(at(80)));
-        pace.worked(1, at(0), at(10_000));
+        pace.worked(at(0), at(20));
+        assert!(pace.rests(at(99)) && !pace.rests(at(100)));
+        pace.worked(at(0), at(10_000));
         assert!(pace.rests(at(12_999)) && !pace.rests(at(13_000)));
     }
 
@@ -79,19 +80,21 @@ mod tests {
         let mut pace = Pace::default();
         pace.counted(500, at(0));
         assert!(!pace.rests(at(0)), "an operator that begins to lead waits for nothing");
-        pace.worked(500, at(0), at(0));
-        pace.counted(599, at(100));
-        assert!(!pace.rests(at(100)), "a few are decided at once");
-        pace.counted(600, at(200));
-        pace.counted(600, at(600));
-        assert!(pace.rests(at(699)) && !pace.rests(at(700)), "no more have come");
-        for ms in (700..29_999).step_by(100) {
-            pace.counted(usize::try_from(ms).unwrap(), at(ms));
+        pace.worked(at(0), at(0));
+        for second in 1..10 {
+            pace.counted(500 + 99 * usize::try_from(second).unwrap(), at(1_000 * second));
+            assert!(!pace.rests(at(1_000 * second)), "a few are decided at once");
+        }
+        pace.counted(2_000, at(10_000));
+        pace.counted(2_099, at(10_500));
+        assert!(pace.rests(at(10_999)) && !pace.rests(at(11_000)), "no more have come");
+        for ms in (11_000..60_000).step_by(100) {
+            pace.counted(2_000 + usize::try_from(ms).unwrap(), at(ms));
             assert!(pace.rests(at(ms)));
         }
-        assert!(!pace.rests(at(30_000)), "they come and come");
-        pace.worked(29_900, at(30_000), at(30_000));
-        pace.counted(400, at(30_001));
-        assert!(!pace.rests(at(30_001)), "they were taken away");
+        assert!(!pace.rests(at(60_000)), "they come and come");
+        pace.counted(400, at(62_000));
+        pace.counted(450, at(62_100));
+        assert!(!pace.rests(at(62_100)), "they were taken away, and a few others came");
     }
 }

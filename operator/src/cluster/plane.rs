@@ -227,7 +227,7 @@ impl Plane {
             self.revision += 1;
             self.take_note(facts);
             let decided = self.decide(term, facts).await;
-            self.pace.worked(self.wanted.streams.len() + self.wanted.unknown.len(), began, Instant::now());
+            self.pace.worked(began, Instant::now());
             decided
         } else {
             Ok(())
