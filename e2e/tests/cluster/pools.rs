@@ -104,6 +104,22 @@ fn fewer_recorders_more_recorders_and_more_volumes_cost_no_frame() -> Result<()>
     pool_says(&site, "Protected", "False", &["NoReserve", "3 failure domains"])?;
     patch(r#"{"spec":{"toleratedFailures":1}}"#)?;
     site.wait_as_planned(Duration::from_secs(30))?;
+    // A camera that allows fewer sessions than a standby needs.
+    let sessions = |most: &str| {
+        let patch = format!(r#"{{"spec":{{"source":{{"maxSessions":{most}}}}}}}"#);
+        site.kubectl(&["patch", "camerastream", "cam-3", "--type=merge", "-p", &patch])
+    };
+    sessions("1")?;
+    cluster.wait("the stream is told that its camera allows too few sessions", TOLD_WITHIN, || {
+        let stream = cluster.get(&["camerastream", "cam-3", "-n", &site.namespace])?;
+        let said = condition(&stream, "Protected").cloned().unwrap_or_default();
+        let text = said.to_string();
+        let words = ["\"False\"", "\"Sessions\"", "allows 1", "spec.source.maxSessions"];
+        ensure!(words.iter().all(|word| text.contains(word)) && is_true(&stream, "Recording"), "{text}");
+        Ok(Some(()))
+    })?;
+    sessions("null")?;
+    site.wait_as_planned(Duration::from_secs(30))?;
     // To one and back to two. What it held goes to the other one first; its claim stays.
     site.kubectl(&["scale", "storagepool", "main", "--replicas=1"])?;
     wait_count(&site, "recorders", 1)?;
@@ -137,6 +153,53 @@ fn fewer_recorders_more_recorders_and_more_volumes_cost_no_frame() -> Result<()>
     })?;
     cluster.wait("all streams are protected again", CHANGED_WITHIN, protected)?;
     site.wait_as_planned(Duration::from_secs(60))?;
+    site.judge(&[])?;
+    site.clean()
+}
+
+/// The UID of an object; nothing of one that is on its way out, or not there.
+fn uid(site: &Site, kind: &str, name: &str) -> Option<String> {
+    let object = site.cluster.get(&[kind, name, "-n", &site.namespace]).ok()?;
+    let is_leaving = object.pointer("/metadata/deletionTimestamp").is_some();
+    object.pointer("/metadata/uid").and_then(Value::as_str).filter(|_| !is_leaving).map(str::to_owned)
+}
+
+#[test]
+fn what_somebody_deletes_of_a_pool_is_there_again_and_costs_no_frame() -> Result<()> {
+    let site = Site::new("deleted", 1)?;
+    let cluster = site.cluster;
+    cluster.apply(&format!("{}{}", site.pool(1, ""), site.streams()))?;
+    site.wait_recorded(RECORDED_WITHIN, 1)?;
+    site.wait_as_planned(Duration::from_secs(60))?;
+    let pod = site.pod(0)?.pointer("/metadata/uid").cloned();
+    let all = [
+        ("service", "main-recorders"),
+        ("poddisruptionbudget", "main-recorders"),
+        ("role", "main-recorder-0"),
+        ("rolebinding", "main-recorder-0"),
+        ("secret", "main-recorder-0-cameras"),
+        ("lease", "main-recorder-0"),
+        ("statefulset", "main-recorder-0"),
+    ];
+    let mut took = Vec::new();
+    for (kind, name) in all {
+        let before = uid(&site, kind, name).with_context(|| format!("there is no {kind} {name}"))?;
+        // The pod of a StatefulSet stays, as when somebody makes that anew by hand.
+        site.kubectl(&["delete", kind, name, "--cascade=orphan", "--wait=false"])?;
+        let (_, time) = cluster.wait(&format!("{kind} {name} is there again"), TOLD_WITHIN, || {
+            let now = uid(&site, kind, name);
+            Ok(now.is_some_and(|now| now != before).then_some(()))
+        })?;
+        took.push(format!("{kind} {:.1} s", time.as_secs_f64()));
+    }
+    judge::result(&format!("deleted, and there again: {}", took.join(", ")));
+    site.wait_as_planned(Duration::from_secs(30))?;
+    ensure!(pod == site.pod(0)?.pointer("/metadata/uid").cloned(), "the pod was made anew");
+    // Its new Lease is renewed by the recorder: it stays known to be alive.
+    cluster.wait("the Lease is renewed", Duration::from_secs(30), || {
+        let lease = cluster.get(&["lease", "main-recorder-0", "-n", &site.namespace])?;
+        Ok(lease.pointer("/spec/renewTime").and_then(Value::as_str).map(str::to_owned))
+    })?;
     site.judge(&[])?;
     site.clean()
 }

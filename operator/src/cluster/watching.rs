@@ -127,6 +127,8 @@ impl<K: Resource> News<K> {
     fn is_news(&mut self, event: &watcher::Event<K>) -> bool {
         let name = |object: &K| digest(&(&object.meta().namespace, &object.meta().name));
         match (&self.tell, event) {
+            // That it is gone is news of every object: somebody has to make it anew.
+            (Tell::No, watcher::Event::Delete(_)) => true,
             (Tell::No, _) | (_, watcher::Event::Init) => false,
             (Tell::Yes, watcher::Event::InitApply(_)) => false,
             (Tell::Yes, _) | (_, watcher::Event::InitDone) => true,
