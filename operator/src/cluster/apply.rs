@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::NamespaceResourceScope;
+use axum::http::header::{ACCEPT, HeaderValue};
+use kube::api::{Api, DeleteParams, PartialObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::{NamespaceResourceScope, Request};
 use kube::{Client, Error, Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -50,6 +51,9 @@ impl WriteError {
         }
     }
 }
+
+/// The answer to a write without what was sent.
+const ONLY_METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
 /// Writes as the leader.
 pub struct Writer {
@@ -238,8 +242,9 @@ impl Writer {
     ///
     /// # Errors
     /// [`WriteError`]: code 409 where it is another one by now.
-    pub async fn patch_version<K: Written>(&self, term: u64, object: &K) -> Result<K, WriteError> {
-        let api = self.api::<K>(&object.namespace().unwrap_or_default());
+    pub async fn patch_version<K: Written>(&self, term: u64, object: &K) -> Result<PartialObjectMeta<K>, WriteError> {
+        // What was sent needs not come back: a Recorder is a large object.
+        let api = self.api::<PartialObjectMeta<K>>(&object.namespace().unwrap_or_default());
         let what = format!("{} {}", K::kind(&()), object.name_any());
         let params = PatchParams::apply(MANAGER).force();
         self.write(term, what, api.patch(&object.name_any(), &params, &Patch::Apply(object))).await
@@ -249,8 +254,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`WriteError`].
-    pub async fn status<K: Written>(&self, term: u64, object: &K) -> Result<K, WriteError> {
-        let api = self.api::<K>(&object.namespace().unwrap_or_default());
+    pub async fn status<K: Written>(&self, term: u64, object: &K) -> Result<(), WriteError> {
         let what = format!("status of {} {}", K::kind(&()), object.name_any());
         let params = PatchParams::apply(MANAGER).force();
         // The rest is somebody else's, and may be what can't be understood.
@@ -258,7 +262,14 @@ impl Writer {
         if let Some(fields) = bare.as_object_mut() {
             fields.remove("spec");
         }
-        self.write(term, what, api.patch_status(&object.name_any(), &params, &Patch::Apply(bare))).await
+        let path = K::url_path(&(), object.namespace().as_deref());
+        let request = Request::new(path).patch_subresource("status", &object.name_any(), &params, &Patch::Apply(bare));
+        let send = async {
+            let mut request = request.map_err(Error::BuildRequest)?;
+            request.headers_mut().insert(ACCEPT, HeaderValue::from_static(ONLY_METADATA));
+            self.client.request::<PartialObjectMeta<K>>(request).await
+        };
+        self.write(term, what, send).await.map(drop)
     }
 
     /// Changes something of a status that is somebody else's.

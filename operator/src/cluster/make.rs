@@ -104,7 +104,7 @@ impl Plane {
             object.metadata.annotations = Some([(gather::TERM.to_owned(), term.to_string())].into());
             object.metadata.resource_version = plane.versions.get(&key).cloned();
             let written = plane.writer.patch_version(term, &object).await;
-            let written = written.map(|object| (object.resource_version(), object.metadata.generation));
+            let written = written.map(|object| (object.metadata.resource_version, object.metadata.generation));
             (key, recorder, lost, written)
         });
         let written: Vec<_> = futures::stream::iter(writes).buffer_unordered(AT_ONCE).collect().await;

@@ -205,6 +205,7 @@ impl Plane {
     }
 
     async fn lead(&mut self, term: u64, facts: &Facts) -> Result<(), WriteError> {
+        let began = Instant::now();
         if self.state.term != term {
             self.begin(term, facts).await?;
         }
@@ -238,7 +239,7 @@ impl Plane {
         self.look_at_recorders(facts);
         // One Recorder that can't be written keeps nobody from being told how things are.
         self.report();
-        self.send(term).await;
+        self.send(term, began.elapsed()).await;
         let called = self.call_unknown(term, facts).await;
         decided.and(made).and(called)
     }
@@ -287,7 +288,7 @@ impl Plane {
             marked.metadata.resource_version = found.resource_version();
             match self.writer.patch_version(term, &marked).await {
                 Ok(written) => {
-                    self.versions.insert(key, written.resource_version().unwrap_or_default());
+                    self.versions.insert(key, written.metadata.resource_version.unwrap_or_default());
                     return Ok(());
                 }
                 Err(error) if error.code() == Some(404) => return Ok(()),
@@ -501,9 +502,9 @@ impl Plane {
         }
     }
 
-    /// Writes statuses and events, for a while. What can't be written now stays for the next time, and is then written as it is by then.
-    async fn send(&mut self, term: u64) {
-        let until = Instant::now() + SENDS_FOR;
+    /// Writes statuses and events, for a while; `rest`: how long the rest of this round took. What can't be written now stays for the next time, and is then written as it is by then.
+    async fn send(&mut self, term: u64, rest: Duration) {
+        let until = Instant::now() + (rest * SENDS).clamp(SENDS_FOR, SENDS_AT_MOST);
         let outbox = &mut self.reporter.sink;
         let (streams, pools) = (outbox.take_streams(), std::mem::take(&mut outbox.pools));
         self.metrics.waits(streams.len() + pools.len() + outbox.events.len());
@@ -563,6 +564,10 @@ const AGAIN: Duration = Duration::from_secs(5);
 const EVENTS_A_ROUND: usize = 100;
 /// For so long statuses of streams are written in one round: while ten thousand are new, decisions and what recorders say must not wait for all of them.
 const SENDS_FOR: Duration = Duration::from_secs(1);
+/// But for so many times as long as the rest of the round took: else most of the time would go into looking.
+const SENDS: u32 = 4;
+/// And never for longer.
+const SENDS_AT_MOST: Duration = Duration::from_secs(4);
 
 /// How often everything is looked at where nothing changes: statuses depend on time, too.
 pub(super) const LOOK: Duration = Duration::from_secs(1);

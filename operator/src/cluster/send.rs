@@ -59,7 +59,7 @@ pub(super) async fn all<K: WithStatus>(
             return Some((key, None));
         }
         match writer.status(term, &object(&key)?.bare()).await {
-            Ok(_) => None,
+            Ok(()) => None,
             // It is gone, or another one has its name.
             Err(error) if matches!(error.code(), Some(404 | 409)) => None,
             // What stands in its spec is nothing by today's definition, and nobody may write to it before that is put right. An event has told why.

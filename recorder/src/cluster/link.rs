@@ -10,8 +10,9 @@ use framekeeper_crds::k8s_openapi::api::core::v1::Secret;
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
 use framekeeper_crds::{API_VERSION, Recorder, RecorderPhase, RecorderStatus};
 use futures::StreamExt as _;
-use kube::api::{Api, Patch, PatchParams};
-use kube::core::NamespaceResourceScope;
+use hyper::header::{ACCEPT, HeaderValue};
+use kube::api::{Api, PartialObjectMeta, Patch, PatchParams};
+use kube::core::{NamespaceResourceScope, Request};
 use kube::runtime::utils::{Backoff, StreamBackoff};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, Config, Resource};
@@ -27,6 +28,8 @@ use crate::view::View;
 
 /// Field manager of what the recorder writes.
 const MANAGER: &str = "framekeeper-recorder";
+/// The answer to a write without what was sent.
+const ONLY_METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 /// How often the Lease is renewed; it expires after four times as long.
 const RENEW: Duration = Duration::from_secs(10);
 /// How often is looked whether there is something to say.
@@ -182,7 +185,7 @@ async fn tell(
     mut there: watch::Receiver<Option<RecorderStatus>>,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let api = Api::<Recorder>::namespaced(client.clone(), &own.namespace);
+    let path = Recorder::url_path(&(), Some(&own.namespace));
     let mut seen: Option<(u64, SystemTime)> = None;
     let mut waiting: Option<RecorderStatus> = None;
     let mut said: Option<RecorderStatus> = None;
@@ -210,8 +213,14 @@ async fn tell(
             });
             let params = PatchParams::apply(MANAGER).force();
             let patch = Patch::Apply(&object);
+            let request = Request::new(&path).patch_subresource("status", &own.name, &params, &patch);
+            let send = async {
+                let mut request = request.map_err(kube::Error::BuildRequest)?;
+                request.headers_mut().insert(ACCEPT, HeaderValue::from_static(ONLY_METADATA));
+                client.request::<PartialObjectMeta<Recorder>>(request).await
+            };
             let began = Instant::now();
-            match timeout(REQUEST, api.patch_status(&own.name, &params, &patch)).await {
+            match timeout(REQUEST, send).await {
                 Ok(Ok(_)) => {
                     said = waiting.take();
                     failing = false;

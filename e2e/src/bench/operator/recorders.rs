@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use axum::Router;
 use axum::http::header;
+use axum::http::header::{ACCEPT, HeaderValue};
 use axum::routing::get;
 use framekeeper_crds::k8s_openapi::api::coordination::v1::Lease;
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
@@ -18,9 +19,10 @@ use framekeeper_crds::{
     Role, VolumeState, VolumeStatus,
 };
 use futures::StreamExt as _;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, PartialObjectMeta, Patch, PatchParams};
+use kube::core::Request;
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Client, ResourceExt as _};
+use kube::{Client, Resource as _, ResourceExt as _};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -29,6 +31,7 @@ use super::tally::Tally;
 
 /// Field manager of what a recorder writes, and its times: those of the real one (`recorder/src/cluster/link.rs`).
 const MANAGER: &str = "framekeeper-recorder";
+const ONLY_METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 const RENEW: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(100);
 const PACE: Duration = Duration::from_secs(1);
@@ -293,7 +296,7 @@ async fn renew(client: Client, own: Arc<Pretender>) {
 
 /// Sends the status whenever it is another one, at most one a second.
 async fn tell(client: Client, own: Arc<Pretender>) {
-    let api = Api::<Recorder>::namespaced(client, &own.namespace);
+    let path = Recorder::url_path(&(), Some(&own.namespace));
     let (mut said, mut next) = (None, Instant::now());
     loop {
         sleep(LOOK).await;
@@ -305,8 +308,15 @@ async fn tell(client: Client, own: Arc<Pretender>) {
             "apiVersion": API_VERSION, "kind": "Recorder", "metadata": { "name": own.name }, "status": status,
         });
         let params = PatchParams::apply(MANAGER).force();
+        let patch = Patch::Apply(&object);
+        let request = Request::new(&path).patch_subresource("status", &own.name, &params, &patch);
+        let send = async {
+            let mut request = request.map_err(kube::Error::BuildRequest)?;
+            request.headers_mut().insert(ACCEPT, HeaderValue::from_static(ONLY_METADATA));
+            client.request::<PartialObjectMeta<Recorder>>(request).await
+        };
         let began = Instant::now();
-        if api.patch_status(&own.name, &params, &Patch::Apply(&object)).await.is_ok() {
+        if send.await.is_ok() {
             said = Some(status);
         }
         next = Instant::now() + (began.elapsed() * RESTS).clamp(PACE, PACE_AT_MOST);
