@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use axum::http::header::{ACCEPT, HeaderValue};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use kube::api::{Api, DeleteParams, PartialObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{NamespaceResourceScope, Request};
 use kube::{Client, Error, Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use tokio::time::timeout;
 
 use super::build::names::{self, MANAGER};
@@ -54,6 +55,9 @@ impl WriteError {
 
 /// The answer to a write without what was sent.
 const ONLY_METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+
+/// RFC 6902.
+const JSON_PATCH: &str = "application/json-patch+json";
 
 /// Writes as the leader.
 pub struct Writer {
@@ -256,17 +260,22 @@ impl Writer {
     /// [`WriteError`].
     pub async fn status<K: Written>(&self, term: u64, object: &K) -> Result<(), WriteError> {
         let what = format!("status of {} {}", K::kind(&()), object.name_any());
-        let params = PatchParams::apply(MANAGER).force();
-        // The rest is somebody else's, and may be what can't be understood.
-        let mut bare = serde_json::to_value(object).unwrap_or_default();
-        if let Some(fields) = bare.as_object_mut() {
-            fields.remove("spec");
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        // The rest is somebody else's, and may be what can't be understood. Whole, and not by server-side apply: nobody else writes it, and ten thousand of
+        // them cost the API server three fifths as much.
+        let status = serde_json::to_value(object).ok().and_then(|mut object| Some(object.get_mut("status")?.take()));
+        let mut operations = vec![json!({ "op": "add", "path": "/status", "value": status })];
+        // Should there be another object of this name by now, it is refused.
+        if let Some(uid) = object.uid() {
+            operations.insert(0, json!({ "op": "test", "path": "/metadata/uid", "value": uid }));
         }
+        let patch = Patch::Merge(&operations);
         let path = K::url_path(&(), object.namespace().as_deref());
-        let request = Request::new(path).patch_subresource("status", &object.name_any(), &params, &Patch::Apply(bare));
+        let request = Request::new(path).patch_subresource("status", &object.name_any(), &params, &patch);
         let send = async {
             let mut request = request.map_err(Error::BuildRequest)?;
             request.headers_mut().insert(ACCEPT, HeaderValue::from_static(ONLY_METADATA));
+            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON_PATCH));
             self.client.request::<PartialObjectMeta<K>>(request).await
         };
         self.write(term, what, send).await.map(drop)

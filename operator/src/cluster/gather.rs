@@ -114,7 +114,7 @@ pub fn highest_term<'o>(recorders: impl IntoIterator<Item = &'o Recorder>) -> u6
 #[must_use]
 pub fn state<'o>(
     term: u64,
-    recorders: &[&Recorder],
+    recorders: &[&Arc<Recorder>],
     streams: impl IntoIterator<Item = &'o Asked>,
     statuses: &BTreeMap<Key, CameraStreamStatus>,
     pools: impl IntoIterator<Item = (Key, &'o StoragePoolSpec)>,
@@ -229,7 +229,7 @@ fn stream_state(stream: &Asked, status: Option<&CameraStreamStatus>, key: &Key) 
 
 /// What is remembered of a recorder; nothing of one that has no identity.
 #[must_use]
-pub fn recorder_state(recorder: &Recorder) -> Option<(Key, RecorderState)> {
+pub fn recorder_state(recorder: &Arc<Recorder>) -> Option<(Key, RecorderState)> {
     let (uid, generation) = (recorder.metadata.uid.clone()?, recorder.metadata.generation?);
     let retiring = recorder.spec.retired.iter().map(|retired| Retiring {
         stream: retired.stream.clone(),
@@ -241,7 +241,7 @@ pub fn recorder_state(recorder: &Recorder) -> Option<(Key, RecorderState)> {
     let known = RecorderState {
         uid,
         generation,
-        spec: Arc::new(recorder.spec.clone()),
+        spec: Arc::clone(recorder).into(),
         retiring: retiring.collect(),
         http_port: 0,
         peer_port: 0,

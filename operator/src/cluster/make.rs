@@ -60,7 +60,7 @@ impl Plane {
         term: u64,
         facts: &Facts,
         mut state: State,
-        recorders: BTreeMap<Key, Recorder>,
+        recorders: BTreeMap<Key, Arc<Recorder>>,
     ) -> Result<(), WriteError> {
         let missing: Vec<&Key> = recorders.keys().filter(|key| !facts.recorders.contains_key(*key)).collect();
         if !missing.is_empty() {
@@ -81,7 +81,7 @@ impl Plane {
                 self.unwritten.remove(&key);
                 // That the term is a later one is no reason to touch what is as it should be: the annotation says it.
                 if let Some(known) = state.recorders.get_mut(&name) {
-                    known.spec = Arc::clone(&before.spec);
+                    known.spec = before.spec.clone();
                     known.generation = before.generation;
                 }
                 continue;
@@ -124,7 +124,7 @@ impl Plane {
                 Err(error) => {
                     let before = self.state.recorders.get(&name);
                     if let (Some(known), Some(before)) = (state.recorders.get_mut(&name), before) {
-                        known.spec = Arc::clone(&before.spec);
+                        known.spec = before.spec.clone();
                         known.generation = before.generation;
                     }
                     // Somebody wrote to it a moment ago, most often the recorder itself: the watch brings what it is now.
@@ -220,7 +220,7 @@ impl Plane {
     /// The Secrets that each recorder's streams name.
     fn credentials_needed(&self, facts: &Facts) -> BTreeMap<Key, BTreeSet<Key>> {
         let of = |key: &Key, recorder: &Recorder| {
-            let known = self.state.recorders.get(&key.to_string()).map_or(&recorder.spec, |known| known.spec.as_ref());
+            let known = self.state.recorders.get(&key.to_string()).map_or(&recorder.spec, |known| &known.spec);
             let names = known.channels.iter().filter_map(|channel| channel.source.credentials_secret_ref.as_ref());
             names.map(|secret| Key::new(&key.namespace, &secret.name)).collect()
         };

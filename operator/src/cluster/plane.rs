@@ -247,7 +247,7 @@ impl Plane {
     /// Begins to lead: remembers what there is, and takes every Recorder over, so that nothing that a former leader still sends takes effect.
     async fn begin(&mut self, term: u64, facts: &Facts) -> Result<(), WriteError> {
         self.forget();
-        let recorders: Vec<&Recorder> = facts.recorders.values().map(AsRef::as_ref).collect();
+        let recorders: Vec<&Arc<Recorder>> = facts.recorders.values().collect();
         let streams = self.watches.streams.all();
         let pools = self.watches.pools.all();
         let pools: Vec<&Arc<StoragePool>> = pools.iter().filter_map(|guard| guard.ok()).collect();
@@ -358,10 +358,7 @@ impl Plane {
                 Some(known) if known.uid == *uid && known.generation > generation => {}
                 Some(known) if known.uid == *uid => {
                     known.generation = generation;
-                    // Most are as they were written.
-                    if *known.spec != recorder.spec {
-                        known.spec = Arc::new(recorder.spec.clone());
-                    }
+                    known.spec = Arc::clone(recorder).into();
                     self.versions.insert(key.clone(), version);
                 }
                 _ => {
@@ -514,7 +511,7 @@ impl Plane {
             let mut stream = CameraStream::new(&key.name, CameraStreamSpec::clone(spec));
             stream.metadata.namespace = Some(key.namespace.clone());
             stream.metadata.uid = Some(uid.clone());
-            stream.status = Some(status.clone());
+            stream.status = Some(status);
             Some(stream)
         };
         let writer = &self.writer;

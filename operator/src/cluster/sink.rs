@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
-use framekeeper_crds::{CameraStream, CameraStreamStatus, Recorder, StoragePool, StoragePoolStatus};
+use framekeeper_crds::{CameraStream, CameraStreamStatus, Recorder, StoragePool, StoragePoolStatus, StreamPhase};
 
 use crate::decide::observe::ChannelReport;
 use crate::decide::report::{Kind, Sink};
@@ -108,12 +108,16 @@ impl Sink for Outbox {
     }
 
     fn stands(&mut self, _: &Key, status: &CameraStreamStatus, _: Option<&ChannelReport>) {
-        let phase = status.phase.map_or("Unknown", |phase| match phase {
-            framekeeper_crds::StreamPhase::Pending => "Pending",
-            framekeeper_crds::StreamPhase::Connecting => "Connecting",
-            framekeeper_crds::StreamPhase::Recording => "Recording",
-            framekeeper_crds::StreamPhase::Failed => "Failed",
-            framekeeper_crds::StreamPhase::Suspended => "Suspended",
+        self.still(status.phase);
+    }
+
+    fn still(&mut self, phase: Option<StreamPhase>) {
+        let phase = phase.map_or("Unknown", |phase| match phase {
+            StreamPhase::Pending => "Pending",
+            StreamPhase::Connecting => "Connecting",
+            StreamPhase::Recording => "Recording",
+            StreamPhase::Failed => "Failed",
+            StreamPhase::Suspended => "Suspended",
         });
         *self.phases.entry(phase).or_default() += 1;
     }

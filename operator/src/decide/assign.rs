@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::holders::{self, Pool, Shared, Uids};
 use super::holds;
 use super::place::{self, Known, PoolPlan};
-use super::state::{CameraLimits, PoolState, RecorderState, State, StreamState};
+use super::state::{CameraLimits, PoolState, RecorderState, State, StreamState, Told};
 use super::wanted::{Desired, Identity, Key, Wanted};
 
 /// More than a Recorder may hold are not told of; of these, what was said last holds.
@@ -53,7 +53,7 @@ pub struct Assignment {
     /// What to remember.
     pub state: State,
     /// The recorders there shall be, and those that go on until others have what they hold.
-    pub recorders: BTreeMap<Key, Recorder>,
+    pub recorders: BTreeMap<Key, Arc<Recorder>>,
     /// What was planned for each pool.
     pub plans: BTreeMap<Key, PoolPlan>,
 }
@@ -212,7 +212,7 @@ fn recorder(
     of_streams: OfStreams<'_>,
     uids: &Uids,
     world: &mut dyn World,
-) -> Recorder {
+) -> Arc<Recorder> {
     let (key, spec) = (pool.recorder(ordinal), pool.spec);
     let OfStreams { shared: Shared { channels, retired, peers }, kept, holds } = of_streams;
     let name = key.to_string();
@@ -259,29 +259,45 @@ fn recorder(
         released_holds,
     };
     let uid = uids.get(&key).cloned().unwrap_or_default();
+    let is_same = old.as_ref().is_some_and(|old| *old.spec == spec);
+    let generation = old.as_ref().map_or(1, |old| old.generation + i64::from(!is_same));
+    let metadata = ObjectMeta {
+        name: Some(key.name.clone()),
+        namespace: Some(key.namespace.clone()),
+        uid: Some(uid.clone()),
+        generation: Some(generation),
+        ..ObjectMeta::default()
+    };
+    let known = old.as_ref().map(|old| old.spec.recorder()).filter(|known| is_same && is_of(known, &metadata));
+    let recorder = known.map_or_else(
+        || {
+            let mut recorder = Recorder::new(&key.name, spec);
+            recorder.metadata = metadata;
+            Arc::new(recorder)
+        },
+        Arc::clone,
+    );
+    let told = Told::from(Arc::clone(&recorder));
     let remembered = match old {
-        Some(old) if *old.spec == spec => old,
-        Some(old) => RecorderState { generation: old.generation + 1, spec: Arc::new(spec), ..old },
+        Some(old) => RecorderState { generation, spec: told, ..old },
         None => RecorderState {
-            uid: uid.clone(),
-            generation: 1,
-            spec: Arc::new(spec),
+            uid,
+            generation,
+            spec: told,
             retiring: Vec::new(),
             http_port: 0,
             peer_port: 0,
             public_key: None,
         },
     };
-    let mut recorder = Recorder::new(&key.name, RecorderSpec::clone(&remembered.spec));
-    recorder.metadata = ObjectMeta {
-        name: Some(key.name.clone()),
-        namespace: Some(key.namespace.clone()),
-        uid: Some(uid),
-        generation: Some(remembered.generation),
-        ..ObjectMeta::default()
-    };
     state.recorders.insert(name, remembered);
     recorder
+}
+
+/// Whether it is the very object, in the very generation.
+fn is_of(recorder: &Recorder, metadata: &ObjectMeta) -> bool {
+    let of = |it: &ObjectMeta| (it.name.clone(), it.namespace.clone(), it.uid.clone(), it.generation);
+    of(&recorder.metadata) == of(metadata)
 }
 
 /// A claim that has never been: it is named after the identity of the volume, too.

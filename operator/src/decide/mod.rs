@@ -13,6 +13,7 @@ pub mod protection;
 pub mod recorder_notes;
 pub mod refusals;
 pub mod report;
+mod said;
 pub mod seen;
 mod settled;
 pub mod size;

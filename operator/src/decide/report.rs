@@ -20,7 +20,8 @@ use super::protection;
 use super::recorder_notes;
 use super::refusals::Told;
 use super::seen::Seen;
-use super::settled::{Basis, Settled};
+use super::said::{Conditions, Said};
+use super::settled::Basis;
 use super::standing::{self, Holder};
 use super::state::{State, StreamState};
 use super::status::{self, Doing, Note};
@@ -85,8 +86,10 @@ pub trait Sink {
     /// # Errors
     /// When others can't be removed.
     fn keep_only(&mut self, wanted: &BTreeMap<Kind, BTreeSet<Key>>) -> std::io::Result<()>;
-    /// How a stream stands, changed or not, and what whoever records it says; nothing where it was not asked because nothing changed.
+    /// How a stream stands, changed or not, and what whoever records it says.
     fn stands(&mut self, key: &Key, status: &CameraStreamStatus, report: Option<&ChannelReport>);
+    /// A stream stands as it did: told instead where [`View::revision`] allows that.
+    fn still(&mut self, phase: Option<StreamPhase>);
 }
 
 /// Everything there is to tell of.
@@ -107,20 +110,13 @@ pub struct View<'p, R> {
     pub revision: Option<u64>,
 }
 
-/// What was said of a stream last.
-#[derive(Debug)]
-struct Said {
-    status: CameraStreamStatus,
-    /// What made it so, where it stays so while that is the same.
-    settled: Option<Settled>,
-}
-
 /// Tells it.
 #[derive(Debug)]
 pub struct Reporter<S> {
     /// Where it goes to.
     pub sink: S,
     streams: BTreeMap<Key, Said>,
+    conditions: Conditions,
     pools: BTreeMap<Key, StoragePoolStatus>,
     recorders: BTreeMap<Key, (Arc<Recorder>, Option<RecorderStatus>)>,
     /// Streams that nobody records though a standby is ready to, and since when.
@@ -138,6 +134,7 @@ impl<S: Sink> Reporter<S> {
         Self {
             sink,
             streams: BTreeMap::new(),
+            conditions: Conditions::default(),
             pools: BTreeMap::new(),
             recorders: BTreeMap::new(),
             awaiting: BTreeMap::new(),
@@ -158,8 +155,8 @@ impl<S: Sink> Reporter<S> {
 
     /// What was said last of a stream.
     #[must_use]
-    pub fn said(&self, stream: &Key) -> Option<&CameraStreamStatus> {
-        self.streams.get(stream).map(|said| &said.status)
+    pub fn said(&self, stream: &Key) -> Option<CameraStreamStatus> {
+        self.streams.get(stream).map(Said::status)
     }
 
     /// How many streams need not be looked at again while nothing changes.
@@ -196,7 +193,7 @@ impl<S: Sink> Reporter<S> {
         for (key, placed) in &view.wanted.streams {
             let settled = basis.as_ref().map(|basis| basis.of(key, &placed.object.pool_ref.name));
             if let Some(said) = self.streams.get(key).filter(|said| settled.is_some() && said.settled == settled) {
-                self.sink.stands(key, &said.status, None);
+                self.sink.still(said.phase());
                 continue;
             }
             let Some(remembered) = view.state.streams.get(&key.to_string()) else { continue };
@@ -209,7 +206,7 @@ impl<S: Sink> Reporter<S> {
             let active = standing::active(&holders).map(|holder| holder.name);
             let report = standing::spokesman(&holders).and_then(|holder| holder.report);
 
-            let known = self.streams.get(key).map(|said| said.status.clone());
+            let known = self.streams.get(key).map(Said::status);
             let is_new = known.is_none();
             let old = known.unwrap_or_else(|| self.sink.former_stream(key).unwrap_or_default());
             let doing = match (placed.object.suspend, names.first()) {
@@ -276,7 +273,8 @@ impl<S: Sink> Reporter<S> {
                 self.note_trouble(result);
                 notes.entry((note.warning, note.reason)).or_default().push((key.clone(), note.message));
             }
-            self.streams.insert(key.clone(), Said { status: new, settled: None });
+            let said = self.conditions.keep(new);
+            self.streams.insert(key.clone(), said);
         }
         for ((warning, reason), streams) in notes.into_iter().filter(|_| !view.stopped) {
             tell(warning, &reason, &streams);

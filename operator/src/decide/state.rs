@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
 use framekeeper_crds::{
-    CameraFindings, CameraStreamSpec, HoldRange, PlanVersion, RecorderSpec, StoragePoolSpec, StreamRef,
+    CameraFindings, CameraStreamSpec, HoldRange, PlanVersion, Recorder, RecorderSpec, StoragePoolSpec, StreamRef,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::local::files;
 
@@ -117,8 +118,7 @@ pub struct RecorderState {
     /// Grows with each change of the spec.
     pub generation: i64,
     /// The spec as last written.
-    #[serde(with = "shared")]
-    pub spec: Arc<RecorderSpec>,
+    pub spec: Told,
     /// Streams it is to let go of, with the generation that says so first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retiring: Vec<Retiring>,
@@ -131,6 +131,50 @@ pub struct RecorderState {
     /// What its peers know it by, once it has said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<String>,
+}
+
+/// What a recorder is told. The Recorder that says it is shared with whoever else looks at it: one of a thousand channels is no small thing.
+#[derive(Clone, Debug)]
+pub struct Told(Arc<Recorder>);
+
+impl Told {
+    /// The Recorder that says it, or one that says the same.
+    #[must_use]
+    pub fn recorder(&self) -> &Arc<Recorder> {
+        &self.0
+    }
+}
+
+impl From<Arc<Recorder>> for Told {
+    fn from(recorder: Arc<Recorder>) -> Self {
+        Self(recorder)
+    }
+}
+
+impl Deref for Told {
+    type Target = RecorderSpec;
+
+    fn deref(&self) -> &RecorderSpec {
+        &self.0.spec
+    }
+}
+
+impl PartialEq for Told {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || **self == **other
+    }
+}
+
+impl Serialize for Told {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        RecorderSpec::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Told {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Ok(Self(Arc::new(Recorder::new("", RecorderSpec::deserialize(from)?))))
+    }
 }
 
 /// A stream that a recorder is to let go of.

@@ -61,6 +61,8 @@ impl Sink for Shown {
     fn stands(&mut self, key: &Key, status: &CameraStreamStatus, report: Option<&ChannelReport>) {
         self.rows.push(row(key, status, report));
     }
+
+    fn still(&mut self, _: Option<StreamPhase>) {}
 }
 
 impl Shown {

@@ -278,7 +278,7 @@ impl Plane {
                 info!(recorder = %key.name, "is not wanted any more; it records on until others record what it has");
             }
             let files = self.folder.recorder(&key);
-            let known = self.running.get(&key).is_some_and(|running| *running.seen.recorder == recorder);
+            let known = self.running.get(&key).is_some_and(|running| running.seen.recorder == recorder);
             let give = || {
                 files.prepare(&recorder)?;
                 files.write_secrets(&recorder, &self.manifests)?;
@@ -286,9 +286,9 @@ impl Plane {
             };
             give().map_err(|source| LocalError::Write { path: files.assignment(), source })?;
             if let Some(running) = self.running.get_mut(&key) {
-                running.seen.recorder = std::sync::Arc::new(recorder);
+                running.seen.recorder = recorder;
             } else if !self.leaving.contains_key(&key) {
-                self.start(&key, recorder);
+                self.start(&key, std::sync::Arc::unwrap_or_clone(recorder));
             }
         }
         self.take_back();
