@@ -9,7 +9,7 @@ ARG BASE=docker.io/library/debian:bookworm-slim
 # ---- what compiling needs; a stage of its own, so that it is kept when sources change
 FROM ${BUILDER} AS toolchain
 RUN apt-get update \
- && apt-get install -y --no-install-recommends gcc libc6-dev pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev \
+ && apt-get install -y --no-install-recommends gcc libc6-dev make pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev \
  && rm -rf /var/lib/apt/lists/*
 
 # ---- the programs

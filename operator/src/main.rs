@@ -11,6 +11,15 @@ use framekeeper_operator::local::run::{self, Options};
 use framekeeper_operator::local::screen::Screen;
 use tracing_subscriber::EnvFilter;
 
+/// Ten thousand streams are as many small objects of many kinds, which come and go: the system's allocator keeps half as much again as they need.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// How it is set: one arena, for there is one thread that does most, and what is free is given back soon.
+#[expect(unsafe_code, reason = "jemalloc finds its settings by the name of this symbol")]
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static ALLOCATOR_SETTINGS: &[u8; 46] = b"narenas:1,dirty_decay_ms:200,muzzy_decay_ms:0\0";
+
 /// Plans which recorder records what, and runs it.
 #[derive(Parser)]
 #[command(version, propagate_version = true)]

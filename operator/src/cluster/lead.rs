@@ -41,6 +41,8 @@ pub struct Lead {
 #[derive(Clone, Debug)]
 pub struct Leadership {
     lead: watch::Receiver<Option<Lead>>,
+    /// The term that was told last.
+    known: Option<u64>,
     /// The highest term that was seen in Recorders.
     pub highest_seen: Arc<AtomicU64>,
 }
@@ -58,10 +60,13 @@ impl Leadership {
         Some((lead.term, Duration::from_micros(left)))
     }
 
-    /// Waits until something about it changed.
+    /// Waits until this operator leads, leads in another term, or leads no more. That its Lease was renewed is no news.
     pub async fn changed(&mut self) {
-        if self.lead.changed().await.is_err() {
-            std::future::pending::<()>().await;
+        let term = |lead: &Option<Lead>| lead.map(|lead| lead.term);
+        let before = self.known;
+        match self.lead.wait_for(|lead| term(lead) != before).await {
+            Ok(lead) => self.known = term(&lead),
+            Err(_) => std::future::pending::<()>().await,
         }
     }
 }
@@ -91,7 +96,7 @@ impl Elector {
             highest_seen: Arc::clone(&highest_seen),
             last: None,
         };
-        (elector, Leadership { lead, highest_seen })
+        (elector, Leadership { lead, known: None, highest_seen })
     }
 
     /// Runs until `stop` says so, and then gives the Lease up.

@@ -12,7 +12,7 @@ use framekeeper_crds::{
 use framekeeper_plan::Condition;
 use uuid::Uuid;
 
-use super::holders::{self, Pool, Shared, Uids};
+use super::holders::{self, Holding, Pool, Shared, Uids};
 use super::holds;
 use super::place::{self, Known, PoolPlan};
 use super::state::{CameraLimits, PoolState, RecorderState, State, StreamState, Told};
@@ -117,7 +117,9 @@ pub fn assign(wanted: &Wanted, mut state: State, world: &mut dyn World) -> Assig
     for pool in &pools {
         let mut kept = kept(&state, wanted, pool);
         let holds = holds::of_namespace(&state, &pool.key.namespace);
-        for (ordinal, shared) in holders::told(&state, pool, &uids, world) {
+        let holding = Holding::of(&state, pool);
+        for ordinal in pool.ordinals() {
+            let shared = holding.told(&state, pool, ordinal, &uids, world);
             let kept = kept.remove(&ordinal).unwrap_or_default();
             let recorder = recorder(&mut state, pool, ordinal, OfStreams { shared, kept, holds: &holds }, &uids, world);
             recorders.insert(pool.recorder(ordinal), recorder);

@@ -185,30 +185,37 @@ pub fn forget(state: &mut State, pool: &Pool<'_>, world: &dyn World) {
     }
 }
 
-/// What each recorder of a pool is told, by ordinal.
-pub fn told(state: &State, pool: &Pool<'_>, uids: &Uids, world: &dyn World) -> BTreeMap<u32, Shared> {
-    let former = former(state, pool);
-    let sharing: BTreeMap<&Key, Sharing> = pool
-        .plan
-        .plan
-        .placed
-        .iter()
-        .map(|(key, assigned)| (key, sharing(state, pool, key, assigned, &former)))
-        .collect();
-    // Gone through once, and not by each recorder: a hundred recorders have ten thousand streams.
-    let mut held: BTreeMap<u32, Vec<(&Key, &Assigned, u32)>> = BTreeMap::new();
-    for (key, assigned) in &pool.plan.plan.placed {
-        let holders = std::iter::once(&assigned.primary).chain(&assigned.standbys);
-        for (rank, ordinal) in (0..).zip(holders) {
-            held.entry(*ordinal).or_default().push((key, assigned, rank));
+/// Who holds what in a pool: gone through once, and not by each recorder. A hundred recorders have ten thousand streams.
+pub struct Holding<'p> {
+    sharing: BTreeMap<&'p Key, Sharing>,
+    /// By ordinal, with the rank.
+    held: BTreeMap<u32, Vec<(&'p Key, &'p Assigned, u32)>>,
+}
+
+impl<'p> Holding<'p> {
+    /// As it was decided.
+    #[must_use]
+    pub fn of(state: &State, pool: &'p Pool<'_>) -> Self {
+        let (placed, former) = (&pool.plan.plan.placed, former(state, pool));
+        let sharing = placed.iter().map(|(key, assigned)| (key, sharing(state, pool, key, assigned, &former))).collect();
+        let mut held: BTreeMap<u32, Vec<(&Key, &Assigned, u32)>> = BTreeMap::new();
+        for (key, assigned) in placed {
+            let holders = std::iter::once(&assigned.primary).chain(&assigned.standbys);
+            for (rank, ordinal) in (0..).zip(holders) {
+                held.entry(*ordinal).or_default().push((key, assigned, rank));
+            }
         }
+        Self { sharing, held }
     }
-    let told = pool.ordinals().map(|ordinal| {
+
+    /// What a recorder is told: one after the other, because all that all of them are told is most of the operator's memory.
+    #[must_use]
+    pub fn told(&self, state: &State, pool: &Pool<'_>, ordinal: u32, uids: &Uids, world: &dyn World) -> Shared {
         let own = pool.recorder(ordinal);
         let mut peers = BTreeSet::new();
         let mut channels = Vec::new();
-        for (key, assigned, rank) in held.get(&ordinal).into_iter().flatten() {
-            let Some(sharing) = sharing.get(key) else { continue };
+        for (key, assigned, rank) in self.held.get(&ordinal).into_iter().flatten() {
+            let Some(sharing) = self.sharing.get(key) else { continue };
             channels.extend(channel(state, pool, key, assigned, *rank, sharing, uids));
             peers.extend(sharing.holders.iter().chain(&sharing.former));
         }
@@ -216,7 +223,7 @@ pub fn told(state: &State, pool: &Pool<'_>, uids: &Uids, world: &dyn World) -> B
         let mut retired = Vec::new();
         for retiring in retiring {
             let stream = Key::new(&retiring.stream.namespace, &retiring.stream.name);
-            let holders = sharing.get(&stream).filter(|_| retiring.handover).map_or(&[][..], |now| &now.holders);
+            let holders = self.sharing.get(&stream).filter(|_| retiring.handover).map_or(&[][..], |now| &now.holders);
             peers.extend(holders);
             retired.push(Retired {
                 stream: retiring.stream.clone(),
@@ -226,9 +233,8 @@ pub fn told(state: &State, pool: &Pool<'_>, uids: &Uids, world: &dyn World) -> B
         }
         peers.remove(&own);
         let peers = peers.into_iter().filter_map(|key| peer(state, key, uids, world)).collect();
-        (ordinal, Shared { channels, retired, peers })
-    });
-    told.collect()
+        Shared { channels, retired, peers }
+    }
 }
 
 /// The recorders of a pool that have not let go of a stream yet, by the stream's UID. Those that are not wanted any more are being stopped.
