@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use framekeeper_e2e::judge;
 use serde_json::Value;
 
-use super::site::{RECORDED_WITHIN, RELEASE, Site, install_chart, installed};
+use super::site::{RECORDED_WITHIN, RELEASE, Site, install_chart, install_release, installed};
 
 #[test]
 fn the_chart_is_upgraded_and_rolled_back_and_tests_itself() -> Result<()> {
@@ -18,6 +18,44 @@ fn the_chart_is_upgraded_and_rolled_back_and_tests_itself() -> Result<()> {
     for kind in ["camerastreams", "storagepools", "recorders"] {
         cluster.kubectl(&["get", "crd", &format!("{kind}.framekeeper.dev")])?;
     }
+    Ok(())
+}
+
+/// A second installation, for one namespace: what helm makes of it, and what is left when it is taken away.
+#[test]
+fn an_installation_for_one_namespace_reads_no_secret_elsewhere_and_leaves_nothing_behind() -> Result<()> {
+    const OTHER: &str = "other";
+    let cluster = installed()?;
+    cluster.kubectl(&["create", "namespace", "tenant"])?;
+    let more = ["--set", "watchNamespaces={tenant}", "--set", "crds.install=false", "--set", "replicas=1"];
+    install_release(cluster, OTHER, &more)?;
+    let labelled = format!("app.kubernetes.io/instance={OTHER}");
+    let kinds = "deployments,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings,poddisruptionbudgets,configmaps";
+    let left = || cluster.kubectl(&["get", kinds, "-A", "-l", &labelled, "-o", "name"]);
+    let made = left()?;
+    ensure!(made.contains("deployment") && made.contains("role.rbac"), "{made}");
+    let accounts = cluster.kubectl(&[
+        "get",
+        "serviceaccounts",
+        "-n",
+        OTHER,
+        "-l",
+        &labelled,
+        "-o",
+        "jsonpath={.items[0].metadata.name}",
+    ])?;
+    let who = format!("--as=system:serviceaccount:{OTHER}:{}", accounts.trim());
+    // kubectl says no by its exit code.
+    let may = |namespace: &str| cluster.kubectl(&["auth", "can-i", "list", "secrets", "-n", namespace, &who]).is_ok();
+    ensure!(may("tenant") && !may("default") && !may(RELEASE), "it reads Secrets where it has nothing to do");
+    cluster.helm(&["uninstall", OTHER, "-n", OTHER, "--wait", "--timeout", "90s"])?;
+    let left = left()?;
+    ensure!(left.trim().is_empty(), "left behind: {left}");
+    // They belong to the cluster, and so does what stands in them.
+    for kind in ["camerastreams", "storagepools", "recorders"] {
+        cluster.kubectl(&["get", "crd", &format!("{kind}.framekeeper.dev")])?;
+    }
+    cluster.kubectl(&["delete", "namespace", "tenant", OTHER, "--timeout=60s"])?;
     Ok(())
 }
 

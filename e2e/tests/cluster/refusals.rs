@@ -169,7 +169,7 @@ fn an_object_that_is_wrong_by_todays_rules_harms_no_other_one() -> Result<()> {
     })?;
     lenient.end()?;
     let told = |name: &str, words: &[&str]| site.told(name, TOLD_WITHIN, words);
-    told("unreadable", &["Unreadable", "main", "PoolRef"])?;
+    told("unreadable", &["Unreadable", "spec.poolRef: ", "main", "PoolRef"])?;
     told("invalid", &["InvalidSpec", "spec.source.url", "rtsp://"])?;
     // Others are reconciled as ever.
     cluster.apply(&site.stream("cam-2", ""))?;

@@ -35,10 +35,15 @@ fn install() -> Result<Cluster> {
 
 /// `helm upgrade --install`, with these values besides.
 pub(super) fn install_chart(cluster: &Cluster, more: &[&str]) -> Result<String> {
+    install_release(cluster, RELEASE, more)
+}
+
+/// The same for a release of this name, in a namespace of its own by the same name.
+pub(super) fn install_release(cluster: &Cluster, release: &str, more: &[&str]) -> Result<String> {
     let (repository, tag) = cluster.image.rsplit_once(':').context("an image without a tag")?;
     let (repository, tag) = (format!("image.repository={repository}"), format!("image.tag={tag}"));
     let chart = cluster.chart().display().to_string();
-    let mut arguments = vec!["upgrade", "--install", RELEASE, &chart, "-n", RELEASE, "--create-namespace"];
+    let mut arguments = vec!["upgrade", "--install", release, &chart, "-n", release, "--create-namespace"];
     arguments.extend(["--set", &repository, "--set", &tag, "--wait", "--timeout", INSTALLED_WITHIN]);
     arguments.extend_from_slice(more);
     cluster.helm(&arguments)

@@ -197,7 +197,8 @@ impl<'p> Holding<'p> {
     #[must_use]
     pub fn of(state: &State, pool: &'p Pool<'_>) -> Self {
         let (placed, former) = (&pool.plan.plan.placed, former(state, pool));
-        let sharing = placed.iter().map(|(key, assigned)| (key, sharing(state, pool, key, assigned, &former))).collect();
+        let sharing =
+            placed.iter().map(|(key, assigned)| (key, sharing(state, pool, key, assigned, &former))).collect();
         let mut held: BTreeMap<u32, Vec<(&Key, &Assigned, u32)>> = BTreeMap::new();
         for (key, assigned) in placed {
             let holders = std::iter::once(&assigned.primary).chain(&assigned.standbys);
