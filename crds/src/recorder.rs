@@ -147,7 +147,7 @@ pub struct Channel {
     /// `Primary`: records it. `Standby`: is ready to.
     pub role: Role,
     /// 0 for the primary, 1..K for standbys: the order in which they take over.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub rank: u32,
     /// Grows with each change of who records the stream.
     pub epoch: u64,
@@ -158,7 +158,7 @@ pub struct Channel {
     /// Whether audio is recorded.
     pub audio: bool,
     /// The stream's priority.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub priority: i32,
     /// How long its footage is kept.
     #[serde(default, skip_serializing_if = "RecorderRetention::is_empty")]
@@ -186,6 +186,11 @@ pub struct RecorderRetention {
     /// Bytes of segment files of one stream that are kept, over all volumes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<u64>,
+}
+
+// A Recorder has hundreds of channels, and the API server looks at each of their fields each time it is written: what is as usual is left out.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl RecorderRetention {

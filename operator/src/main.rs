@@ -15,10 +15,10 @@ use tracing_subscriber::EnvFilter;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// How it is set: one arena, for there is one thread that does most, and what is free is given back soon.
+/// How it is set: one arena, for there is one thread that does most, and what is free is given back.
 #[expect(unsafe_code, reason = "jemalloc finds its settings by the name of this symbol")]
 #[unsafe(export_name = "_rjem_malloc_conf")]
-pub static ALLOCATOR_SETTINGS: &[u8; 46] = b"narenas:1,dirty_decay_ms:200,muzzy_decay_ms:0\0";
+pub static ALLOCATOR_SETTINGS: &[u8; 44] = b"narenas:1,dirty_decay_ms:0,muzzy_decay_ms:0\0";
 
 /// Plans which recorder records what, and runs it.
 #[derive(Parser)]

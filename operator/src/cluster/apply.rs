@@ -266,7 +266,7 @@ impl Writer {
         let status = serde_json::to_value(object).ok().and_then(|mut object| Some(object.get_mut("status")?.take()));
         let mut operations = vec![json!({ "op": "add", "path": "/status", "value": status })];
         // Should there be another object of this name by now, it is refused.
-        if let Some(uid) = object.uid() {
+        if let Some(uid) = object.uid().filter(|uid| !uid.is_empty()) {
             operations.insert(0, json!({ "op": "test", "path": "/metadata/uid", "value": uid }));
         }
         let patch = Patch::Merge(&operations);

@@ -12,7 +12,7 @@ use crate::decide::status::Note;
 use crate::decide::wanted::Key;
 
 /// Events that wait to be written, at most; more than these were of an API server that did not answer, and statuses tell what counts.
-const EVENTS_AT_MOST: usize = 5_000;
+const EVENTS_AT_MOST: usize = 2_500;
 
 /// An event.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use framekeeper_crds::ChannelState;
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
+use serde::Deserialize as _;
 use serde_json::Value as Json;
 
 use super::wanted::Key;
@@ -67,10 +68,13 @@ fn read(json: &Json) -> Vec<(Key, ChannelReport)> {
         let count = |key: &str| channel.get(key).and_then(Json::as_u64);
         let number = |key: &str| channel.get(key).and_then(Json::as_f64);
         let key = Key::new(text("namespace")?, text("name")?);
+        let state: Option<ChannelState> = channel.get("state").and_then(|state| ChannelState::deserialize(state).ok());
+        // Whoever records says always the same, and nobody asks why.
+        let why = |key: &str| owned(key).filter(|_| state != Some(ChannelState::Recording));
         let report = ChannelReport {
-            state: channel.get("state").and_then(|state| serde_json::from_value(state.clone()).ok()),
-            reason: owned("reason"),
-            message: owned("message"),
+            state,
+            reason: why("reason"),
+            message: why("message"),
             epoch: count("epoch"),
             codec: owned("codec"),
             audio_codec: owned("audioCodec"),

@@ -37,7 +37,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Two statuses are so far apart at least: what changes in between goes out together.
 const PACE: Duration = Duration::from_secs(1);
 /// As many times as long as the API server took for one are they apart, where that is more: it has much to do then, and each status is of a large object.
-const RESTS: u32 = 4;
+const RESTS: u32 = 8;
 /// But never further.
 const PACE_AT_MOST: Duration = Duration::from_secs(5);
 /// A request that takes longer is tried again.

@@ -35,7 +35,7 @@ const ONLY_METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8
 const RENEW: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(100);
 const PACE: Duration = Duration::from_secs(1);
-const RESTS: u32 = 4;
+const RESTS: u32 = 8;
 const PACE_AT_MOST: Duration = Duration::from_secs(5);
 /// A camera answers at once, and its next key frame comes within two seconds.
 const CONNECTS_WITHIN_MS: u64 = 2_000;
