@@ -72,17 +72,17 @@ fn decide(streams: &[Guarded<Asked>], pools: &[Guarded<StoragePool>], state: Sta
 }
 
 /// What is left in the cluster of a decision.
-fn left(assignment: &Assignment) -> Vec<Recorder> {
+fn left(assignment: &Assignment) -> Vec<Arc<Recorder>> {
     assignment.recorders.values().cloned().collect()
 }
 
 fn begin(
     term: u64,
-    recorders: &[Recorder],
+    recorders: &[Arc<Recorder>],
     streams: &[Guarded<Asked>],
     statuses: &BTreeMap<Key, CameraStreamStatus>,
 ) -> State {
-    let recorders: Vec<&Recorder> = recorders.iter().collect();
+    let recorders: Vec<&Arc<Recorder>> = recorders.iter().collect();
     let streams = streams.iter().filter_map(|guard| guard.ok().map(AsRef::as_ref));
     state(term, &recorders, streams, statuses, [])
 }
@@ -121,7 +121,7 @@ fn epochs_never_go_back_whoever_remembers_them() {
     // A standby took over in epoch 7, as it says itself; of another stream an operator had told of epoch 9.
     let mut recorders = left(&first);
     let taken = recorders[0].spec.channels[0].stream.clone();
-    recorders[1].status = serde_json::from_value(json!({
+    Arc::make_mut(&mut recorders[1]).status = serde_json::from_value(json!({
         "channels": [{ "stream": taken, "state": "Recording", "epoch": 7 }],
     }))
     .unwrap();

@@ -193,7 +193,9 @@ mod tests {
         let (mut skips, mut looks) = (Reporter::new(Outbox::default()), Reporter::new(Outbox::default()));
         let (mut dice, mut now, mut skipped) = (Dice(7), begin, 0);
         let running = decided.recorders.iter().map(|(key, recorder)| {
-            (key.clone(), Seen { is_running: true, ..Seen::new(Arc::new(recorder.clone()), String::new()) })
+            let mut seen = Seen::new(Arc::clone(recorder), String::new());
+            seen.is_running = true;
+            (key.clone(), seen)
         });
         let mut running: BTreeMap<Key, Seen> = running.collect();
         let unmade = BTreeMap::new();

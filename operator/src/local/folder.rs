@@ -319,7 +319,7 @@ mod tests {
             let text = fs::read_to_string(files.assignment()).unwrap();
             assert!(!text.contains("first"));
             let back: Recorder = yaml::read_recorder(&text).unwrap();
-            assert_eq!(back, *recorder);
+            assert_eq!(back, **recorder);
             let path = files.secrets().join("default/vault-camera/password");
             let has_vault = recorder.spec.channels.iter().any(|channel| channel.stream.name == "vault");
             assert_eq!(path.exists(), has_vault);
@@ -330,7 +330,7 @@ mod tests {
                 assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
                 files.write_secrets(recorder, &self::manifests("second")).unwrap();
                 assert_eq!(fs::read(&path).unwrap(), b"second");
-                let mut without = recorder.clone();
+                let mut without = Recorder::clone(recorder);
                 without.spec.channels.clear();
                 files.write_secrets(&without, &manifests).unwrap();
                 assert!(!path.exists());

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use framekeeper_crds::{Channel, ChannelState, ChannelStatus, Recorder, RecorderStatus, RedundancyClass, Role, yaml};
 use framekeeper_operator::decide::assign::{Assignment, World, assign};
@@ -73,7 +74,7 @@ fn uid(assignment: &Assignment, ordinal: u32) -> String {
 
 /// The channels of a stream by rank, each with its recorder.
 fn channels<'a>(assignment: &'a Assignment, stream: &str) -> Vec<(u32, &'a Channel)> {
-    let of = |recorder: &'a Recorder| {
+    let of = |recorder: &'a Arc<Recorder>| {
         recorder.spec.channels.iter().map(|channel| (recorder.spec.ordinal, channel)).collect::<Vec<_>>()
     };
     let mut found: Vec<_> = assignment.recorders.values().flat_map(of).collect();
@@ -88,7 +89,7 @@ fn holders(assignment: &Assignment, stream: &str) -> Vec<u32> {
 
 /// Pairs of recorders that know each other.
 fn links(assignment: &Assignment) -> BTreeSet<(u32, String)> {
-    let of = |recorder: &Recorder| {
+    let of = |recorder: &Arc<Recorder>| {
         recorder.spec.peers.iter().map(|peer| (recorder.spec.ordinal, peer.name.clone())).collect::<Vec<_>>()
     };
     assignment.recorders.values().flat_map(of).collect()
@@ -105,7 +106,7 @@ fn where_no_failure_is_tolerated_nothing_is_said_of_standbys() {
     let none = manifests("recorders: 3, maxChannels: 10", &SIX);
     let first = assign(&none, State { term: 1, ..State::default() }, &mut world);
     for recorder in first.recorders.values() {
-        let text = yaml::write(recorder).unwrap();
+        let text = yaml::write(recorder.as_ref()).unwrap();
         for word in ["peers", "holders", "Holders", "class", "Standby", "publicKey"] {
             assert!(!text.contains(word), "{word}: {text}");
         }
