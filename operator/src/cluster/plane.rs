@@ -504,8 +504,12 @@ impl Plane {
         let until = Instant::now() + (rest * SENDS).clamp(SENDS_FOR, SENDS_AT_MOST);
         let outbox = &mut self.reporter.sink;
         let (streams, pools) = (outbox.take_streams(), std::mem::take(&mut outbox.pools));
+        let refused = std::mem::take(&mut outbox.refused);
         self.metrics.waits(streams.len() + pools.len() + outbox.events.len());
         let said = |key: &Key| {
+            if let Some(refused) = refused.get(key) {
+                return Some(refused.clone());
+            }
             let (spec, status) = (&self.wanted.streams.get(key)?.object, self.reporter.said(key)?);
             let uid = &self.state.streams.get(&key.to_string())?.uid;
             let mut stream = CameraStream::new(&key.name, CameraStreamSpec::clone(spec));
@@ -520,6 +524,7 @@ impl Plane {
         let unsent = super::send::all(writer, term, streams.iter().cloned(), said, Some(until)).await;
         let outbox = &mut self.reporter.sink;
         let is_late = !unsent.is_empty() && Instant::now() >= until;
+        outbox.refused.extend(refused.into_iter().filter(|(key, _)| unsent.contains(key)));
         outbox.put_back(streams.into_iter().filter(|key| unsent.contains(key)));
         outbox.pools.extend(pools.into_iter().filter(|(key, _)| unsent_pools.contains(key)));
         // Statuses tell what counts, and come first.

@@ -32,6 +32,8 @@ pub struct Happened {
 pub struct Outbox {
     /// Streams whose statuses are: as they are when they are written.
     pub streams: BTreeSet<Key>,
+    /// Of these, those of which the operator knows nothing but that they are refused: what is said of them.
+    pub refused: BTreeMap<Key, CameraStream>,
     /// Where writing them goes on: whoever changes all the time must not keep those behind it from ever being written.
     next: Option<Key>,
     /// Statuses of pools.
@@ -74,8 +76,18 @@ impl Sink for Outbox {
 
     fn stream(&mut self, key: &Key, stream: CameraStream) -> io::Result<()> {
         // What it is already when an operator begins to lead need not be written.
+        self.refused.remove(key);
         if self.former_streams.remove(key) != stream.status {
             self.streams.insert(key.clone());
+        }
+        Ok(())
+    }
+
+    fn refused_stream(&mut self, key: &Key, stream: CameraStream) -> io::Result<()> {
+        let is_so = self.former_streams.remove(key) == stream.status;
+        if !is_so {
+            self.streams.insert(key.clone());
+            self.refused.insert(key.clone(), stream);
         }
         Ok(())
     }
@@ -103,6 +115,7 @@ impl Sink for Outbox {
     fn keep_only(&mut self, wanted: &BTreeMap<Kind, BTreeSet<Key>>) -> io::Result<()> {
         let is_there = |kind: Kind, key: &Key| wanted.get(&kind).is_some_and(|keys| keys.contains(key));
         self.streams.retain(|key| is_there(Kind::Stream, key));
+        self.refused.retain(|key, _| is_there(Kind::Stream, key));
         self.pools.retain(|key, _| is_there(Kind::Pool, key));
         Ok(())
     }
@@ -126,6 +139,27 @@ impl Sink for Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_said_of_a_refused_stream_waits_with_it_until_it_is_another() {
+        let key = Key::new("a", "1");
+        let stream = || {
+            let spec = framekeeper_crds::yaml::read("{source: {url: \"rtsp://c/1\"}, poolRef: {name: main}}").unwrap();
+            let mut stream = CameraStream::new("1", spec);
+            stream.status = Some(CameraStreamStatus::default());
+            stream
+        };
+        let mut outbox = Outbox::default();
+        outbox.refused_stream(&key, stream()).unwrap();
+        assert!(outbox.streams.contains(&key) && outbox.refused.contains_key(&key));
+        outbox.stream(&key, stream()).unwrap();
+        assert!(outbox.streams.contains(&key) && outbox.refused.is_empty(), "it is right by now");
+        // What a former leader has said needs not be said again.
+        let mut outbox =
+            Outbox { former_streams: [(key.clone(), CameraStreamStatus::default())].into(), ..Outbox::default() };
+        outbox.refused_stream(&key, stream()).unwrap();
+        assert!(outbox.streams.is_empty() && outbox.refused.is_empty());
+    }
 
     #[test]
     fn who_changes_all_the_time_keeps_nobody_from_being_written() {

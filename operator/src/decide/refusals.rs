@@ -52,7 +52,7 @@ impl<S: Sink> Reporter<S> {
             let mut object = CameraStream::new(&key.name, nowhere());
             object.metadata = metadata(&key, &identity.uid, identity.generation);
             object.status = Some(new);
-            let written = self.sink.stream(&key, object);
+            let written = self.sink.refused_stream(&key, object);
             self.note_trouble(written);
             self.say(Kind::Stream, &key, &identity, refusal, wall);
         }

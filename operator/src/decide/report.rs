@@ -66,6 +66,10 @@ pub trait Sink {
     /// # Errors
     /// When it can't be written; it is then given again.
     fn stream(&mut self, key: &Key, stream: CameraStream) -> std::io::Result<()>;
+    /// The same of one of which nothing can be said but that it is refused.
+    fn refused_stream(&mut self, key: &Key, stream: CameraStream) -> std::io::Result<()> {
+        self.stream(key, stream)
+    }
     /// A pool's status is another one.
     ///
     /// # Errors
