@@ -166,7 +166,7 @@ fn uid(site: &Site, kind: &str, name: &str) -> Option<String> {
 
 #[test]
 fn what_somebody_deletes_of_a_pool_is_there_again_and_costs_no_frame() -> Result<()> {
-    let site = Site::new("deleted", 1)?;
+    let site = Site::new("remade", 1)?;
     let cluster = site.cluster;
     cluster.apply(&format!("{}{}", site.pool(1, ""), site.streams()))?;
     site.wait_recorded(RECORDED_WITHIN, 1)?;

@@ -68,6 +68,10 @@ impl Site {
     pub(super) fn with(namespace: &str, cameras: &[&str]) -> Result<Self> {
         let cluster = installed()?;
         let ledgers = cluster.folder.join("ledgers").join(namespace);
+        // An earlier cluster may have been in the same folder.
+        if ledgers.exists() {
+            std::fs::remove_dir_all(&ledgers)?;
+        }
         std::fs::create_dir_all(&ledgers)?;
         let names: Vec<String> = (1..=cameras.len()).map(|number| format!("cam-{number}")).collect();
         let site = Self { cluster, namespace: namespace.to_owned(), cameras: names, ledgers, is_clean: false };
