@@ -15,6 +15,26 @@ fn the_chart_is_upgraded_and_rolled_back_and_tests_itself() -> Result<()> {
     install_chart(cluster, &["--set", "log=debug"])?;
     cluster.helm(&["rollback", RELEASE, "-n", RELEASE, "--wait", "--timeout", "90s"])?;
     judge::say(&cluster.helm(&["history", RELEASE, "-n", RELEASE])?);
+    // One node that fails must not take both operators with it, least of all because they were upgraded.
+    cluster
+        .wait("the operators are on two nodes", Duration::from_secs(60), || {
+            let pods = cluster.list(&[
+                "pods",
+                "-n",
+                RELEASE,
+                "-l",
+                "app.kubernetes.io/component=operator,pod-template-hash",
+            ])?;
+            let stay = pods.iter().filter(|pod| pod.pointer("/metadata/deletionTimestamp").is_none());
+            let nodes: Vec<&str> =
+                stay.filter_map(|pod| pod.pointer("/spec/nodeName").and_then(Value::as_str)).collect();
+            ensure!(nodes.len() == 2, "{nodes:?}");
+            Ok(Some(nodes.first() != nodes.last()))
+        })
+        .and_then(|(apart, _)| {
+            ensure!(apart, "both operators are on one node");
+            Ok(())
+        })?;
     for kind in ["camerastreams", "storagepools", "recorders"] {
         cluster.kubectl(&["get", "crd", &format!("{kind}.framekeeper.dev")])?;
     }
