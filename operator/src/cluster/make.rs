@@ -29,7 +29,7 @@ use crate::decide::status::Note;
 use crate::decide::wanted::Key;
 
 /// So many Recorders are written, or have what they run on made, at once.
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 
 /// Whether a Recorder is told the same, whatever the term.
 fn is_same(now: &RecorderSpec, before: &RecorderSpec) -> bool {

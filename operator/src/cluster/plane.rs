@@ -268,8 +268,12 @@ impl Plane {
             .iter()
             .filter_map(|pool| Some((key(pool.namespace(), pool.name_any()), pool.status.clone()?)))
             .collect();
-        for recorder in recorders {
-            self.take_over(term, recorder).await?;
+        // Several at once: with a hundred recorders nobody decides anything for seconds.
+        let plane = &*self;
+        let taken = recorders.into_iter().map(|recorder| plane.take_over(term, recorder));
+        let taken: Vec<_> = futures::stream::iter(taken).buffer_unordered(super::make::AT_ONCE).collect().await;
+        for taken in taken {
+            self.versions.extend(taken?);
         }
         info!(term, recorders = state.recorders.len(), streams = state.streams.len(), "begins to lead");
         self.state = state;
@@ -278,7 +282,8 @@ impl Plane {
         Ok(())
     }
 
-    async fn take_over(&mut self, term: u64, recorder: &Recorder) -> Result<(), WriteError> {
+    /// Writes the term on a Recorder, as long as there is one. The version that it then has.
+    async fn take_over(&self, term: u64, recorder: &Recorder) -> Result<Option<(Key, String)>, WriteError> {
         let key = Key::new(recorder.namespace().unwrap_or_default(), recorder.name_any());
         let mut found = recorder.clone();
         for _ in 0..TRIES {
@@ -288,10 +293,9 @@ impl Plane {
             marked.metadata.resource_version = found.resource_version();
             match self.writer.patch_version(term, &marked).await {
                 Ok(written) => {
-                    self.versions.insert(key, written.metadata.resource_version.unwrap_or_default());
-                    return Ok(());
+                    return Ok(Some((key, written.metadata.resource_version.unwrap_or_default())));
                 }
-                Err(error) if error.code() == Some(404) => return Ok(()),
+                Err(error) if error.code() == Some(404) => return Ok(None),
                 Err(error) if error.code() == Some(409) => {}
                 Err(error) => return Err(error),
             }
@@ -300,7 +304,7 @@ impl Plane {
             let Ok(read) = timeout(ANSWER, api.get_opt(&key.name)).await else { break };
             match read {
                 Ok(Some(now)) => found = now,
-                Ok(None) => return Ok(()),
+                Ok(None) => return Ok(None),
                 Err(source) => {
                     return Err(WriteError::Refused { what: format!("Recorder {key}"), source: Box::new(source) });
                 }
@@ -533,7 +537,8 @@ impl Plane {
         }
         let some = outbox.events.len().min(EVENTS_A_ROUND);
         let happened: Vec<_> = outbox.events.drain(..some).collect();
-        let events = &self.events;
+        let (events, metrics) = (&self.events, &self.metrics);
+        metrics.lost_events(std::mem::take(&mut outbox.lost_events));
         let writes = happened.into_iter().map(|happened| async move {
             let event = kube::runtime::events::Event {
                 type_: if happened.note.warning { EventType::Warning } else { EventType::Normal },
@@ -542,15 +547,14 @@ impl Plane {
                 action: happened.note.reason.clone(),
                 secondary: None,
             };
-            match timeout(ANSWER, events.publish(&event, &super::send::reference(&happened))).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    error!(reason = happened.note.reason, "an event of {} is lost: {error}", happened.key)
-                }
-                Err(_) => {
-                    error!(reason = happened.note.reason, "an event of {} is lost: no answer in time", happened.key)
-                }
-            }
+            let published = timeout(ANSWER, events.publish(&event, &super::send::reference(&happened))).await;
+            let why = match published {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer in time".to_owned(),
+            };
+            metrics.lost_events(1);
+            error!(reason = happened.note.reason, "an event of {} is lost: {why}", happened.key);
         });
         futures::stream::iter(writes).buffer_unordered(super::send::AT_ONCE).collect::<()>().await;
     }
