@@ -499,7 +499,8 @@ impl Plane {
         }
     }
 
-    /// Writes statuses and events, for a while; `rest`: how long the rest of this round took. What can't be written now stays for the next time, and is then written as it is by then.
+    /// Writes statuses and events, for a while; `rest`: how long the rest of this round took. What can't be written now stays for the next time, and is then
+    /// written as it is by then.
     async fn send(&mut self, term: u64, rest: Duration) {
         let until = Instant::now() + (rest * SENDS).clamp(SENDS_FOR, SENDS_AT_MOST);
         let outbox = &mut self.reporter.sink;

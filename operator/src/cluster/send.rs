@@ -38,7 +38,7 @@ impl WithStatus for StoragePool {
     }
 }
 
-/// The UID stays: should there be another object of this name by now, the write is refused.
+/// The UID stays: should there be another object of this name by now, the write is refused (422).
 fn bare(metadata: &mut framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) {
     metadata.generation = None;
     metadata.resource_version = None;
@@ -60,9 +60,10 @@ pub(super) async fn all<K: WithStatus>(
         }
         match writer.status(term, &object(&key)?.bare()).await {
             Ok(()) => None,
-            // It is gone, or another one has its name.
+            // It is gone.
             Err(error) if matches!(error.code(), Some(404 | 409)) => None,
-            // What stands in its spec is nothing by today's definition, and nobody may write to it before that is put right. An event has told why.
+            // Another one has its name, and the patch's test of the UID says so. Or what stands in its spec is nothing by today's definition, and nobody may write
+            // to it before that is put right; an event has told why.
             Err(error) if error.code() == Some(422) => {
                 warn!("a status can't be written: {error}");
                 None
