@@ -203,7 +203,8 @@ impl Site {
 
     /// The pool goes, and its pods with it. Claims and footage stay.
     pub(super) fn take_pool_away(&self) -> Result<()> {
-        self.kubectl(&["delete", "storagepool", "main", "--cascade=foreground", "--timeout=60s"])?;
+        // A kubelet whose API server was gone watches its pods again after up to a minute: its client waits longer each time.
+        self.kubectl(&["delete", "storagepool", "main", "--cascade=foreground", "--timeout=150s"])?;
         self.cluster.wait("the recorders' pods are gone", GONE_WITHIN, || {
             let left = self.cluster.list(&["pods", "-n", &self.namespace, "-l", "framekeeper.dev/pool=main"])?;
             Ok(left.is_empty().then_some(()))

@@ -29,7 +29,7 @@ use crate::decide::status::Note;
 use crate::decide::wanted::Key;
 
 /// So many Recorders are written, or have what they run on made, at once.
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 
 /// Whether a Recorder is told the same, whatever the term.
 fn is_same(now: &RecorderSpec, before: &RecorderSpec) -> bool {
@@ -196,7 +196,9 @@ impl Plane {
     pub(super) async fn make(&mut self, term: u64, facts: &Facts) -> Result<(), WriteError> {
         let needed = self.credentials_needed(facts);
         let all: BTreeSet<Key> = needed.values().flatten().cloned().collect();
-        self.secrets.refresh(&self.client, &self.watches, &all).await;
+        if self.secrets.refresh(&self.client, &self.watches, &all).await {
+            self.try_again();
+        }
         let pools: Vec<Key> = self.wanted.pools.keys().cloned().collect();
         let owned = Owned::of(&self.watches);
         let mut failed = None;

@@ -37,6 +37,7 @@ pub struct Metrics {
     errors: Counter,
     writes: Counter,
     failed_writes: Counter,
+    lost_events: Counter,
     plan: Histogram,
     leader: Gauge,
     term: Gauge<u64, AtomicU64>,
@@ -57,6 +58,7 @@ impl Default for Metrics {
             errors: Counter::default(),
             writes: Counter::default(),
             failed_writes: Counter::default(),
+            lost_events: Counter::default(),
             plan: Histogram::new(seconds()),
             leader: Gauge::default(),
             term: Gauge::default(),
@@ -82,6 +84,11 @@ impl Default for Metrics {
             "failed_writes",
             "Writes that the API server refused or did not answer",
             metrics.failed_writes.clone(),
+        );
+        registry.register(
+            "lost_events",
+            "Events that were given up: more waited than statuses left time for, or the API server did not take them",
+            metrics.lost_events.clone(),
         );
         registry.register_with_unit(
             "plan",
@@ -141,6 +148,11 @@ impl Metrics {
     pub fn leads(&self, term: Option<u64>) {
         self.leader.set(i64::from(term.is_some()));
         self.term.set(term.unwrap_or(0));
+    }
+
+    /// So many events were given up.
+    pub fn lost_events(&self, count: u64) {
+        self.lost_events.inc_by(count);
     }
 
     /// How much waits to be written.

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
 use framekeeper_crds::{CameraStream, CameraStreamSpec, Recorder, StoragePool};
-use framekeeper_plan::Condition;
 use futures::StreamExt as _;
 use kube::runtime::events::{EventType, Recorder as EventRecorder, Reporter as EventReporter};
 use kube::{Client, ResourceExt as _};
@@ -26,8 +25,8 @@ use super::reports::{self, Answers, Askers};
 use super::secrets::SecretBook;
 use super::sink::Outbox;
 use super::watching::Watches;
-use super::world::{ClusterWorld, Facts};
-use crate::decide::assign::{self, Assignment, World as _};
+use super::world::{ClusterWorld, Facts, Standing};
+use crate::decide::assign::{self, Assignment};
 use crate::decide::cameras::Cameras;
 use crate::decide::observe::ChannelReport;
 use crate::decide::place::PoolPlan;
@@ -64,8 +63,7 @@ pub struct Plane {
     again: Option<Instant>,
     /// What failed last, so that it is not said each time.
     said: Option<String>,
-    silent: BTreeSet<Key>,
-    conditions: BTreeMap<Key, Condition>,
+    standings: BTreeMap<Key, Standing>,
     cameras: Cameras,
     askers: Askers,
     answers: Answers,
@@ -111,8 +109,7 @@ impl Plane {
             unwritten: BTreeMap::new(),
             again: None,
             said: None,
-            silent: BTreeSet::new(),
-            conditions: BTreeMap::new(),
+            standings: BTreeMap::new(),
             cameras: Cameras::default(),
             askers: Askers::new(http, answers.clone()),
             answers,
@@ -125,6 +122,11 @@ impl Plane {
     /// Something changed: the next round thinks everything over again.
     pub fn stir(&mut self) {
         self.is_stirred = true;
+    }
+
+    /// Something failed: after a while everything is decided anew.
+    pub(super) fn try_again(&mut self) {
+        self.again = Some(Instant::now() + AGAIN);
     }
 
     /// When the next decision is due, if one waits.
@@ -183,7 +185,7 @@ impl Plane {
             }
             Err(error) => {
                 // It is tried again: with the next change, or after a while.
-                self.again = Some(Instant::now() + AGAIN);
+                self.try_again();
                 if self.said.as_ref() != Some(&error.to_string()) {
                     warn!("{error}; it is tried again");
                     self.said = Some(error.to_string());
@@ -209,16 +211,11 @@ impl Plane {
         if self.state.term != term {
             self.begin(term, facts).await?;
         }
-        // That somebody is silent is no event: time brings it.
-        let silent = facts.recorders.keys().filter(|key| facts.is_silent(key)).cloned().collect();
-        let conditions: BTreeMap<Key, Condition> = {
-            let world = ClusterWorld { facts };
-            facts.recorders.keys().map(|key| (key.clone(), world.condition(key))).collect()
-        };
+        // That somebody is silent, or answers for the first time, is no event of an object.
+        let standings = facts.standings();
         let is_due = self.again.take_if(|at| Instant::now() >= *at).is_some();
-        let stirred =
-            std::mem::take(&mut self.is_stirred) || is_due || self.silent != silent || self.conditions != conditions;
-        (self.silent, self.conditions) = (silent, conditions);
+        let stirred = std::mem::take(&mut self.is_stirred) || is_due || self.standings != standings;
+        self.standings = standings;
         self.pace.counted(self.watches.streams.count(), Instant::now());
         let rests = stirred && self.pace.rests(Instant::now());
         self.is_stirred |= rests;
@@ -268,8 +265,12 @@ impl Plane {
             .iter()
             .filter_map(|pool| Some((key(pool.namespace(), pool.name_any()), pool.status.clone()?)))
             .collect();
-        for recorder in recorders {
-            self.take_over(term, recorder).await?;
+        // Several at once: with a hundred recorders nobody decides anything for seconds.
+        let plane = &*self;
+        let taken = recorders.into_iter().map(|recorder| plane.take_over(term, recorder));
+        let taken: Vec<_> = futures::stream::iter(taken).buffer_unordered(super::make::AT_ONCE).collect().await;
+        for taken in taken {
+            self.versions.extend(taken?);
         }
         info!(term, recorders = state.recorders.len(), streams = state.streams.len(), "begins to lead");
         self.state = state;
@@ -278,7 +279,8 @@ impl Plane {
         Ok(())
     }
 
-    async fn take_over(&mut self, term: u64, recorder: &Recorder) -> Result<(), WriteError> {
+    /// Writes the term on a Recorder, as long as there is one. The version that it then has.
+    async fn take_over(&self, term: u64, recorder: &Recorder) -> Result<Option<(Key, String)>, WriteError> {
         let key = Key::new(recorder.namespace().unwrap_or_default(), recorder.name_any());
         let mut found = recorder.clone();
         for _ in 0..TRIES {
@@ -288,10 +290,9 @@ impl Plane {
             marked.metadata.resource_version = found.resource_version();
             match self.writer.patch_version(term, &marked).await {
                 Ok(written) => {
-                    self.versions.insert(key, written.metadata.resource_version.unwrap_or_default());
-                    return Ok(());
+                    return Ok(Some((key, written.metadata.resource_version.unwrap_or_default())));
                 }
-                Err(error) if error.code() == Some(404) => return Ok(()),
+                Err(error) if error.code() == Some(404) => return Ok(None),
                 Err(error) if error.code() == Some(409) => {}
                 Err(error) => return Err(error),
             }
@@ -300,7 +301,7 @@ impl Plane {
             let Ok(read) = timeout(ANSWER, api.get_opt(&key.name)).await else { break };
             match read {
                 Ok(Some(now)) => found = now,
-                Ok(None) => return Ok(()),
+                Ok(None) => return Ok(None),
                 Err(source) => {
                     return Err(WriteError::Refused { what: format!("Recorder {key}"), source: Box::new(source) });
                 }
@@ -534,7 +535,8 @@ impl Plane {
         }
         let some = outbox.events.len().min(EVENTS_A_ROUND);
         let happened: Vec<_> = outbox.events.drain(..some).collect();
-        let events = &self.events;
+        let (events, metrics) = (&self.events, &self.metrics);
+        metrics.lost_events(std::mem::take(&mut outbox.lost_events));
         let writes = happened.into_iter().map(|happened| async move {
             let event = kube::runtime::events::Event {
                 type_: if happened.note.warning { EventType::Warning } else { EventType::Normal },
@@ -543,15 +545,14 @@ impl Plane {
                 action: happened.note.reason.clone(),
                 secondary: None,
             };
-            match timeout(ANSWER, events.publish(&event, &super::send::reference(&happened))).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    error!(reason = happened.note.reason, "an event of {} is lost: {error}", happened.key)
-                }
-                Err(_) => {
-                    error!(reason = happened.note.reason, "an event of {} is lost: no answer in time", happened.key)
-                }
-            }
+            let published = timeout(ANSWER, events.publish(&event, &super::send::reference(&happened))).await;
+            let why = match published {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer in time".to_owned(),
+            };
+            metrics.lost_events(1);
+            error!(reason = happened.note.reason, "an event of {} is lost: {why}", happened.key);
         });
         futures::stream::iter(writes).buffer_unordered(super::send::AT_ONCE).collect::<()>().await;
     }

@@ -21,9 +21,6 @@ use super::watching::Watches;
 
 /// What comes together is looked at together: two thousand streams that are applied at once are not two thousand decisions.
 const GATHER: Duration = Duration::from_millis(50);
-/// How often everything is decided anew where nothing happens: that a recorder is lost, or well again, is brought by time and by what it answers, and no object
-/// says so.
-const REVIEW: Duration = Duration::from_secs(2);
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -59,8 +56,6 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut plane = Plane::new(options, client, watches, leadership.clone(), metrics, http);
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut review = interval(REVIEW);
-    review.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -71,7 +66,6 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             }
             () = leadership.changed() => plane.stir(),
             _ = look.tick() => {}
-            _ = review.tick() => plane.stir(),
             // Something is to be decided, and not at once after what was decided before.
             () = sleep_until(plane.decides_at().map_or_else(Instant::now, Instant::from_std)), if plane.decides_at().is_some() => {}
         }

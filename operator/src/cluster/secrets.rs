@@ -23,8 +23,9 @@ pub struct SecretBook {
 }
 
 impl SecretBook {
-    /// Brings the book up to date with what is needed. What can't be read now stays as it was.
-    pub async fn refresh(&mut self, client: &Client, watches: &Watches, needed: &BTreeSet<Key>) {
+    /// Brings the book up to date with what is needed. What can't be read now stays as it was; whether there is any such.
+    pub async fn refresh(&mut self, client: &Client, watches: &Watches, needed: &BTreeSet<Key>) -> bool {
+        let mut is_behind = false;
         self.known.retain(|key, _| needed.contains(key));
         let there = watches.secrets.all();
         let versions: BTreeMap<Key, String> = there
@@ -41,7 +42,10 @@ impl SecretBook {
             }
             let api = Api::<Secret>::namespaced(client.clone(), &key.namespace);
             match timeout(ANSWER, api.get_opt(&key.name)).await {
-                Err(_) => warn!(secret = %key, "cannot be read: no answer in time"),
+                Err(_) => {
+                    is_behind = true;
+                    warn!(secret = %key, "cannot be read, and is tried again: no answer in time");
+                }
                 Ok(Ok(Some(secret))) => {
                     let version = secret.resource_version().unwrap_or_default();
                     let values = secret.data.unwrap_or_default().into_iter();
@@ -51,9 +55,13 @@ impl SecretBook {
                 }
                 // Gone meanwhile: recorders go on with what they have.
                 Ok(Ok(None)) => {}
-                Ok(Err(error)) => warn!(secret = %key, "cannot be read: {error}"),
+                Ok(Err(error)) => {
+                    is_behind = true;
+                    warn!(secret = %key, "cannot be read, and is tried again: {error}");
+                }
             }
         }
+        is_behind
     }
 
     /// What a recorder is given: of these Secrets those that are there, by name.

@@ -40,6 +40,8 @@ pub struct Outbox {
     pub pools: BTreeMap<Key, StoragePool>,
     /// Events, the oldest first.
     pub events: VecDeque<Happened>,
+    /// How many events were given up, and not counted yet.
+    pub lost_events: u64,
     /// What was written when this operator began to lead.
     pub former_streams: BTreeMap<Key, CameraStreamStatus>,
     /// As above.
@@ -107,6 +109,7 @@ impl Sink for Outbox {
     fn event(&mut self, kind: Kind, key: &Key, uid: &str, note: &Note, _: Timestamp) -> io::Result<()> {
         while self.events.len() >= EVENTS_AT_MOST {
             self.events.pop_front();
+            self.lost_events += 1;
         }
         self.events.push_back(Happened { kind, key: key.clone(), uid: uid.to_owned(), note: note.clone() });
         Ok(())

@@ -19,7 +19,7 @@ use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Client, Resource};
+use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 use tracing::{info, warn};
@@ -160,6 +160,11 @@ fn asked(stream: &Guarded<Asked>) -> u64 {
     digest(&(&meta.uid, meta.generation, &meta.annotations, meta.deletion_timestamp.is_some()))
 }
 
+/// What of a node decisions depend on: each kubelet writes its status every few minutes.
+fn labelled(node: &PartialObjectMeta<Node>) -> u64 {
+    digest(node.labels())
+}
+
 impl Watches {
     /// Begins to watch. `changed` is told of each change.
     #[must_use]
@@ -189,7 +194,12 @@ impl Watches {
                 )],
             },
             nodes: Watched {
-                stores: vec![keep(watcher::watcher(Api::all(client.clone()), all.clone()), "Node", changed, Tell::Yes)],
+                stores: vec![keep(
+                    watcher::watcher(Api::all(client.clone()), all.clone()),
+                    "Node",
+                    changed,
+                    Tell::When(labelled),
+                )],
             },
         }
     }

@@ -1,6 +1,7 @@
 //! What is so in the cluster, as a decision needs to know it.
 
 use std::collections::BTreeMap;
+use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,14 @@ const HOSTNAME: &str = "kubernetes.io/hostname";
 /// Of a container that is only being made.
 const HARMLESS: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// What decisions depend on of a recorder and no object says, because time brings it, or what the recorder answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    is_silent: bool,
+    life: Discriminant<Life>,
+    condition: Condition,
+}
 
 /// The facts of one moment.
 pub struct Facts {
@@ -103,6 +112,18 @@ impl Facts {
     #[must_use]
     pub fn is_silent(&self, recorder: &Key) -> bool {
         self.quiet.get(recorder).is_none_or(|quiet| *quiet >= SILENT_AFTER)
+    }
+
+    /// How each recorder stands: while this is the same, and no object is another one, so is every decision.
+    #[must_use]
+    pub fn standings(&self) -> BTreeMap<Key, Standing> {
+        let world = ClusterWorld { facts: self };
+        let of = |key: &Key| Standing {
+            is_silent: self.is_silent(key),
+            life: discriminant(&self.life(key)),
+            condition: world.condition(key),
+        };
+        self.recorders.keys().map(|key| (key.clone(), of(key))).collect()
     }
 
     /// Whether there is no node of this name any more. As long as none is known at all, nobody is gone.
@@ -190,5 +211,50 @@ impl World for ClusterWorld<'_> {
             Life::Silent(since) if self.facts.now.duration_since(since) < GONE_AFTER => Condition::Down,
             Life::New(_) | Life::Silent(_) => Condition::Gone,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::alive::Lives;
+
+    #[test]
+    fn what_time_and_answers_change_for_decisions_is_seen() {
+        let key = Key::new("a", "main-recorder-0");
+        let recorder = framekeeper_crds::yaml::read::<Recorder>(
+            "{apiVersion: framekeeper.dev/v1alpha1, kind: Recorder, metadata: {name: main-recorder-0, namespace: a}, \
+             spec: {pool: main, ordinal: 0, term: 1, slots: {normal: 1, reserved: 0}, \
+             segment: {bytes: 1048576, partMs: 500}, volumes: [], channels: []}}",
+        );
+        let recorder = Arc::new(recorder.unwrap());
+        let (mut lives, begin) = (Lives::default(), Instant::now());
+        lives.lease(&key, None, begin);
+        let mut changes = Vec::new();
+        let mut before = None;
+        // It is started, is heard of from the tenth second to the hundredth, and never again.
+        for second in 0..500 {
+            let now = begin + Duration::from_secs(second);
+            if (10..=100).contains(&second) {
+                lives.answered(&key, now);
+            }
+            let facts = Facts {
+                recorders: [(key.clone(), Arc::clone(&recorder))].into(),
+                claims: BTreeMap::new(),
+                volumes: BTreeMap::new(),
+                pods: BTreeMap::new(),
+                nodes: BTreeMap::new(),
+                lives: [(key.clone(), lives.of(&key, now))].into(),
+                quiet: lives.quiet_for(&key, now).map(|quiet| (key.clone(), quiet)).into_iter().collect(),
+                now,
+            };
+            let standings = facts.standings();
+            if before.as_ref() != Some(&standings) {
+                changes.push(second);
+            }
+            before = Some(standings);
+        }
+        // It answers; it is silent; its Lease has expired; others are given what it had.
+        assert_eq!(changes, [0, 10, 115, 140, 440]);
     }
 }

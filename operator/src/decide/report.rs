@@ -210,9 +210,12 @@ impl<S: Sink> Reporter<S> {
             let active = standing::active(&holders).map(|holder| holder.name);
             let report = standing::spokesman(&holders).and_then(|holder| holder.report);
 
-            let known = self.streams.get(key).map(Said::status);
+            let known = self.streams.get(key);
+            let is_of_another = known.is_some_and(|said| !said.is_of(&remembered.uid));
+            let known = known.filter(|_| !is_of_another).map(Said::status);
             let is_new = known.is_none();
-            let old = known.unwrap_or_else(|| self.sink.former_stream(key).unwrap_or_default());
+            let old =
+                known.or_else(|| if is_of_another { None } else { self.sink.former_stream(key) }).unwrap_or_default();
             let doing = match (placed.object.suspend, names.first()) {
                 (true, _) => Doing::Suspended,
                 (_, None) if view.wanted.refused.contains_key(key) => refused(view.wanted, key),
@@ -277,7 +280,7 @@ impl<S: Sink> Reporter<S> {
                 self.note_trouble(result);
                 notes.entry((note.warning, note.reason)).or_default().push((key.clone(), note.message));
             }
-            let said = self.conditions.keep(new);
+            let said = self.conditions.keep(&remembered.uid, new);
             self.streams.insert(key.clone(), said);
         }
         for ((warning, reason), streams) in notes.into_iter().filter(|_| !view.stopped) {

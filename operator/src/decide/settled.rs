@@ -93,6 +93,7 @@ fn tells(report: &ChannelReport, hasher: &mut DefaultHasher) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::path::PathBuf;
     use std::sync::Arc;
     use std::time::Duration;
@@ -103,9 +104,10 @@ mod tests {
 
     use super::*;
     use crate::cluster::sink::Outbox;
-    use crate::decide::assign::{self, World};
+    use crate::decide::assign::{self, Assignment, World};
     use crate::decide::report::{Reporter, View};
     use crate::decide::state::State;
+    use crate::decide::wanted::Wanted;
     use crate::local::manifest;
 
     struct Nothing(u128);
@@ -173,8 +175,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn whoever_skips_what_is_settled_says_the_same_as_whoever_looks_at_everything() {
+    /// A pool of three recorders, five streams, and what is decided of them.
+    fn decided() -> (Wanted, Assignment) {
         let mut text = String::from(
             "apiVersion: framekeeper.dev/v1alpha1\nkind: StoragePool\nmetadata: {name: main}\nspec: {recorders: 3, maxChannels: 10, toleratedFailures: 1, \
              storage: {volumes: [{name: a, claimTemplate: {spec: {resources: {requests: {storage: 100Gi}}}}}]}}\n",
@@ -189,6 +191,33 @@ mod tests {
         assert!(reading.mistakes.is_empty(), "{:?}", reading.mistakes);
         let wanted = reading.manifests.wanted();
         let decided = assign::assign(&wanted, State { term: 1, ..State::default() }, &mut Nothing(0));
+        (wanted, decided)
+    }
+
+    #[test]
+    fn a_stream_that_is_made_again_under_the_same_name_is_told_anew() {
+        let (wanted, mut decided) = decided();
+        let (running, unmade) = (BTreeMap::<Key, Seen>::new(), BTreeMap::new());
+        let (now, wall) = (Instant::now(), Timestamp::from_second(1_800_000_000).unwrap());
+        let mut reporter = Reporter::new(Outbox::default());
+        let all: BTreeSet<Key> = wanted.streams.keys().cloned().collect();
+        let mut told = |state: &State, revision| {
+            let (wanted, plans, running, unmade) = (&wanted, &decided.plans, &running, &unmade);
+            let view = View { wanted, state, plans, running, unmade, stopped: false, revision: Some(revision) };
+            reporter.report(&view, now, wall);
+            std::mem::take(&mut reporter.sink.streams)
+        };
+        assert_eq!(told(&decided.state, 1), all);
+        assert!(told(&decided.state, 2).is_empty());
+        let one = all.first().unwrap();
+        decided.state.streams.get_mut(&one.to_string()).unwrap().uid = "another".to_owned();
+        assert_eq!(told(&decided.state, 3), [one.clone()].into());
+        assert!(told(&decided.state, 4).is_empty());
+    }
+
+    #[test]
+    fn whoever_skips_what_is_settled_says_the_same_as_whoever_looks_at_everything() {
+        let (wanted, decided) = decided();
         let begin = Instant::now();
         let (mut skips, mut looks) = (Reporter::new(Outbox::default()), Reporter::new(Outbox::default()));
         let (mut dice, mut now, mut skipped) = (Dice(7), begin, 0);
