@@ -28,7 +28,7 @@ use super::watching::Watches;
 use super::world::{ClusterWorld, Facts, Standing};
 use crate::decide::assign::{self, Assignment};
 use crate::decide::cameras::Cameras;
-use crate::decide::observe::ChannelReport;
+use crate::decide::observe::Reports;
 use crate::decide::place::PoolPlan;
 use crate::decide::report::{Reporter, View};
 use crate::decide::seen::Seen;
@@ -138,13 +138,17 @@ impl Plane {
     /// Takes note of what recorders have answered.
     fn listen(&mut self) {
         for (key, (at, reports)) in self.answers.take() {
-            self.heard(&key, reports, at);
+            self.heard(&key, &reports, at);
         }
     }
 
-    fn heard(&mut self, key: &Key, reports: Vec<(Key, ChannelReport)>, at: Instant) {
+    fn heard(&mut self, key: &Key, reports: &Arc<Reports>, at: Instant) {
         self.lives.answered(key, at);
-        self.revision += u64::from(learn::from_channels(&mut self.state, &reports));
+        let is_same = self.seen.get(key).is_some_and(|seen| seen.says(reports));
+        // Of what is the same only what depends on time, or on others, is looked at again.
+        let again = if is_same { Cameras::hears_again(reports.all()) } else { Vec::new() };
+        let news = if is_same { again.as_slice() } else { reports.all() };
+        self.revision += u64::from(learn::from_channels(&mut self.state, news));
         if !self.seen.contains_key(key) {
             return;
         }
@@ -152,12 +156,12 @@ impl Plane {
             let others = self.seen.iter().filter(|(other, _)| *other != key);
             standing::sessions(others.filter_map(|(_, seen)| seen.report(stream, at)))
         };
-        let is_news = self.cameras.heard(&mut self.state, key, &reports, at, others);
+        let is_news = self.cameras.heard(&mut self.state, key, news, at, others);
         self.revision += u64::from(is_news);
         self.is_stirred |= is_news;
         if let Some(seen) = self.seen.get_mut(key) {
             seen.is_running = true;
-            seen.heard(Some(reports), at);
+            seen.heard(Some(Arc::clone(reports)), at);
         }
     }
 

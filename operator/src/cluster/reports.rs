@@ -8,14 +8,14 @@ use framekeeper_crds::{ChannelState, Recorder, Role};
 use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
 
-use crate::decide::observe::{self, ChannelReport};
+use crate::decide::observe::{ChannelReport, Question, Reports};
 use crate::decide::wanted::Key;
 
 /// How often a recorder is asked for its channels.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a recorder said, and when.
-pub type Answer = (Instant, Vec<(Key, ChannelReport)>);
+pub type Answer = (Instant, Arc<Reports>);
 
 /// What recorders said last and nobody has looked at yet: of each the newest only. A round may wait for the API server for long, and what piled up meanwhile was
 /// most of the operator's memory.
@@ -23,7 +23,7 @@ pub type Answer = (Instant, Vec<(Key, ChannelReport)>);
 pub struct Answers(Arc<Mutex<BTreeMap<Key, Answer>>>);
 
 impl Answers {
-    fn put(&self, recorder: &Key, reports: Vec<(Key, ChannelReport)>) {
+    fn put(&self, recorder: &Key, reports: Arc<Reports>) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.insert(recorder.clone(), (Instant::now(), reports));
     }
@@ -62,14 +62,14 @@ impl Askers {
             if self.asked.contains_key(key) {
                 continue;
             }
-            let (client, answers) = (self.client.clone(), self.answers.clone());
-            let (name, at) = (key.clone(), address.clone());
+            let mut question = Question::new(self.client.clone(), address.clone());
+            let (name, answers) = (key.clone(), self.answers.clone());
             let task = tokio::spawn(async move {
                 let mut ticks = tokio::time::interval(ASK_INTERVAL);
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 loop {
                     ticks.tick().await;
-                    if let Some(reports) = observe::ask(&client, &at).await {
+                    if let Some(reports) = question.ask().await {
                         answers.put(&name, reports);
                     }
                 }
@@ -81,7 +81,7 @@ impl Askers {
 
 /// What a Recorder's status says of its channels: only of those that are not as planned is anything said. Of an assignment that it does not know yet, nothing.
 #[must_use]
-pub fn from_status(recorder: &Recorder) -> Option<Vec<(Key, ChannelReport)>> {
+pub fn from_status(recorder: &Recorder) -> Option<Arc<Reports>> {
     let status = recorder.status.as_ref()?;
     if status.observed_generation != recorder.metadata.generation {
         return None;
@@ -107,7 +107,7 @@ pub fn from_status(recorder: &Recorder) -> Option<Vec<(Key, ChannelReport)>> {
             ChannelReport { state: Some(state), reason, epoch: Some(channel.epoch), ..ChannelReport::default() }
         });
     }
-    Some(reports.into_iter().collect())
+    Some(Arc::new(Reports::new(reports.into_iter().collect())))
 }
 
 #[cfg(test)]
@@ -117,8 +117,10 @@ mod tests {
     #[test]
     fn of_what_a_recorder_said_the_newest_waits() {
         let (answers, one, two) = (Answers::default(), Key::new("a", "one"), Key::new("a", "two"));
-        let says =
-            |epoch| vec![(Key::new("a", "cam"), ChannelReport { epoch: Some(epoch), ..ChannelReport::default() })];
+        let says = |epoch| {
+            let report = ChannelReport { epoch: Some(epoch), ..ChannelReport::default() };
+            Arc::new(Reports::new(vec![(Key::new("a", "cam"), report)]))
+        };
         answers.put(&one, says(1));
         answers.put(&two, says(7));
         answers.put(&one, says(2));

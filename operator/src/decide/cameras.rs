@@ -23,6 +23,12 @@ pub(crate) struct Cameras {
 }
 
 impl Cameras {
+    /// Of what a recorder says the part that depends on time, and on what others say: it is to be heard again though it is the same.
+    pub(crate) fn hears_again(reports: &[(Key, ChannelReport)]) -> Vec<(Key, ChannelReport)> {
+        let counts = |reason: &str| reason == DROPS_IDLE || reason == TOO_MANY;
+        reports.iter().filter(|(_, report)| report.reason.as_deref().is_some_and(counts)).cloned().collect()
+    }
+
     /// Takes note of what a recorder says at `now`. `others`: how many other recorders have a session with a stream's camera, of streams that
     /// one of them records. Whether something was learnt, by which streams are to be given out anew.
     pub(crate) fn heard(

@@ -123,6 +123,8 @@ pub struct Reporter<S> {
     conditions: Conditions,
     pools: BTreeMap<Key, StoragePoolStatus>,
     recorders: BTreeMap<Key, (Arc<Recorder>, Option<RecorderStatus>)>,
+    /// What all streams were made from when each of them was as it was told.
+    all_settled: Option<u64>,
     /// Streams that nobody records though a standby is ready to, and since when.
     awaiting: BTreeMap<Key, Instant>,
     /// What must be written again because the last time failed.
@@ -141,6 +143,7 @@ impl<S: Sink> Reporter<S> {
             conditions: Conditions::default(),
             pools: BTreeMap::new(),
             recorders: BTreeMap::new(),
+            all_settled: None,
             awaiting: BTreeMap::new(),
             unwritten: BTreeSet::new(),
             trouble: None,
@@ -191,9 +194,16 @@ impl<S: Sink> Reporter<S> {
     }
 
     fn streams<R: AsRef<Seen>>(&mut self, view: &View<'_, R>, now: Instant, wall: Timestamp) {
+        let basis = view.revision.map(|revision| Basis::new(revision, now, view.plans, view.running));
+        let of_all = basis.as_ref().map(Basis::of_all);
+        if of_all.is_some() && self.all_settled == of_all {
+            for said in self.streams.values() {
+                self.sink.still(said.phase());
+            }
+            return;
+        }
         let mut notes: BTreeMap<(bool, String), Vec<(Key, String)>> = BTreeMap::new();
         let former = former(view);
-        let basis = view.revision.map(|revision| Basis::new(revision, now, view.plans, view.running));
         for (key, placed) in &view.wanted.streams {
             let settled = basis.as_ref().map(|basis| basis.of(key, &placed.object.pool_ref.name));
             if let Some(said) = self.streams.get(key).filter(|said| settled.is_some() && said.settled == settled) {
@@ -283,6 +293,8 @@ impl<S: Sink> Reporter<S> {
             let said = self.conditions.keep(&remembered.uid, new);
             self.streams.insert(key.clone(), said);
         }
+        let are_settled = self.streams.values().all(|said| said.settled.is_some());
+        self.all_settled = of_all.filter(|_| are_settled);
         for ((warning, reason), streams) in notes.into_iter().filter(|_| !view.stopped) {
             tell(warning, &reason, &streams);
         }

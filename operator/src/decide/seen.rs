@@ -1,12 +1,11 @@
 //! A recorder as the operator sees it: what it is to do, and what it says.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use framekeeper_crds::{Recorder, RecorderPhase, RecorderStatus, VolumeState};
 
-use super::observe::ChannelReport;
+use super::observe::{ChannelReport, Reports};
 use super::wanted::Key;
 
 /// For how long an answer counts: one lost question is no news.
@@ -27,7 +26,9 @@ pub struct Seen {
     pub is_down: bool,
     /// Why it can't be started, where somebody says so.
     pub trouble: Option<String>,
-    reports: BTreeMap<Key, ChannelReport>,
+    reports: Arc<Reports>,
+    /// Since when it says that.
+    since: Option<Instant>,
     answered: Option<Instant>,
 }
 
@@ -48,7 +49,8 @@ impl Seen {
             is_running: false,
             is_down: false,
             trouble: None,
-            reports: BTreeMap::new(),
+            reports: Arc::default(),
+            since: None,
             answered: None,
         }
     }
@@ -57,19 +59,33 @@ impl Seen {
     pub fn has_ended(&mut self) {
         self.is_running = false;
         self.is_down = true;
-        self.reports.clear();
-        self.answered = None;
+        self.reports = Arc::default();
+        (self.since, self.answered) = (None, None);
         self.status = None;
     }
 
     /// Takes note of an answer.
-    pub fn heard(&mut self, answer: Option<Vec<(Key, ChannelReport)>>, now: Instant) {
+    pub fn heard(&mut self, answer: Option<Arc<Reports>>, now: Instant) {
         if let Some(reports) = answer
             && self.is_running
         {
-            self.reports = reports.into_iter().collect();
+            if !self.says(&reports) {
+                (self.reports, self.since) = (reports, Some(now));
+            }
             self.answered = Some(now);
         }
+    }
+
+    /// Whether this very answer is the last one that it gave.
+    #[must_use]
+    pub fn says(&self, reports: &Arc<Reports>) -> bool {
+        self.since.is_some() && Arc::ptr_eq(&self.reports, reports)
+    }
+
+    /// Since when it says what it says, if that still holds.
+    #[must_use]
+    pub fn says_since(&self, now: Instant) -> Option<Instant> {
+        self.since.filter(|_| self.answers(now))
     }
 
     /// Takes note of an answer that is the same as the last one.
@@ -83,7 +99,7 @@ impl Seen {
     /// What it says of a stream, if that still holds.
     #[must_use]
     pub fn report(&self, stream: &Key, now: Instant) -> Option<&ChannelReport> {
-        self.answers(now).then(|| self.reports.get(stream)).flatten()
+        self.answers(now).then(|| self.reports.of(stream)).flatten()
     }
 
     /// Whether it answered lately.

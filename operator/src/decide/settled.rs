@@ -60,6 +60,21 @@ impl<'v> Basis<'v> {
         Self { revision, now, pools }
     }
 
+    /// What all of them are made from now: while it is the same none of them needs to be looked at.
+    pub(super) fn of_all(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.revision.hash(&mut hasher);
+        let mut pools: Vec<_> = self.pools.iter().collect();
+        pools.sort_by_key(|(key, _)| **key);
+        for (key, pool) in pools {
+            key.hash(&mut hasher);
+            for seen in &pool.recorders {
+                seen.map(|seen| (seen.is_down, seen.says_since(self.now))).hash(&mut hasher);
+            }
+        }
+        hasher.finish()
+    }
+
     /// What a stream's status is made from now.
     pub(super) fn of(&self, stream: &Key, pool: &str) -> Settled {
         let mut hasher = DefaultHasher::new();
@@ -105,6 +120,7 @@ mod tests {
     use super::*;
     use crate::cluster::sink::Outbox;
     use crate::decide::assign::{self, Assignment, World};
+    use crate::decide::observe::Reports;
     use crate::decide::report::{Reporter, View};
     use crate::decide::state::State;
     use crate::decide::wanted::Wanted;
@@ -242,7 +258,7 @@ mod tests {
                         (Key::new(&channel.stream.namespace, &channel.stream.name), dice.report(channel.role))
                     });
                     let reports = reports.collect();
-                    seen.heard(Some(reports), now);
+                    seen.heard(Some(Arc::new(Reports::new(reports))), now);
                 } else if what < 11 {
                     seen.heard_again(now);
                 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use framekeeper_crds::RecorderStatus;
@@ -29,7 +30,7 @@ use super::sources::Sources;
 use crate::decide::assign::{self, Assignment, World};
 use crate::decide::cameras::Cameras;
 use crate::decide::learn;
-use crate::decide::observe::ChannelReport;
+use crate::decide::observe::Reports;
 use crate::decide::place::PoolPlan;
 use crate::decide::report::{self, Reporter};
 use crate::decide::standing;
@@ -401,10 +402,10 @@ impl Plane {
         wanted_recorders(&self.manifests).contains(key)
     }
 
-    fn heard(&mut self, key: &Key, answer: Option<Vec<(Key, ChannelReport)>>) {
+    fn heard(&mut self, key: &Key, answer: Option<Arc<Reports>>) {
         let Some(running) = self.running.get_mut(key) else { return };
         let now = Instant::now();
-        let is_news = answer.as_ref().is_some_and(|reports| learn::from_channels(&mut self.state, reports));
+        let is_news = answer.as_ref().is_some_and(|reports| learn::from_channels(&mut self.state, reports.all()));
         running.seen.heard(answer.clone(), now);
         if is_news {
             self.remember();
@@ -414,7 +415,7 @@ impl Plane {
             let others = self.running.iter().filter(|(other, _)| *other != key);
             standing::sessions(others.filter_map(|(_, running)| running.seen.report(stream, now)))
         };
-        if self.cameras.heard(&mut self.state, key, &reports, now, others)
+        if self.cameras.heard(&mut self.state, key, reports.all(), now, others)
             && let Err(error) = self.apply(self.manifests.clone())
         {
             error!("what was found out of cameras cannot be made so: {error}");

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use framekeeper_crds::{Recorder, RecorderPhase, yaml};
@@ -10,7 +11,7 @@ use tokio::task::AbortHandle;
 
 use super::child::{self, Happening, Plan};
 use super::log_tail::LogTail;
-use crate::decide::observe::{self, ChannelReport};
+use crate::decide::observe::{self, Reports};
 use crate::decide::seen::Seen;
 use crate::decide::wanted::Key;
 
@@ -18,7 +19,7 @@ use crate::decide::wanted::Key;
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// An answer of a recorder, if it gave one.
-pub type Answer = (Key, Option<Vec<(Key, ChannelReport)>>);
+pub type Answer = (Key, Option<Arc<Reports>>);
 
 /// A recorder.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ impl Running {
                 ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
                 loop {
                     ticks.tick().await;
-                    let answer = observe::ask(&client, &address).await;
+                    let answer = observe::ask(&client, &address).await.map(Arc::new);
                     if answers.send((key.clone(), answer)).is_err() {
                         return;
                     }
@@ -70,7 +71,7 @@ impl Running {
             })
         };
         Self {
-            seen: Seen::new(std::sync::Arc::new(recorder), address),
+            seen: Seen::new(Arc::new(recorder), address),
             tail,
             child: child::start(plan, happenings),
             observer: observer.abort_handle(),

@@ -1,10 +1,12 @@
 //! `GET /v1/channels`: what each channel does.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::Json;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Json, Response};
 use framekeeper_crds::ChannelState;
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
 use framekeeper_media::WallTime;
@@ -13,6 +15,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::Sources;
+use crate::serve::range::not_modified;
 use crate::view::{ChannelEntry, ChannelView};
 
 /// The answer.
@@ -85,9 +88,40 @@ pub(super) fn views(sources: &Sources) -> Vec<ChannelView> {
     sources.view.channels().iter().map(view).collect()
 }
 
+impl Channels {
+    /// Another one when something is news, and not because a counter went on: a weak entity tag (RFC 9110 section 8.8.1), without its `W/`. Who asks each second
+    /// whether all is well need not read a hundred channels each time.
+    fn tag(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        for channel in &self.channels {
+            let Channel { namespace, name, role, epoch, state, reason, message, .. } = channel;
+            let Channel { codec, audio_codec, audio_left_out, width, height, gop, last_frame, frames, .. } = channel;
+            let records = *state == ChannelState::Recording;
+            let sees = records || *state == ChannelState::Standby;
+            (namespace, name, role, epoch, *state as u8).hash(&mut hasher);
+            (codec, audio_codec, audio_left_out, width, height).hash(&mut hasher);
+            (!records).then_some((reason, message)).hash(&mut hasher);
+            // When frames stopped is news, not that they go on.
+            last_frame.as_ref().filter(|_| !sees).hash(&mut hasher);
+            gop.map(|gop| gop.ceil() as u64).hash(&mut hasher);
+            // Rates mean more the longer they were measured.
+            frames.checked_ilog2().hash(&mut hasher);
+        }
+        format!("\"{:016x}\"", hasher.finish())
+    }
+}
+
 /// The handler.
-pub(super) async fn channels(State(sources): State<Sources>) -> Json<Channels> {
-    let mut channels: Vec<Channel> = views(&sources).into_iter().map(channel).collect();
+pub(super) async fn channels(State(sources): State<Sources>, headers: HeaderMap) -> Response {
+    let channels = all(&sources);
+    let tag = channels.tag();
+    let is_known = not_modified(&headers, &tag);
+    let tag = [(header::ETAG, format!("W/{tag}"))];
+    if is_known { (StatusCode::NOT_MODIFIED, tag).into_response() } else { (tag, Json(channels)).into_response() }
+}
+
+fn all(sources: &Sources) -> Channels {
+    let mut channels: Vec<Channel> = views(sources).into_iter().map(channel).collect();
     channels.extend(sources.view.refusals().into_iter().map(|refusal| Channel {
         namespace: refusal.stream.namespace,
         name: refusal.stream.name,
@@ -114,7 +148,7 @@ pub(super) async fn channels(State(sources): State<Sources>) -> Json<Channels> {
         reconnects: 0,
     }));
     channels.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-    Json(Channels { recorder: sources.view.recorder.clone(), channels })
+    Channels { recorder: sources.view.recorder.clone(), channels }
 }
 
 fn channel(view: ChannelView) -> Channel {
@@ -155,4 +189,75 @@ fn channel(view: ChannelView) -> Channel {
 
 fn rfc3339(time: WallTime) -> Option<String> {
     Timestamp::from_microsecond(time.0).ok().map(|time| format!("{time:.6}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn channel() -> Channel {
+        Channel {
+            namespace: "default".into(),
+            name: "door".into(),
+            role: Some("Primary"),
+            epoch: Some(4),
+            state: ChannelState::Recording,
+            reason: "Recording".into(),
+            message: "frames reach the disk".into(),
+            codec: Some("avc1.64001f".into()),
+            audio_codec: None,
+            audio_left_out: None,
+            width: Some(1920),
+            height: Some(1080),
+            fps: 25.0,
+            bitrate: 4_000_000,
+            gop: Some(1.9),
+            last_frame: Some("2026-11-21T14:03:07.480000Z".into()),
+            durable: None,
+            bytes: 1_000_000,
+            frames: 4_921,
+            gaps: 0,
+            lost_packets: 0,
+            dropped_frames: 0,
+            reconnects: 0,
+        }
+    }
+
+    fn tag(change: impl Fn(&mut Channel)) -> String {
+        let mut channel = channel();
+        change(&mut channel);
+        Channels { recorder: "main-recorder-0".into(), channels: vec![channel] }.tag()
+    }
+
+    #[test]
+    fn the_tag_is_another_one_when_something_is_news() {
+        let before = tag(|_| {});
+        let goes_on = tag(|channel| {
+            (channel.frames, channel.bytes, channel.bitrate, channel.fps) = (5_100, 1_100_000, 4_100_000, 24.9);
+            (channel.gop, channel.last_frame) = (Some(2.0), Some("2026-11-21T14:03:14.480000Z".into()));
+        });
+        assert_eq!(before, goes_on);
+        let news: [fn(&mut Channel); 7] = [
+            |channel| channel.state = ChannelState::Backoff,
+            |channel| channel.epoch = Some(5),
+            |channel| channel.codec = Some("hvc1.1.6.L93.B0".into()),
+            |channel| channel.width = Some(640),
+            |channel| channel.gop = Some(2.1),
+            |channel| channel.frames = 9_842,
+            |channel| channel.role = Some("Standby"),
+        ];
+        for (at, change) in news.into_iter().enumerate() {
+            assert_ne!(before, tag(change), "change {at}");
+        }
+        // Of one that does not see its camera, when it did last, and why.
+        let blind = |time: &str, why: &str| {
+            tag(|channel| {
+                (channel.state, channel.message) = (ChannelState::Backoff, why.into());
+                channel.last_frame = Some(time.into());
+            })
+        };
+        assert_eq!(blind("14:03", "no answer"), blind("14:03", "no answer"));
+        assert_ne!(blind("14:03", "no answer"), blind("14:04", "no answer"));
+        assert_ne!(blind("14:03", "no answer"), blind("14:03", "refused"));
+    }
 }
