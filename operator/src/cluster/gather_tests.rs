@@ -33,7 +33,7 @@ impl World for Nowhere {
     }
 }
 
-fn guard<K: serde::de::DeserializeOwned>(value: serde_json::Value) -> Guarded<K> {
+fn guard<K: crate::cluster::guarded::Readable>(value: serde_json::Value) -> Guarded<K> {
     serde_json::from_value(value).unwrap()
 }
 

@@ -2,15 +2,20 @@
 //! depend on is kept.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use framekeeper_crds::validate::{self, FieldError};
-use framekeeper_crds::{CameraStream, CameraStreamSpec, HOLD_ANNOTATION, HoldRange, hold_ranges};
+use framekeeper_crds::{
+    CameraStream, CameraStreamSpec, CameraStreamStatus, HOLD_ANNOTATION, HoldRange, Recorder, RecorderSpec,
+    RecorderStatus, StoragePool, StoragePoolSpec, StoragePoolStatus, hold_ranges,
+};
 use kube::Resource;
-use serde::de::{DeserializeOwned, Error as _};
+use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value as Json;
+use serde_json::value::RawValue;
 
 /// An object, or what of it can't be understood.
 #[derive(Clone, Debug)]
@@ -33,15 +38,103 @@ impl<K> Guarded<K> {
     }
 }
 
-impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
+/// What can be watched under guard.
+pub trait Readable: Sized {
+    /// What is asked for.
+    type Spec: DeserializeOwned;
+    /// What of what is said is of use.
+    type Status: DeserializeOwned;
+    /// The object.
+    fn read(metadata: ObjectMeta, spec: Self::Spec, status: Option<Self::Status>) -> Self;
+}
+
+impl Readable for StoragePool {
+    type Spec = StoragePoolSpec;
+    type Status = StoragePoolStatus;
+
+    fn read(metadata: ObjectMeta, spec: StoragePoolSpec, status: Option<StoragePoolStatus>) -> Self {
+        Self { metadata, spec, status }
+    }
+}
+
+impl Readable for CameraStream {
+    type Spec = CameraStreamSpec;
+    type Status = CameraStreamStatus;
+
+    fn read(metadata: ObjectMeta, spec: CameraStreamSpec, status: Option<CameraStreamStatus>) -> Self {
+        Self { metadata, spec, status }
+    }
+}
+
+impl Readable for Recorder {
+    type Spec = RecorderSpec;
+    type Status = RecorderStatus;
+
+    fn read(metadata: ObjectMeta, spec: RecorderSpec, status: Option<RecorderStatus>) -> Self {
+        Self { metadata, spec, status }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(bound = "K: Readable")]
+struct Whole<K: Readable> {
+    metadata: Metadata,
+    spec: K::Spec,
+    status: Option<K::Status>,
+}
+
+/// Of an object's metadata what anybody asks for. Which field was written by whom is half of what the API server sends, and is not.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    generation: Option<i64>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+    finalizers: Option<Vec<String>>,
+    owner_references: Option<Vec<OwnerReference>>,
+    annotations: Option<BTreeMap<String, String>>,
+    labels: Option<BTreeMap<String, String>>,
+}
+
+impl From<Metadata> for ObjectMeta {
+    fn from(read: Metadata) -> Self {
+        Self {
+            name: read.name,
+            namespace: read.namespace,
+            uid: read.uid,
+            resource_version: read.resource_version,
+            generation: read.generation,
+            creation_timestamp: read.creation_timestamp,
+            deletion_timestamp: read.deletion_timestamp,
+            finalizers: read.finalizers,
+            owner_references: read.owner_references,
+            annotations: read.annotations,
+            labels: read.labels,
+            ..Self::default()
+        }
+    }
+}
+
+// From JSON only, which is what an API server sends: what can't be understood is read twice, and all else once.
+impl<'de, K: Readable> Deserialize<'de> for Guarded<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let json = Json::deserialize(deserializer)?;
-        let error = match serde_path_to_error::deserialize(&json) {
-            Ok(object) => return Ok(Self(Ok(Arc::new(object)))),
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        if let Ok(Whole::<K> { metadata, spec, status }) = serde_json::from_str(text.get()) {
+            return Ok(Self(Ok(Arc::new(K::read(metadata.into(), spec, status)))));
+        }
+        let json: Json = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+        let error = match serde_path_to_error::deserialize::<_, Whole<K>>(&json) {
+            Ok(Whole { metadata, spec, status }) => {
+                return Ok(Self(Ok(Arc::new(K::read(metadata.into(), spec, status)))));
+            }
             Err(error) => error,
         };
         let metadata = json.get("metadata").ok_or_else(|| D::Error::missing_field("metadata"))?;
-        let metadata = ObjectMeta::deserialize(metadata).map_err(D::Error::custom)?;
+        let metadata = Metadata::deserialize(metadata).map_err(D::Error::custom)?.into();
         Ok(Self(Err(Box::new(Broken { metadata, error: without_user_info(&error.to_string()) }))))
     }
 }
@@ -109,14 +202,11 @@ pub struct Asked {
     pub holds: Vec<HoldRange>,
 }
 
-impl<'de> Deserialize<'de> for Asked {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        struct Whole {
-            metadata: ObjectMeta,
-            spec: CameraStreamSpec,
-        }
-        let Whole { mut metadata, spec } = Whole::deserialize(deserializer)?;
+impl Readable for Asked {
+    type Spec = CameraStreamSpec;
+    type Status = IgnoredAny;
+
+    fn read(mut metadata: ObjectMeta, spec: CameraStreamSpec, _: Option<IgnoredAny>) -> Self {
         // What kubectl keeps there is as large as the object.
         metadata.annotations = metadata.annotations.and_then(|mut all| {
             all.retain(|name, _| name == HOLD_ANNOTATION);
@@ -129,7 +219,7 @@ impl<'de> Deserialize<'de> for Asked {
             mistakes.push(error);
             None
         });
-        Ok(Self { metadata, spec: Arc::new(spec), mistakes, holds: holds.unwrap_or_default() })
+        Self { metadata, spec: Arc::new(spec), mistakes, holds: holds.unwrap_or_default() }
     }
 }
 
@@ -176,6 +266,28 @@ mod tests {
             "metadata": { "name": "cam", "namespace": "a", "uid": "u", "annotations": annotations, "labels": { "a": "b" } },
         });
         serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn a_watch_brings_it_as_a_list_does() {
+        let object = |name: &str, spec: Json| {
+            json!({
+                "apiVersion": "framekeeper.dev/v1alpha1", "kind": "CameraStream", "spec": spec,
+                "metadata": { "name": name, "managedFields": [{ "manager": "kubectl", "fieldsV1": { "f:spec": {} } }] },
+            })
+        };
+        let right = object("a", json!({ "source": { "url": "rtsp://c/1" }, "poolRef": { "name": "main" } }));
+        let wrong = object("b", json!({ "source": 5 }));
+        for (object, is_right) in [(&right, true), (&wrong, false)] {
+            let line = format!("{{\"type\":\"ADDED\",\"object\":{object}}}");
+            let event: kube::core::WatchEvent<Guarded<Asked>> = serde_json::from_str(&line).unwrap();
+            let kube::core::WatchEvent::Added(found) = event else { panic!("{line}") };
+            assert_eq!(found.ok().is_some(), is_right);
+            assert_eq!(found.meta().managed_fields, None);
+        }
+        let list = json!({ "apiVersion": "framekeeper.dev/v1alpha1", "kind": "CameraStreamList", "metadata": {}, "items": [right, wrong] });
+        let list: kube::core::ObjectList<Guarded<Asked>> = serde_json::from_str(&list.to_string()).unwrap();
+        assert_eq!(list.items.iter().map(|item| item.name_any()).collect::<Vec<_>>(), ["a", "b"]);
     }
 
     #[test]

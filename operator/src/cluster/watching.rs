@@ -334,24 +334,27 @@ mod tests {
 
     fn stream(more: &str) -> Guarded<Asked> {
         let text = format!(
-            "{{apiVersion: framekeeper.dev/v1alpha1, kind: CameraStream, metadata: {{name: cam, namespace: a, uid: u{more}}}, \
-             spec: {{source: {{url: \"rtsp://c/1\"}}, poolRef: {{name: main}}}}, status: {{phase: Recording}}}}"
+            r#"{{"apiVersion": "framekeeper.dev/v1alpha1", "kind": "CameraStream", "metadata": {{"name": "cam", "namespace": "a", "uid": "u"{more}}},
+                "spec": {{"source": {{"url": "rtsp://c/1"}}, "poolRef": {{"name": "main"}}}}, "status": {{"phase": "Recording"}}}}"#
         );
-        framekeeper_crds::yaml::read(&text).unwrap()
+        serde_json::from_str(&text).unwrap()
     }
 
     #[test]
     fn a_stream_is_news_when_something_else_is_asked_for() {
         let mut news = News::new(Tell::When(asked));
         let mut apply = |object| news.is_news(&watcher::Event::Apply(object));
-        assert!(apply(stream(", generation: 1, resourceVersion: '1'")));
-        assert!(!apply(stream(", generation: 1, resourceVersion: '2'")), "its status was written");
-        assert!(apply(stream(", generation: 2, resourceVersion: '3'")));
-        assert!(apply(stream(", generation: 2, annotations: {framekeeper.dev/hold: x}")));
-        assert!(apply(stream(", generation: 2, deletionTimestamp: '2026-01-01T00:00:00Z'")));
-        assert!(news.is_news(&watcher::Event::Delete(stream(", generation: 2"))));
-        assert!(news.is_news(&watcher::Event::Apply(stream(", generation: 2"))), "one of that name is there again");
-        assert!(!news.is_news(&watcher::Event::InitApply(stream(", generation: 2"))));
+        assert!(apply(stream(r#", "generation": 1, "resourceVersion": "1""#)));
+        assert!(!apply(stream(r#", "generation": 1, "resourceVersion": "2""#)), "its status was written");
+        assert!(apply(stream(r#", "generation": 2, "resourceVersion": "3""#)));
+        assert!(apply(stream(r#", "generation": 2, "annotations": {"framekeeper.dev/hold": "x"}"#)));
+        assert!(apply(stream(r#", "generation": 2, "deletionTimestamp": "2026-01-01T00:00:00Z""#)));
+        assert!(news.is_news(&watcher::Event::Delete(stream(r#", "generation": 2"#))));
+        assert!(
+            news.is_news(&watcher::Event::Apply(stream(r#", "generation": 2"#))),
+            "one of that name is there again"
+        );
+        assert!(!news.is_news(&watcher::Event::InitApply(stream(r#", "generation": 2"#))));
         assert!(news.is_news(&watcher::Event::InitDone), "what went meanwhile is not named");
     }
 
