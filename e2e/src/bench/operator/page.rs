@@ -29,10 +29,10 @@ pub(super) struct Step {
     pub(super) streams: usize,
     /// Until the last was there.
     pub(super) created: Duration,
-    /// Until a Recorder's spec had the last.
-    pub(super) told: Duration,
-    /// Until the status of the last named its recorder.
+    /// Until a Recorder's spec had the last: the assignment, by which it is recorded.
     pub(super) assigned: Duration,
+    /// Until the status of the last named its recorder.
+    pub(super) shown: Duration,
     /// Until the status of the last said that it is recorded.
     pub(super) recorded: Duration,
     /// What was written, by everybody.
@@ -82,18 +82,18 @@ impl Step {
     #[must_use]
     pub(super) fn told(&self) -> String {
         format!(
-            "created {:.2} s, told {:.2} s, assigned {:.2} s, recorded {:.2} s; CPU {:.2} s",
+            "created {:.2} s, assigned {:.2} s, shown {:.2} s, recorded {:.2} s; CPU {:.2} s",
             self.created.as_secs_f64(),
-            self.told.as_secs_f64(),
             self.assigned.as_secs_f64(),
+            self.shown.as_secs_f64(),
             self.recorded.as_secs_f64(),
             self.cpu_s
         )
     }
 
     fn row(&self) -> String {
-        let Self { streams, created, told, assigned, recorded, cpu_s, .. } = self;
-        let seconds = [created, told, assigned, recorded].map(|it| format!("{:.2}", it.as_secs_f64())).join(" | ");
+        let Self { streams, created, assigned, shown, recorded, cpu_s, .. } = self;
+        let seconds = [created, assigned, shown, recorded].map(|it| format!("{:.2}", it.as_secs_f64())).join(" | ");
         format!("| {streams} | {seconds} | {cpu_s:.2} |\n")
     }
 }
@@ -116,26 +116,28 @@ impl Report {
              recorders, their pods and nodes are objects that the benchmark writes: each recorder renews its Lease, writes its status and answers `/v1/channels` as a real one. Streams are applied {AT_ONCE} at a time (server-side apply).\n\n\
              | what | target | measured | |\n|---|---|---|---|\n"
         );
-        let mut row = |what: &str, target: &str, measured: String, is_met: bool| {
-            let _infallible = writeln!(text, "| {what} | {target} | {measured} | {} |", verdict(is_met));
+        let mut row = |what: &str, target: &str, measured: String, is_met: Option<bool>| {
+            let _infallible = writeln!(text, "| {what} | {target} | {measured} | {} |", is_met.map_or("", verdict));
         };
         let measured = format!("{:.1} MiB (proportional, at the end: {:.1})", mib(full.peak), mib(full.proportional));
-        row("memory, the most that was resident", "≤ 100 MiB", measured, full.peak <= MEMORY_BYTES);
-        let all = many.assigned.max(many.told);
+        row("memory, the most that was resident", "≤ 100 MiB", measured, Some(full.peak <= MEMORY_BYTES));
         let measured = format!(
             "{:.1} s; creating the objects alone, without an operator: {:.1} s",
-            all.as_secs_f64(),
+            many.assigned.as_secs_f64(),
             floor.as_secs_f64()
         );
-        row(&format!("{STREAMS} streams, from apply to all assigned"), "≤ 60 s", measured, all <= ASSIGNED);
+        let what = format!("{STREAMS} streams, from apply until the last is assigned: in the spec of its Recorder");
+        row(&what, "≤ 60 s", measured, Some(many.assigned <= ASSIGNED));
+        let measured = format!("{:.1} s", many.shown.max(many.assigned).as_secs_f64());
+        row("until the status of the last shows it, too", "", measured, None);
         let measured =
             format!("{} in {} s ({} of Leases)", told(&steady.writes), steady.window.as_secs(), steady.leases);
-        row("writes in steady state, but Leases", "0", measured, steady.writes.is_empty());
+        row("writes in steady state, but Leases", "0", measured, Some(steady.writes.is_empty()));
         let cpu = steady.cpu_s * 1e3 / steady.window.as_secs_f64();
         let _infallible = write!(
             text,
-            "\nCPU in steady state: {cpu:.0} ms a second. Seconds until the last of so many streams was there, was in a Recorder's spec, had a recorder by its status, and was recorded by its status; and the operator's CPU time meanwhile:\n\n\
-             | streams at once | created | told | assigned | recorded | CPU s |\n|---|---|---|---|---|---|\n{}{}{}\n",
+            "\nCPU in steady state: {cpu:.0} ms a second. Seconds until the last of so many streams was there, was in a Recorder's spec, showed its recorder in its status, and that it is recorded; and the operator's CPU time meanwhile:\n\n\
+             | streams at once | created | assigned | shown | recorded | CPU s |\n|---|---|---|---|---|---|\n{}{}{}\n",
             many.row(),
             one.row(),
             burst.row()

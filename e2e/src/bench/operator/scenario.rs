@@ -145,8 +145,8 @@ async fn step(
     Ok(Step {
         streams: names.len(),
         created: created - began,
-        told: reached.told - began,
         assigned: reached.assigned - began,
+        shown: reached.shown - began,
         recorded: reached.recorded - began,
         writes: counts::between(before, &after),
         cpu_s,

@@ -21,8 +21,8 @@ type Since = BTreeMap<String, Instant>;
 
 #[derive(Debug, Default)]
 struct Seen {
-    told: Since,
     assigned: Since,
+    shown: Since,
     recorded: Since,
     recorders: BTreeSet<String>,
     trouble: Option<String>,
@@ -35,10 +35,10 @@ pub(super) struct Tally(Mutex<Seen>);
 /// When the last of some streams was so.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reached {
-    /// A Recorder's spec has it.
-    pub(super) told: Instant,
-    /// Its status names its recorder.
+    /// A Recorder's spec has it: that is the assignment, by which it is recorded.
     pub(super) assigned: Instant,
+    /// Its status names its recorder.
+    pub(super) shown: Instant,
     /// Its status says that it is recorded.
     pub(super) recorded: Instant,
 }
@@ -53,8 +53,8 @@ impl Tally {
         let now = Instant::now();
         self.with(|seen| {
             for channel in &recorder.spec.channels {
-                if !seen.told.contains_key(&channel.stream.name) {
-                    seen.told.insert(channel.stream.name.clone(), now);
+                if !seen.assigned.contains_key(&channel.stream.name) {
+                    seen.assigned.insert(channel.stream.name.clone(), now);
                 }
             }
             if recorder.status.as_ref().is_some_and(|status| status.addresses.is_some()) {
@@ -74,7 +74,7 @@ impl Tally {
         let name = stream.name_any();
         self.with(|seen| {
             if status.assignment.is_some() {
-                seen.assigned.entry(name.clone()).or_insert(now);
+                seen.shown.entry(name.clone()).or_insert(now);
             }
             if status.phase == Some(StreamPhase::Recording) {
                 seen.recorded.entry(name).or_insert(now);
@@ -111,15 +111,15 @@ impl Tally {
     pub(super) async fn reached(&self, streams: &[String], patience: Duration) -> Result<Reached> {
         let count = |since: &Since| streams.iter().filter(|name| since.contains_key(*name)).count();
         let all = streams.len();
-        self.wait(patience, "streams are in a Recorder's spec", all, |seen| count(&seen.told)).await?;
-        self.wait(patience, "streams have a recorder by their status", all, |seen| count(&seen.assigned)).await?;
+        self.wait(patience, "streams are in a Recorder's spec", all, |seen| count(&seen.assigned)).await?;
+        self.wait(patience, "streams have a recorder by their status", all, |seen| count(&seen.shown)).await?;
         self.wait(patience, "streams are recorded by their status", all, |seen| count(&seen.recorded)).await?;
         let last = |since: &Since| {
             streams.iter().filter_map(|name| since.get(name)).max().copied().unwrap_or_else(Instant::now)
         };
         Ok(self.with(|seen| Reached {
-            told: last(&seen.told),
             assigned: last(&seen.assigned),
+            shown: last(&seen.shown),
             recorded: last(&seen.recorded),
         }))
     }
