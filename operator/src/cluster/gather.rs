@@ -3,16 +3,24 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use framekeeper_crds::{CameraStreamStatus, PlanVersion, Recorder, StoragePool, StoragePoolSpec, StreamRef, validate};
+use framekeeper_crds::{
+    CameraStreamSpec, CameraStreamStatus, PlanVersion, Recorder, StoragePool, StoragePoolSpec, StreamRef, validate,
+};
 use kube::{Resource as _, ResourceExt as _};
 
-use super::guarded::{Asked, Guarded};
+use super::guarded::Guarded;
+use super::streams::Stream;
 use crate::decide::state::{CameraLimits, RecorderState, Retiring, State, StreamState};
 use crate::decide::wanted::{Desired, Identity, Key, Refusal, Wanted};
 
 /// The annotation of a Recorder that says in which term an operator last took it over. It changes no generation, and what a former leader still sends names
 /// an older version of the object.
 pub const TERM: &str = "framekeeper.dev/term";
+
+/// Who shows all streams to whoever looks.
+pub trait Each: FnOnce(&mut dyn FnMut(&Key, &Stream)) {}
+
+impl<F: FnOnce(&mut dyn FnMut(&Key, &Stream))> Each for F {}
 
 fn key(namespace: Option<String>, name: String) -> Key {
     Key::new(namespace.unwrap_or_default(), name)
@@ -21,7 +29,7 @@ fn key(namespace: Option<String>, name: String) -> Key {
 /// What people want. An object that can't be understood, or breaks a rule that an older definition did not have, is refused by itself; what was known of it
 /// before is gone on with.
 pub fn wanted<'o>(
-    streams: impl IntoIterator<Item = &'o Guarded<Asked>>,
+    streams: impl Each,
     pools: impl IntoIterator<Item = &'o Guarded<StoragePool>>,
     state: &State,
 ) -> Wanted {
@@ -50,40 +58,41 @@ pub fn wanted<'o>(
         keep_known(&mut wanted.pools, &key, identity, known);
         wanted.refused_pools.extend(refusal.map(|refusal| (key, refusal)));
     }
-    for stream in streams {
-        let key = key(stream.namespace(), stream.name_any());
-        let identity = identity(stream.meta());
-        let refusal = match &stream.0 {
-            Err(error) => Some(Refusal::unreadable(&error.error)),
-            Ok(object) if object.metadata.deletion_timestamp.is_some() => continue,
-            Ok(object) => {
-                if !object.holds.is_empty() {
-                    wanted.holds.insert(key.clone(), object.holds.clone());
-                }
-                let refusal = Refusal::invalid(&object.mistakes);
-                if refusal.is_none() {
-                    let pool = Key::new(&key.namespace, &object.spec.pool_ref.name);
-                    if !wanted.pools.contains_key(&pool) {
-                        wanted.refused.insert(key.clone(), Refusal::no_pool(&pool));
-                    }
-                    wanted.streams.insert(key, Desired { object: Arc::clone(&object.spec), identity });
-                    continue;
-                }
-                refusal
-            }
-        };
-        let known = state.streams.get(&key.to_string());
-        let same = known.filter(|known| identity.as_ref().is_some_and(|identity| identity.uid == known.uid));
-        if same.is_none() {
-            wanted.unknown.extend(identity.clone().map(|identity| (key.clone(), identity)));
-        }
-        keep_known(&mut wanted.streams, &key, identity, same.map(|known| known.spec.clone()));
-        if let Some(known) = same.filter(|known| !wanted.holds.contains_key(&key) && !known.holds.is_empty()) {
-            wanted.holds.insert(key.clone(), known.holds.clone());
-        }
-        wanted.refused.extend(refusal.map(|refusal| (key, refusal)));
-    }
+    streams(&mut |key, stream| want(&mut wanted, key, stream, state));
     wanted
+}
+
+fn want(wanted: &mut Wanted, key: &Key, stream: &Stream, state: &State) {
+    let identity = &stream.identity;
+    let refusal = match &stream.asks {
+        Err(error) => Some(Refusal::unreadable(error)),
+        Ok(_) if stream.is_leaving => return,
+        Ok(asks) => {
+            if !asks.holds.is_empty() {
+                wanted.holds.insert(key.clone(), asks.holds.to_vec());
+            }
+            let refusal = Refusal::invalid(&asks.mistakes);
+            if refusal.is_none() {
+                let pool = Key::new(&key.namespace, &asks.spec.pool_ref.name);
+                if !wanted.pools.contains_key(&pool) {
+                    wanted.refused.insert(key.clone(), Refusal::no_pool(&pool));
+                }
+                let desired = Desired { object: Arc::clone(&asks.spec), identity: Some(identity.clone()) };
+                wanted.streams.insert(key.clone(), desired);
+                return;
+            }
+            refusal
+        }
+    };
+    let same = state.streams.get(&key.to_string()).filter(|known| known.uid == identity.uid);
+    if same.is_none() {
+        wanted.unknown.insert(key.clone(), identity.clone());
+    }
+    keep_known(&mut wanted.streams, key, Some(identity.clone()), same.map(|known| known.spec.clone()));
+    if let Some(known) = same.filter(|known| !wanted.holds.contains_key(key) && !known.holds.is_empty()) {
+        wanted.holds.insert(key.clone(), known.holds.clone());
+    }
+    wanted.refused.extend(refusal.map(|refusal| (key.clone(), refusal)));
 }
 
 fn keep_known<T>(into: &mut BTreeMap<Key, Desired<T>>, key: &Key, identity: Option<Identity>, known: Option<T>) {
@@ -115,7 +124,7 @@ pub fn highest_term<'o>(recorders: impl IntoIterator<Item = &'o Recorder>) -> u6
 pub fn state<'o>(
     term: u64,
     recorders: &[&Arc<Recorder>],
-    streams: impl IntoIterator<Item = &'o Asked>,
+    streams: impl Each,
     statuses: &BTreeMap<Key, CameraStreamStatus>,
     pools: impl IntoIterator<Item = (Key, &'o StoragePoolSpec)>,
 ) -> State {
@@ -134,12 +143,13 @@ pub fn state<'o>(
         .filter_map(|recorder| Some((recorder.metadata.uid.as_deref()?, recorder.spec.ordinal)))
         .collect();
     let mut by_uid: HashMap<String, String> = HashMap::new();
-    for stream in streams {
-        let key = key(stream.namespace(), stream.name_any());
-        let known = stream_state(stream, statuses.get(&key), &key);
-        by_uid.insert(known.uid.clone(), key.to_string());
-        state.streams.insert(key.to_string(), known);
-    }
+    streams(&mut |key, stream| {
+        if let Ok(asks) = &stream.asks {
+            let known = stream_state(&stream.identity, &asks.spec, statuses.get(key), key);
+            by_uid.insert(known.uid.clone(), key.to_string());
+            state.streams.insert(key.to_string(), known);
+        }
+    });
     for recorder in recorders {
         remember_streams(&mut state, recorder, &by_uid, &ordinals);
     }
@@ -208,16 +218,21 @@ fn remember_streams(
     }
 }
 
-fn stream_state(stream: &Asked, status: Option<&CameraStreamStatus>, key: &Key) -> StreamState {
+fn stream_state(
+    identity: &Identity,
+    spec: &Arc<CameraStreamSpec>,
+    status: Option<&CameraStreamStatus>,
+    key: &Key,
+) -> StreamState {
     let said = status.and_then(|status| status.assignment.as_ref()).map_or(0, |assignment| assignment.epoch);
     let camera = status.and_then(|status| status.camera).unwrap_or_default();
     StreamState {
-        uid: stream.uid().unwrap_or_default(),
-        generation: stream.metadata.generation.unwrap_or(0),
-        spec: Arc::clone(&stream.spec),
+        uid: identity.uid.clone(),
+        generation: identity.generation,
+        spec: Arc::clone(spec),
         recorder: None,
         standbys: Vec::new(),
-        pool: format!("{}/{}", key.namespace, stream.spec.pool_ref.name),
+        pool: format!("{}/{}", key.namespace, spec.pool_ref.name),
         epoch: 0,
         epoch_seen: said.max(status.and_then(|status| status.last_epoch).unwrap_or(0)),
         plan_version: PlanVersion::default(),

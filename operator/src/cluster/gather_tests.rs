@@ -6,6 +6,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::*;
+use crate::cluster::guarded::Asked;
+use crate::cluster::streams::kept;
 use crate::decide::assign::{Assignment, World, assign};
 
 struct Nowhere(BTreeMap<Key, RecorderStatus>, u128);
@@ -64,8 +66,13 @@ fn streams() -> Vec<Guarded<Asked>> {
     (1..=6).map(|number| stream(&format!("cam-{number}"), number, json!({}))).collect()
 }
 
+fn each(streams: &[Guarded<Asked>]) -> impl Each {
+    let kept: BTreeMap<Key, Stream> = streams.iter().cloned().map(kept).collect();
+    move |look: &mut dyn FnMut(&Key, &Stream)| kept.iter().for_each(|(key, stream)| look(key, stream))
+}
+
 fn decide(streams: &[Guarded<Asked>], pools: &[Guarded<StoragePool>], state: State) -> Assignment {
-    let wanted = wanted(streams, pools, &state);
+    let wanted = wanted(each(streams), pools, &state);
     // No identity is drawn twice, whoever draws it; of two decisions in one term, the second has nothing to draw for.
     let first = 1_000_000 * u128::from(state.term) + 1_000 * pools.len() as u128 + u128::from(state.sequence);
     assign(&wanted, state, &mut Nowhere(BTreeMap::new(), first))
@@ -83,8 +90,7 @@ fn begin(
     statuses: &BTreeMap<Key, CameraStreamStatus>,
 ) -> State {
     let recorders: Vec<&Arc<Recorder>> = recorders.iter().collect();
-    let streams = streams.iter().filter_map(|guard| guard.ok().map(AsRef::as_ref));
-    state(term, &recorders, streams, statuses, [])
+    state(term, &recorders, each(streams), statuses, [])
 }
 
 fn without_terms(assignment: &Assignment) -> Vec<framekeeper_crds::RecorderSpec> {
@@ -160,7 +166,7 @@ fn a_poisonous_object_is_refused_by_itself_and_what_was_known_of_it_goes_on() {
     bad[1] = stream("cam-2", 2, json!({ "source": { "url": "rtsp://bob:geheim@camera/1" } }));
     bad.push(stream("cam-7", 7, json!({ "poolRef": { "name": "nowhere" } })));
     bad.push(stream("cam-8", 8, json!({ "priority": "high" })));
-    let seen = wanted(&bad, &pools, &first.state);
+    let seen = wanted(each(&bad), &pools, &first.state);
     let reasons: BTreeMap<&str, &str> =
         seen.refused.iter().map(|(key, refusal)| (key.name.as_str(), refusal.reason)).collect();
     assert_eq!(
@@ -174,7 +180,7 @@ fn a_poisonous_object_is_refused_by_itself_and_what_was_known_of_it_goes_on() {
     // The pool itself.
     let mut broken: Vec<Guarded<StoragePool>> = vec![pool(3)];
     Arc::make_mut(broken[0].0.as_mut().unwrap()).spec.segment.bytes = framekeeper_crds::ByteQuantity::from_bytes(5);
-    let seen = wanted(&streams, &broken, &first.state);
+    let seen = wanted(each(&streams), &broken, &first.state);
     assert_eq!(seen.refused_pools.len(), 1);
     assert_eq!(seen.pools.len(), 1);
 }

@@ -30,5 +30,6 @@ pub mod run;
 pub mod secrets;
 pub mod send;
 pub mod sink;
+pub mod streams;
 pub mod watching;
 pub mod world;

@@ -24,6 +24,7 @@ use super::pace::Pace;
 use super::reports::{self, Answers, Askers};
 use super::secrets::SecretBook;
 use super::sink::Outbox;
+use super::streams::Stream;
 use super::watching::Watches;
 use super::world::{ClusterWorld, Facts, Standing};
 use crate::decide::assign::{self, Assignment};
@@ -249,7 +250,6 @@ impl Plane {
     async fn begin(&mut self, term: u64, facts: &Facts) -> Result<(), WriteError> {
         self.forget();
         let recorders: Vec<&Arc<Recorder>> = facts.recorders.values().collect();
-        let streams = self.watches.streams.all();
         let pools = self.watches.pools.all();
         let pools: Vec<&Arc<StoragePool>> = pools.iter().filter_map(|guard| guard.ok()).collect();
         let key = |namespace: Option<String>, name: String| Key::new(namespace.unwrap_or_default(), name);
@@ -259,7 +259,7 @@ impl Plane {
         let state = gather::state(
             term,
             &recorders,
-            streams.iter().filter_map(|guard| guard.ok().map(AsRef::as_ref)),
+            |look: &mut dyn FnMut(&Key, &Stream)| self.watches.streams.each(look),
             &former,
             specs,
         );
@@ -381,8 +381,9 @@ impl Plane {
     }
 
     async fn decide(&mut self, term: u64, facts: &Facts) -> Result<(), WriteError> {
-        let (streams, pools) = (self.watches.streams.all(), self.watches.pools.all());
-        let wanted = gather::wanted(streams.iter().map(AsRef::as_ref), pools.iter().map(AsRef::as_ref), &self.state);
+        let pools = self.watches.pools.all();
+        let streams = |look: &mut dyn FnMut(&Key, &Stream)| self.watches.streams.each(look);
+        let wanted = gather::wanted(streams, pools.iter().map(AsRef::as_ref), &self.state);
         if let Some(what) = self.is_missing_by_mistake(&wanted).await {
             warn!(
                 "{what} is not among what the API server lists, but is there; nothing is taken away until that is clear"

@@ -26,6 +26,7 @@ use tracing::{info, warn};
 
 use super::build::names::MANAGED;
 use super::guarded::{Asked, Guarded};
+use super::streams::{self, Streams};
 
 /// Objects of one kind, of all namespaces that are looked after.
 #[derive(Clone)]
@@ -46,12 +47,6 @@ where
         self.stores.iter().flat_map(Store::state).collect()
     }
 
-    /// How many there are.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.stores.iter().map(Store::len).sum()
-    }
-
     async fn ready(&self) {
         for store in &self.stores {
             // The writer is never dropped while the process runs.
@@ -64,7 +59,7 @@ where
 #[derive(Clone)]
 pub struct Watches {
     /// Streams; one that can't be understood is named and harms no other.
-    pub streams: Watched<Guarded<Asked>>,
+    pub streams: Streams,
     /// Pools.
     pub pools: Watched<Guarded<StoragePool>>,
     /// Recorders.
@@ -172,7 +167,7 @@ impl Watches {
         let all = watcher::Config::default();
         let ours = watcher::Config::default().labels(MANAGED);
         Self {
-            streams: namespaced(client, namespaces, &all, changed, Tell::When(asked)),
+            streams: streams(client, namespaces, &all, changed),
             pools: namespaced(client, namespaces, &all, changed, Tell::Yes),
             recorders: namespaced(client, namespaces, &all, changed, Tell::Yes),
             secrets: namespaced(client, namespaces, &all, changed, Tell::Yes),
@@ -278,6 +273,32 @@ where
         return vec![Api::all(client.clone())];
     }
     namespaces.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect()
+}
+
+fn streams(client: &Client, namespaces: &[String], config: &watcher::Config, changed: &Arc<Notify>) -> Streams {
+    let parts = apis::<Guarded<Asked>>(client, namespaces).into_iter().map(|api| {
+        let (part, mut writer) = streams::part();
+        let changed = Arc::clone(changed);
+        let events = watcher::watcher(api, config.clone()).backoff(Again::default());
+        tokio::spawn(async move {
+            let mut events = std::pin::pin!(events);
+            let mut news = News::new(Tell::When(asked));
+            while let Some(event) = events.next().await {
+                match event {
+                    Ok(event) => {
+                        let is_news = news.is_news(&event);
+                        writer.take(event);
+                        if is_news {
+                            changed.notify_one();
+                        }
+                    }
+                    Err(error) => warn!(kind = "CameraStream", "cannot be watched, and is tried again: {error}"),
+                }
+            }
+        });
+        part
+    });
+    Streams::new(parts.collect())
 }
 
 fn namespaced<K>(
