@@ -198,10 +198,19 @@ fn done(command: &mut Command, input: Option<&str>) -> Result<String> {
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot run {command:?}"))?;
-    if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
-        stdin.write_all(input.as_bytes())?;
-    }
-    let Output { status, stdout, stderr } = child.wait_with_output()?;
+    let stdin = child.stdin.take();
+    // At the same time: who reads a long text answers while it reads, and waits until the answer is read.
+    let output = std::thread::scope(|threads| {
+        let writer = threads.spawn(move || match (input, stdin) {
+            (Some(input), Some(mut stdin)) => stdin.write_all(input.as_bytes()),
+            _ => Ok(()),
+        });
+        let output = child.wait_with_output();
+        // Who ends before it has read all of it says why.
+        let _written = writer.join();
+        output
+    });
+    let Output { status, stdout, stderr } = output?;
     let said = String::from_utf8_lossy(&stdout).into_owned();
     ensure!(status.success(), "{command:?}: {status}\n{said}{}", String::from_utf8_lossy(&stderr));
     Ok(said)

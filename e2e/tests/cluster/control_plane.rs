@@ -15,6 +15,9 @@ const LED_WITHIN: Duration = Duration::from_secs(15 + 2);
 /// A recorder whose process was killed records again within this time.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
 
+/// An operator that was killed is ready to follow again within this time: a kubelet waits longer before each start, at most five minutes.
+const FOLLOWS_WITHIN: Duration = Duration::from_secs(360);
+
 /// The same where the kubelet has to make its sandbox anew; it looks for that each second, and waits for what it can't ask.
 const SANDBOX_WITHIN: Duration = Duration::from_secs(60);
 
@@ -195,6 +198,13 @@ fn a_leader_that_is_killed_or_stands_still_or_is_cut_off_has_a_successor_and_nob
     let mut last = leader(cluster)?.context("nobody leads")?;
     for round in 0..count(1, 10) {
         for loss in [Loss::Killed, Loss::StoodStill, Loss::CutOff] {
+            // One at a time: who follows is there.
+            cluster.wait("two operators are ready", FOLLOWS_WITHIN, || {
+                let operators = cluster.get(&["deployment", RELEASE, "-n", RELEASE])?;
+                let ready = operators.pointer("/status/readyReplicas").and_then(Value::as_i64);
+                ensure!(ready == Some(2), "{ready:?}");
+                Ok(Some(()))
+            })?;
             let struck = Instant::now();
             loss.begin(cluster, &last)?;
             let next = cluster.wait("another operator leads", LED_WITHIN, || {
