@@ -77,7 +77,11 @@ impl Plane {
         for (key, recorder) in recorders {
             let name = key.to_string();
             let Some(before) = self.state.recorders.get(&name) else { continue };
-            if is_same(&recorder.spec, &before.spec) {
+            // One that obeys a later term than its object knows of, because that was restored from an older state, takes nothing from it before it is written anew.
+            let found = facts.recorders.get(&key);
+            let obeys = found.and_then(|found| found.status.as_ref()?.observed_term).unwrap_or(0);
+            let is_deaf = obeys > before.spec.term && recorder.spec.term > before.spec.term;
+            if is_same(&recorder.spec, &before.spec) && !is_deaf {
                 self.unwritten.remove(&key);
                 // That the term is a later one is no reason to touch what is as it should be: the annotation says it.
                 if let Some(known) = state.recorders.get_mut(&name) {

@@ -177,6 +177,14 @@ async fn renew(client: &Client, own: &Own, view: watch::Receiver<Option<Arc<View
     }
 }
 
+/// Whether what stands there is not what was said last: an operator that heard nothing of it for a while calls everything unknown, and an API server that was
+/// restored from an older state knows nothing of the assignment that is in effect.
+fn is_to_be_said_again(there: Option<&RecorderStatus>, said: Option<&RecorderStatus>) -> bool {
+    let Some(said) = said else { return false };
+    let version = |status: &RecorderStatus| (status.observed_term, status.observed_generation);
+    there.is_none_or(|there| there.phase == Some(RecorderPhase::Unknown) || version(there) != version(said))
+}
+
 /// Sends the status whenever it is another one, and a last time at the end.
 async fn tell(
     client: &Client,
@@ -199,9 +207,8 @@ async fn tell(
         if let Some(status) = files.status(&mut seen).and_then(|recorder| recorder.status) {
             waiting = Some(status);
         }
-        // An operator that heard nothing of it for a while calls everything unknown.
         if there.has_changed().is_ok_and(|changed| changed)
-            && there.borrow_and_update().as_ref().is_some_and(|there| there.phase == Some(RecorderPhase::Unknown))
+            && is_to_be_said_again(there.borrow_and_update().as_ref(), said.as_ref())
         {
             waiting = waiting.or_else(|| said.clone());
         }
@@ -236,5 +243,27 @@ async fn tell(
         if ends {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_older_state_says_is_said_again() {
+        let status = |term, generation| RecorderStatus {
+            phase: Some(RecorderPhase::Ready),
+            observed_term: Some(term),
+            observed_generation: Some(generation),
+            ..RecorderStatus::default()
+        };
+        let said = status(2, 4);
+        assert!(!is_to_be_said_again(Some(&said), Some(&said)));
+        assert!(is_to_be_said_again(Some(&status(1, 3)), Some(&said)), "restored");
+        assert!(is_to_be_said_again(None, Some(&said)));
+        assert!(!is_to_be_said_again(Some(&status(1, 3)), None), "it has said nothing yet");
+        let unknown = RecorderStatus { phase: Some(RecorderPhase::Unknown), ..said.clone() };
+        assert!(is_to_be_said_again(Some(&unknown), Some(&said)));
     }
 }
