@@ -8,3 +8,4 @@ mod pools;
 mod recording;
 mod refusals;
 mod site;
+mod takeover;

@@ -66,6 +66,15 @@ impl Site {
 
     /// One camera for each of these; what it is beside the ordinary, behind a comma.
     pub(super) fn with(namespace: &str, cameras: &[&str]) -> Result<Self> {
+        Self::make(namespace, cameras, None)
+    }
+
+    /// So many cameras, all of them on this node.
+    pub(super) fn on_node(namespace: &str, cameras: usize, node: &str) -> Result<Self> {
+        Self::make(namespace, &vec![""; cameras], Some(node))
+    }
+
+    fn make(namespace: &str, cameras: &[&str], node: Option<&str>) -> Result<Self> {
         let cluster = installed()?;
         let ledgers = cluster.folder.join("ledgers").join(namespace);
         // An earlier cluster may have been in the same folder.
@@ -77,17 +86,18 @@ impl Site {
         let site = Self { cluster, namespace: namespace.to_owned(), cameras: names, ledgers, is_clean: false };
         cluster.kubectl(&["create", "namespace", namespace])?;
         let all = site.cameras.iter().zip(cameras);
-        let manifests: Vec<String> = all.map(|(name, more)| site.camera(name, more)).collect();
+        let manifests: Vec<String> = all.map(|(name, more)| site.camera(name, more, node)).collect();
         cluster.apply(&manifests.join("---\n"))?;
         site.kubectl(&["wait", "pod", "-l", "camera", "--for=condition=Ready", "--timeout=60s"])?;
         Ok(site)
     }
 
-    fn camera(&self, name: &str, more: &str) -> String {
+    fn camera(&self, name: &str, more: &str, node: Option<&str>) -> String {
         let (image, ledgers) = (&self.cluster.camera_image, self.ledgers.display());
+        let node = node.map(|node| format!("  nodeName: node{node}\n")).unwrap_or_default();
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}, labels: {{camera: {name}}}}}\n\
-             spec:\n  terminationGracePeriodSeconds: 2\n  securityContext: {{runAsUser: 0}}\n  containers:\n  - name: camera\n    image: {image}\n    imagePullPolicy: IfNotPresent\n    \
+             spec:\n{node}  terminationGracePeriodSeconds: 2\n  securityContext: {{runAsUser: 0}}\n  containers:\n  - name: camera\n    image: {image}\n    imagePullPolicy: IfNotPresent\n    \
              command: [ledger-camera, --listen, 0.0.0.0:8554, --control, 0.0.0.0:8555, --log-dir, /ledgers, --cache, /tmp/clips,\n      \
              \"name={name},kind=synthetic,width=320,height=180,fps=25,bitrate=500k,gop=50{more}\"]\n    \
              readinessProbe: {{tcpSocket: {{port: 8554}}, periodSeconds: 1}}\n    volumeMounts: [{{name: ledgers, mountPath: /ledgers}}]\n  \
@@ -216,8 +226,12 @@ impl Site {
     pub(super) fn count(&self, stop: i64, more: &[&str]) -> Result<()> {
         let claims = self.list("persistentvolumeclaims")?;
         let bound = claims.iter().filter_map(|claim| claim.pointer("/spec/volumeName").and_then(Value::as_str));
-        let bound: Vec<&str> = bound.collect();
-        let volumes = self.cluster.with_footage(&bound)?;
+        self.count_on(&bound.collect::<Vec<&str>>(), stop, more)
+    }
+
+    /// Counts what these volumes hold together, up to `stop`.
+    pub(super) fn count_on(&self, bound: &[&str], stop: i64, more: &[&str]) -> Result<()> {
+        let volumes = self.cluster.with_footage(bound)?;
         ensure!(!volumes.is_empty(), "no volume of {bound:?} has footage");
         let mut arguments = judge::volumes(&self.ledgers, &volumes);
         arguments.extend(["--union".to_owned(), "--ignore-others".to_owned()]);
