@@ -272,6 +272,15 @@ fn a_control_plane_that_is_restored_from_a_backup_turns_no_decision_back() -> Re
         restored.elapsed().as_secs_f64()
     ));
     ensure!(site.list("camerastreams")?.len() == 2, "the backup did not know of the third stream");
+    // Whoever was told of the third obeys a later term than its object knew of: it is told anew, though what it is to do is as in the backup.
+    cluster.wait("nobody records what the backup knows nothing of", Duration::from_secs(60), || {
+        for recorder in site.list("recorders")? {
+            let address = recorder.pointer("/status/addresses/http").and_then(Value::as_str).context("no address")?;
+            let channels = get(address.parse()?, "/v1/channels")?.text();
+            ensure!(!channels.contains("cam-3"), "{channels}");
+        }
+        Ok(Some(()))
+    })?;
     site.wait_as_planned(Duration::from_secs(60))?;
     // Decisions take effect again, and the two lacked nothing meanwhile.
     cluster.apply(&site.stream("cam-3", ""))?;
