@@ -144,13 +144,14 @@ pub struct CameraStreamStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// `Ready`: the stream is as it was asked for. `Recording`: frames reach the disk. `SourceReachable`: the camera answers and sends. `Protected`:
-    /// as many recorders may fail as the pool tolerates; only where the stream has a redundancy class.
+    /// as many recorders may fail as the pool tolerates; only where the stream has a redundancy class. `Held`: False where Recorders have no room for all
+    /// that the stream's annotation holds; only there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// Who records the stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assignment: Option<StreamAssignment>,
-    /// The highest epoch it was ever recorded in; only while nobody is to record it.
+    /// The highest epoch it was ever recorded in; only while the assignment does not say so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_epoch: Option<u64>,
     /// What the camera does not do, as was found out by trying. Forgotten when the source changes.
@@ -205,7 +206,7 @@ pub enum StreamPhase {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamAssignment {
-    /// Grows with each change of who records the stream.
+    /// Grows with each change of who records the stream. While nobody does: that of the last who did.
     pub epoch: u64,
     /// The recorder whose normal slot the stream has.
     pub primary: String,
@@ -215,6 +216,9 @@ pub struct StreamAssignment {
     /// The recorder that records now, if any does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active: Option<String>,
+    /// The recorder that recorded last; only while none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_active: Option<String>,
 }
 
 fn yes() -> bool {

@@ -16,6 +16,11 @@ pub struct SecretRef {
     pub name: String,
 }
 
+/// Longest user name or password that a recorder reads. RFC 7617 and 7616 know no limit; cameras stop far below.
+pub const CREDENTIAL_BYTES_AT_MOST: u64 = 4096;
+/// In place of a longer one a recorder is given how long it is: under the key with this behind it, as decimal digits.
+pub const CREDENTIAL_BYTES_SUFFIX: &str = ".bytes";
+
 /// Names a StoragePool in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -34,7 +34,10 @@ pub use camera_stream::{
     CameraFindings, CameraStream, CameraStreamSpec, CameraStreamStatus, Onvif, RedundancyClass, Source,
     StreamAssignment, StreamPhase, Transport,
 };
-pub use common::{Placement, PlanVersion, PoolRef, RetentionSpec, SecretRef, StreamRef};
+pub use common::{
+    CREDENTIAL_BYTES_AT_MOST, CREDENTIAL_BYTES_SUFFIX, Placement, PlanVersion, PoolRef, RetentionSpec, SecretRef,
+    StreamRef,
+};
 pub use hold::{HOLD_ANNOTATION, Hold, HoldRange, hold_ranges};
 pub use human_duration::{HumanDuration, ParseDurationError};
 pub use quantity::{ByteQuantity, ParseQuantityError};

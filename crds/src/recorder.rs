@@ -53,6 +53,10 @@ pub struct RecorderSpec {
     /// How long footage is kept of streams that nothing else is known of: neither this object nor a volume tells their limits.
     #[serde(default, skip_serializing_if = "RecorderRetention::is_empty")]
     pub retention: RecorderRetention,
+    /// For how long a recorder that had failed must record without a fault before it has its streams back, milliseconds. Where it is not given: as it was
+    /// told when it was started, 30 s if it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handback_after_ms: Option<u32>,
     /// The recorders that it shares streams with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]

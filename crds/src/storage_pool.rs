@@ -29,6 +29,7 @@ use crate::quantity::ByteQuantity;
     scale(spec_replicas_path = ".spec.recorders", status_replicas_path = ".status.recorders"),
     validation = crate::validate::POOL_NAME.here(),
     validation = crate::validate::STANDBYS.at(".spec.redundancy.standbys"),
+    validation = crate::validate::SYNC_OF_STANDBYS.at(".spec.segment.sync"),
     printcolumn(name = "Recorders", type_ = "integer", json_path = ".spec.recorders"),
     printcolumn(name = "Ready", type_ = "integer", json_path = ".status.readyRecorders"),
     printcolumn(name = "Streams", type_ = "integer", json_path = ".status.streams"),
@@ -141,7 +142,7 @@ pub struct PodResources {
 }
 
 /// What a failure of a recorder may cost, and how many recorders stand by for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RedundancySpec {
     /// The class of streams that don't name one.
@@ -151,11 +152,16 @@ pub struct RedundancySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 16))]
     pub standbys: Option<u32>,
+    /// For how long a recorder that had failed must record without a fault before it has its streams back, 1s to 10m. From the second takeover within a
+    /// minute on it is twice as long each time, 10m at most. Where it is not given: 30s.
+    #[x_kube(validation = crate::validate::HANDBACK_RANGE.here())]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handback_after: Option<HumanDuration>,
 }
 
 impl Default for RedundancySpec {
     fn default() -> Self {
-        Self { class: default_class(), standbys: None }
+        Self { class: default_class(), standbys: None, handback_after: None }
     }
 }
 
@@ -261,7 +267,8 @@ pub struct SegmentSpec {
     #[x_kube(validation = crate::validate::PART_RANGE.here())]
     #[serde(default = "default_part")]
     pub part: HumanDuration,
-    /// How often what was written is made durable, 100ms to 10s. Where it is not given, each volume's disk decides: 500ms, 2s where it rotates.
+    /// How often what was written is made durable, 100ms to 10s, and 2s at most where failures are tolerated. Where it is not given, each volume's disk
+    /// decides: 500ms, 2s where it rotates.
     #[x_kube(validation = crate::validate::SYNC_RANGE.here())]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync: Option<HumanDuration>,

@@ -72,6 +72,11 @@ pub const STANDBYS: CelRule = CelRule {
     rule: "!has(self.spec.redundancy) || !has(self.spec.redundancy.standbys) || !has(self.spec.toleratedFailures) || self.spec.redundancy.standbys >= self.spec.toleratedFailures",
     message: "must be at least spec.toleratedFailures: each failure that is tolerated takes a standby",
 };
+/// What a recorder that fails had not made durable yet, standbys have in memory.
+pub const SYNC_OF_STANDBYS: CelRule = CelRule {
+    rule: "!has(self.spec.toleratedFailures) || self.spec.toleratedFailures == 0 || !has(self.spec.segment) || !has(self.spec.segment.sync) || duration(self.spec.segment.sync) <= duration('2s')",
+    message: "must be at most 2s where failures are tolerated: standbys have seconds in memory, and a disk that makes nothing durable for 3s counts as failed",
+};
 /// No two volumes of a pool share a name.
 pub const VOLUME_NAMES: CelRule =
     CelRule { rule: "self.all(v, self.exists_one(w, w.name == v.name))", message: "must have different names" };
@@ -89,6 +94,11 @@ pub const SEGMENT_BYTES_FIXED: CelRule = CelRule {
 pub const PART_RANGE: CelRule = CelRule {
     rule: "duration(self) >= duration('100ms') && duration(self) <= duration('2s')",
     message: "must be between 100ms and 2s",
+};
+/// A recorder that had failed is neither trusted at once nor never again.
+pub const HANDBACK_RANGE: CelRule = CelRule {
+    rule: "duration(self) >= duration('1s') && duration(self) <= duration('10m')",
+    message: "must be between 1s and 10m",
 };
 /// Syncs are neither all the time nor a loss.
 pub const SYNC_RANGE: CelRule = CelRule {
@@ -301,6 +311,9 @@ pub fn storage_pool(name: &str, spec: &StoragePoolSpec) -> Vec<FieldError> {
             errors.push(FieldError::new(path, standbys, STANDBYS.message));
         }
     }
+    if let Some(after) = spec.redundancy.handback_after.filter(|it| !(1_000..=600_000).contains(&it.as_millis())) {
+        errors.push(shown("spec.redundancy.handbackAfter", &after, HANDBACK_RANGE.message));
+    }
     let volumes = &spec.storage.volumes;
     if !(1..=32).contains(&volumes.len()) {
         errors.push(FieldError {
@@ -336,6 +349,8 @@ pub fn storage_pool(name: &str, spec: &StoragePoolSpec) -> Vec<FieldError> {
     }
     if let Some(sync) = segment.sync.filter(|sync| !(100..=10_000).contains(&sync.as_millis())) {
         errors.push(shown("spec.segment.sync", &sync, SYNC_RANGE.message));
+    } else if let Some(sync) = segment.sync.filter(|sync| failures > 0 && sync.as_millis() > 2_000) {
+        errors.push(shown("spec.segment.sync", &sync, SYNC_OF_STANDBYS.message));
     }
     errors.extend(retention(&spec.retention));
     errors

@@ -170,6 +170,28 @@ fn segments() {
     }
 }
 
+/// Standbys have seconds in memory: what is not durable must not be older.
+#[test]
+fn syncs_of_a_pool_with_standbys() {
+    let syncing = |sync_ms: Option<u64>, failures: u32| {
+        pool("main", |pool| {
+            pool.spec.segment.sync = sync_ms.map(HumanDuration::from_millis);
+            pool.spec.tolerated_failures = failures;
+        })
+    };
+    for (sync_ms, failures) in [(Some(2_000), 1), (None, 1), (Some(10_000), 0)] {
+        let pool = syncing(sync_ms, failures);
+        assert_eq!(validate::storage_pool("main", &pool.spec), []);
+        assert_eq!(cel(validate_cel(&pool)), Vec::<String>::new());
+    }
+    let pool = syncing(Some(2_001), 1);
+    let by_function = plain(&validate::storage_pool("main", &pool.spec));
+    assert_eq!(by_function.len(), 1);
+    // Whoever names the field of a rule about a whole object begins it with a dot.
+    let by_cel = cel(validate_cel(&pool));
+    assert_eq!(by_cel.iter().map(|error| error.trim_start_matches('.')).collect::<Vec<_>>(), by_function);
+}
+
 #[test]
 fn names() {
     for (name, wrong) in [

@@ -35,7 +35,15 @@ pub fn check(arguments: &[String]) -> Result<()> {
 /// Arguments that check `volumes` against the ledgers in `ledgers`.
 #[must_use]
 pub fn volumes(ledgers: &Path, volumes: &[PathBuf]) -> Vec<String> {
-    let mut arguments = vec!["--ledger".to_owned(), ledgers.display().to_string(), "--volume".to_owned()];
+    volumes_of(&[ledgers.to_owned()], volumes)
+}
+
+/// The same with several folders, or with ledgers one by one.
+#[must_use]
+pub fn volumes_of(ledgers: &[PathBuf], volumes: &[PathBuf]) -> Vec<String> {
+    let mut arguments = vec!["--ledger".to_owned()];
+    arguments.extend(ledgers.iter().map(|ledger| ledger.display().to_string()));
+    arguments.push("--volume".to_owned());
     arguments.extend(volumes.iter().map(|volume| volume.display().to_string()));
     arguments
 }

@@ -34,7 +34,11 @@ enum Command {
     Volume(VolumeChange),
     /// Make a JPEG of the coded frames on standard input.
     #[command(hide = true)]
-    DecodeStill,
+    DecodeStill {
+        /// Take no more memory than so much. Default: what decoding takes.
+        #[arg(long, value_name = "BYTES")]
+        memory: Option<u64>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -144,7 +148,7 @@ fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(Cli { command: Command::Run(arguments) }) => start(arguments),
         Ok(Cli { command: Command::Volume(change) }) => change_volume(change),
-        Ok(Cli { command: Command::DecodeStill }) => still::main(),
+        Ok(Cli { command: Command::DecodeStill { memory } }) => still::main(memory),
         Err(error) => {
             // Nowhere to tell when even this fails.
             let _ = error.print();

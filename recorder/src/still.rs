@@ -2,7 +2,7 @@
 //!
 //! What cameras send is not to be trusted, and decoders are large. So the recorder never decodes: it starts itself with this hidden
 //! command, gives the coded frames on standard input and takes the JPEG from standard output. The child limits its own memory and
-//! time; if it dies, a picture is missing and nothing else.
+//! time, its memory to what the recorder says is left: if it dies, a picture is missing and nothing else.
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
@@ -20,10 +20,14 @@ pub const EXIT_REQUEST: i32 = 2;
 pub const EXIT_MISSING: i32 = 3;
 /// Exit code: the picture cannot be decoded; standard error says why.
 pub const EXIT_DECODE: i32 = 4;
+/// Exit code: there was too little memory; standard error says for what.
+pub const EXIT_MEMORY: i32 = 5;
 
 /// Address space, which counts what libraries map: decoding 8K takes about half of it.
 const MAX_ADDRESS_SPACE_BYTES: u64 = 3 << 30;
 const MAX_CPU_S: u64 = 10;
+/// A buffer of a large picture, 4K: where one cannot be had, memory is why decoding failed.
+const LARGE_BUFFER_BYTES: usize = 16 << 20;
 /// A bit less than what the parent waits, so that it gets to hear the reason.
 const TIME_LIMIT: Duration = Duration::from_millis(4500);
 
@@ -75,8 +79,7 @@ impl StillRequest {
                 "a header of {len} bytes; at most {MAX_HEADER_BYTES} are accepted"
             )));
         }
-        let mut json = vec![0; len as usize];
-        input.read_exact(&mut json).map_err(invalid)?;
+        let json = take(input, len)?;
         let request: Self = serde_json::from_slice(&json).map_err(|error| StillError::Request(error.to_string()))?;
         let total: u64 = request.samples.iter().map(|sample| u64::from(sample.len)).sum();
         if total > MAX_CODED_BYTES {
@@ -84,12 +87,20 @@ impl StillRequest {
         }
         let mut coded = Vec::with_capacity(request.samples.len());
         for sample in &request.samples {
-            let mut bytes = vec![0; sample.len as usize];
-            input.read_exact(&mut bytes).map_err(invalid)?;
-            coded.push(bytes);
+            coded.push(take(input, sample.len)?);
         }
         Ok((request, coded))
     }
+}
+
+/// So many bytes of the input.
+fn take(input: &mut impl Read, len: u32) -> Result<Vec<u8>, StillError> {
+    let mut bytes = Vec::new();
+    let reserved = bytes.try_reserve_exact(len as usize);
+    reserved.map_err(|error| StillError::Memory(format!("{len} bytes to be decoded: {error}")))?;
+    bytes.resize(len as usize, 0);
+    input.read_exact(&mut bytes).map_err(|error| StillError::Request(error.to_string()))?;
+    Ok(bytes)
 }
 
 /// Why there is no picture.
@@ -109,6 +120,9 @@ pub enum StillError {
     /// Decoding failed.
     #[error("{0}")]
     Decode(String),
+    /// This process may not have the memory that decoding takes.
+    #[error("too little memory: {0}")]
+    Memory(String),
 }
 
 impl StillError {
@@ -117,14 +131,16 @@ impl StillError {
             Self::Request(_) => EXIT_REQUEST,
             Self::Missing { .. } => EXIT_MISSING,
             Self::Decode(_) => EXIT_DECODE,
+            Self::Memory(_) => EXIT_MEMORY,
         }
     }
 }
 
-/// The command: limits this process, decodes what standard input asks for, and answers on standard output.
+/// The command: limits this process, to so many bytes of memory where that is said, decodes what standard input asks for, and answers on standard
+/// output.
 #[must_use]
-pub fn main() -> ExitCode {
-    match limit_this_process().and_then(|()| serve(&mut std::io::stdin().lock(), &mut std::io::stdout().lock())) {
+pub fn main(memory: Option<u64>) -> ExitCode {
+    match work(memory) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error is what the parent reads; if it is gone, the exit code still tells.
@@ -134,51 +150,101 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn limit_this_process() -> Result<(), StillError> {
-    // Should memory run out, the kernel takes this process and not the one that records. Without /proc it decides by itself.
+fn work(memory: Option<u64>) -> Result<(), StillError> {
+    // Should memory run out all the same, the kernel takes this process and not the one that records; with cgroup v2 in a container it takes both.
+    // Without /proc it decides by itself.
     let _no_promise = std::fs::write("/proc/self/oom_score_adj", "1000");
-    let limits = [(Resource::As, MAX_ADDRESS_SPACE_BYTES), (Resource::Cpu, MAX_CPU_S), (Resource::Core, 0)];
-    for (resource, most) in limits {
-        setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
-            .map_err(|error| StillError::Decode(format!("limiting the decoder: {error}")))?;
+    for (resource, most) in [(Resource::As, MAX_ADDRESS_SPACE_BYTES), (Resource::Cpu, MAX_CPU_S), (Resource::Core, 0)] {
+        limit(resource, most)?;
     }
-    Ok(())
+    // Before memory is limited: a plugin that cannot be loaded would pass for one that is not installed, and could be written down as broken.
+    let elements = Elements::load()?;
+    if let Some(bytes) = memory {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        limit(Resource::Data, data_limit(bytes, &status))?;
+    }
+    serve(elements, &mut std::io::stdin().lock(), &mut std::io::stdout().lock())
 }
 
-fn serve(input: &mut impl Read, output: &mut impl Write) -> Result<(), StillError> {
+fn limit(resource: Resource, most: u64) -> Result<(), StillError> {
+    setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
+        .map_err(|error| StillError::Decode(format!("limiting the decoder: {error}")))
+}
+
+/// `RLIMIT_DATA` for a process that may have so many bytes of memory, by its `/proc/self/status`. That limit counts what is mapped, also where
+/// libraries never touch it; what the process really has is much less, and the difference costs nobody anything.
+fn data_limit(bytes: u64, status: &str) -> u64 {
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+        kib.unwrap_or(0).saturating_mul(1024)
+    };
+    field("VmData").saturating_add(bytes.saturating_sub(field("RssAnon")))
+}
+
+/// Whether a buffer of a large picture could not be had now.
+fn memory_is_short() -> bool {
+    let mut buffer: Vec<u8> = Vec::new();
+    let is_short = buffer.try_reserve_exact(LARGE_BUFFER_BYTES).is_err();
+    // What is never looked at need not be had, to the compiler.
+    std::hint::black_box(&buffer);
+    is_short
+}
+
+fn serve(elements: Elements, input: &mut impl Read, output: &mut impl Write) -> Result<(), StillError> {
     let (request, coded) = StillRequest::read(input)?;
-    let jpeg = decode(&request, coded)?;
+    let jpeg = decode(elements, &request, coded)?;
     output.write_all(&jpeg).and_then(|()| output.flush()).map_err(|error| StillError::Decode(error.to_string()))
+}
+
+/// What makes a picture, not yet put together.
+struct Elements {
+    source: gst::Element,
+    parse: gst::Element,
+    decoder: gst::Element,
+    convert: gst::Element,
+    scale: gst::Element,
+    shape: gst::Element,
+    encode: gst::Element,
+    sink: gst::Element,
+}
+
+impl Elements {
+    /// Starts GStreamer and loads the plugins.
+    fn load() -> Result<Self, StillError> {
+        gst::init().map_err(|error| StillError::Decode(error.to_string()))?;
+        let decoder = match gst::ElementFactory::make("avdec_h264").property("max-threads", 1i32).build() {
+            Ok(decoder) => decoder,
+            Err(_) => gst::ElementFactory::make("openh264dec").build().map_err(|_| StillError::Missing {
+                element: "avdec_h264 (or openh264dec)",
+                package: "gstreamer1.0-libav (or gstreamer1.0-plugins-bad)",
+            })?,
+        };
+        Ok(Self {
+            source: element("appsrc", "gstreamer1.0-plugins-base")?,
+            parse: element("h264parse", "gstreamer1.0-plugins-bad")?,
+            decoder,
+            convert: element("videoconvert", "gstreamer1.0-plugins-base")?,
+            scale: element("videoscale", "gstreamer1.0-plugins-base")?,
+            shape: element("capsfilter", "gstreamer1.0")?,
+            encode: element("jpegenc", "gstreamer1.0-plugins-good")?,
+            sink: element("appsink", "gstreamer1.0-plugins-base")?,
+        })
+    }
 }
 
 /// Decodes the wanted frame and encodes it as JPEG.
 ///
 /// # Errors
-/// When a plugin is missing, or the frame does not come out within a few seconds.
-pub fn decode(request: &StillRequest, coded: Vec<Vec<u8>>) -> Result<Vec<u8>, StillError> {
-    let decoding = |error: gst::glib::Error| StillError::Decode(error.to_string());
+/// When the frame does not come out within a few seconds, or memory does not suffice.
+fn decode(elements: Elements, request: &StillRequest, coded: Vec<Vec<u8>>) -> Result<Vec<u8>, StillError> {
     let refused = |error: gst::glib::BoolError| StillError::Decode(error.to_string());
-    gst::init().map_err(decoding)?;
-
+    let Elements { source, parse, decoder, convert, scale, shape, encode, sink } = elements;
     let caps = gst::Caps::builder("video/x-h264")
         .field("stream-format", "avc")
         .field("alignment", "au")
         .field("codec_data", gst::Buffer::from_slice(request.configuration.clone()))
         .build();
-    let source = element("appsrc", "gstreamer1.0-plugins-base")?;
-    let parse = element("h264parse", "gstreamer1.0-plugins-bad")?;
-    let decoder = match gst::ElementFactory::make("avdec_h264").property("max-threads", 1i32).build() {
-        Ok(decoder) => decoder,
-        Err(_) => gst::ElementFactory::make("openh264dec").build().map_err(|_| StillError::Missing {
-            element: "avdec_h264 (or openh264dec)",
-            package: "gstreamer1.0-libav (or gstreamer1.0-plugins-bad)",
-        })?,
-    };
-    let convert = element("videoconvert", "gstreamer1.0-plugins-base")?;
-    let scale = element("videoscale", "gstreamer1.0-plugins-base")?;
-    let shape = element("capsfilter", "gstreamer1.0")?;
-    let encode = element("jpegenc", "gstreamer1.0-plugins-good")?;
-    let sink = element("appsink", "gstreamer1.0-plugins-base")?;
     if let Some(width) = request.width {
         let width = i32::try_from(width).map_err(|error| StillError::Request(error.to_string()))?;
         let square = gst::Fraction::new(1, 1);
@@ -217,7 +283,11 @@ pub fn decode(request: &StillRequest, coded: Vec<Vec<u8>>) -> Result<Vec<u8>, St
         source.push_buffer(buffer).map_err(|error| StillError::Decode(error.to_string()))?;
     }
     source.end_of_stream().map_err(|error| StillError::Decode(error.to_string()))?;
-    take_jpeg(&pipeline, &sink)
+    take_jpeg(&pipeline, &sink).map_err(|error| match error {
+        // Asked while the pipeline still has what it took. It tells of a buffer that it did not get in many words, none of them about memory.
+        StillError::Decode(reason) if memory_is_short() => StillError::Memory(reason),
+        error => error,
+    })
 }
 
 /// Waits for the picture, the end, or an error.
@@ -259,4 +329,24 @@ impl Drop for Playing<'_> {
 
 fn element(name: &'static str, package: &'static str) -> Result<gst::Element, StillError> {
     gst::ElementFactory::make(name).build().map_err(|_| StillError::Missing { element: name, package })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn what_is_mapped_and_not_used_is_no_memory() {
+        let status = "Name:\tx\nVmData:\t   51200 kB\nRssAnon:\t   10240 kB\nRssFile:\t   30720 kB\n";
+        assert_eq!(data_limit(60 * MIB, status), 100 * MIB);
+        assert_eq!(data_limit(MIB, status), 50 * MIB, "it has more already: no more");
+        assert_eq!(data_limit(60 * MIB, ""), 60 * MIB);
+    }
+
+    #[test]
+    fn memory_is_not_short_without_a_limit() {
+        assert!(!memory_is_short());
+    }
 }

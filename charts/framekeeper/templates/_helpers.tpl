@@ -1,4 +1,7 @@
-{{/* Name of what is made in the release's namespace: framekeeper, or RELEASE-framekeeper. The Lease has it, too, so 63 characters are the most. */}}
+{{/*
+Name of what is made in the release's namespace: framekeeper, or RELEASE-framekeeper. The Lease has it, too, so 63 characters are the most. It is never just a number,
+as names of releases, namespaces and accounts may be: those are quoted, or YAML takes 123 and "no" for something else.
+*/}}
 {{- define "framekeeper.fullname" -}}
 {{- if contains .Chart.Name .Release.Name -}}
 {{- .Release.Name | trunc 63 | trimSuffix "-" -}}
@@ -15,7 +18,7 @@
 {{- define "framekeeper.selector" -}}
 app.kubernetes.io/name: framekeeper
 app.kubernetes.io/component: operator
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "framekeeper.labels" -}}

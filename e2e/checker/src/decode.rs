@@ -1,5 +1,6 @@
 //! ffmpeg as a judge of whether what was recorded can be decoded.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -33,16 +34,25 @@ pub fn decode(path: &Path) -> std::io::Result<Decoded> {
     })
 }
 
-/// What is wrong with a file in which `pictures` are, by ffmpeg; `None` if nothing.
+/// What is wrong with a file in which `pictures` are, by ffmpeg; `None` if nothing. Not all of them are certain where packets were lost: what refers to a lost
+/// picture is shown by one decoder and left out by another. One that grows may have more of them by now.
 ///
 /// Errors: ffmpeg cannot be started.
-pub fn undecodable(path: &Path, pictures: u64) -> std::io::Result<Option<String>> {
+pub fn undecodable(path: &Path, pictures: RangeInclusive<u64>, grows: bool) -> std::io::Result<Option<String>> {
     let decoded = decode(path)?;
     if !decoded.messages.is_empty() || !decoded.success {
         let first: String = decoded.messages.lines().take(3).collect::<Vec<_>>().join(" | ");
         return Ok(Some(format!("ffmpeg: {first}")));
     }
-    Ok((decoded.pictures != pictures).then(|| format!("ffmpeg decodes {} of {pictures} pictures", decoded.pictures)))
+    let is_good = pictures.contains(&decoded.pictures) || (grows && decoded.pictures > *pictures.end());
+    Ok((!is_good).then(|| {
+        format!(
+            "ffmpeg decodes {} of {} pictures, {} of them certain",
+            decoded.pictures,
+            pictures.end(),
+            pictures.start()
+        )
+    }))
 }
 
 /// The frame number that a ledger camera drew into a JPEG picture; `None` if there is none.

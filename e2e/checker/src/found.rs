@@ -1,6 +1,6 @@
 //! What was found of a stream, whether in segments or in a clip, in the form in which it is compared with a ledger.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -9,7 +9,7 @@ use crate::segment::{Segment, Uid, VideoFrame, gap_reason};
 use crate::volume::Volume;
 
 /// A coded frame.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct FoundFrame {
     /// The number of its stamp.
     pub number: Option<u64>,
@@ -29,6 +29,8 @@ pub struct FoundFrame {
     pub stretch: usize,
     /// Which file it was found in.
     pub file: usize,
+    /// Packets were lost between it and the random access point before it: it may not be possible to decode it.
+    pub behind_loss: bool,
 }
 
 /// A run as it lies on a volume.
@@ -88,6 +90,8 @@ impl Found {
         if audio_timescale != 0 {
             self.audio_timescale = audio_timescale;
         }
+        let lost: BTreeSet<usize> =
+            segment.video().zip(segment.behind_loss()).filter(|(_, lost)| *lost).map(|(frame, _)| frame.at).collect();
         for (number, run) in segment.runs.iter().enumerate() {
             let known = self.runs.iter().position(|known| known.run == run.run);
             let stretch = known.unwrap_or_else(|| {
@@ -104,7 +108,10 @@ impl Found {
                 self.runs.len() - 1
             });
             for fragment in segment.fragments.iter().filter(|fragment| fragment.run == number) {
-                self.video.extend(fragment.video.iter().map(|frame| picture(frame, run.video_offset, stretch, file)));
+                self.video.extend(fragment.video.iter().map(|frame| FoundFrame {
+                    behind_loss: lost.contains(&frame.at),
+                    ..picture(frame, run.video_offset, stretch, file)
+                }));
                 let start = fragment.audio.first().map_or(0, |sound| sound.decode);
                 let scale = i64::from(audio_timescale.max(1));
                 self.audio.extend(fragment.audio.iter().map(|sound| FoundFrame {
@@ -117,6 +124,7 @@ impl Found {
                     wall_us: Some(fragment.audio_wall_us + (sound.decode - start) * 1_000_000 / scale),
                     stretch,
                     file,
+                    behind_loss: false,
                 }));
                 if let Some(run) = self.runs.get_mut(stretch) {
                     run.frames += fragment.video.len();
@@ -154,6 +162,7 @@ impl Found {
                     wall_us: None,
                     stretch,
                     file: 0,
+                    behind_loss: false,
                 });
             }
             match track.handler {
@@ -179,5 +188,6 @@ fn picture(frame: &VideoFrame, video_offset: i64, stretch: usize, file: usize) -
         wall_us: Some(frame.wall_us),
         stretch,
         file,
+        behind_loss: false,
     }
 }

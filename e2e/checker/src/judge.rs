@@ -40,6 +40,8 @@ pub struct Rules {
     pub until: Until,
     /// Only these pictures and audio frames are expected: what a clip's source holds.
     pub only: Option<(BTreeSet<u64>, BTreeSet<u64>)>,
+    /// A picture that is behind a loss in one copy must be in another one where it is not.
+    pub decodable: bool,
     /// Only frames that were emitted while a session was playing are expected; those within so many milliseconds before a
     /// session's end are not.
     pub sessions_grace_ms: Option<i64>,
@@ -66,6 +68,7 @@ impl Default for Rules {
             from: From::FirstFound,
             until: Until::EndOfLedger,
             only: None,
+            decodable: false,
             sessions_grace_ms: None,
             kills_ns: Vec::new(),
             durable_us: Vec::new(),
@@ -199,12 +202,19 @@ pub fn judge(found: &[&Found], ledger: &Ledger, rules: &Rules) -> StreamReport {
     };
     let video_expected = expected(&ledger.video, window, pictures);
     let is_picture = |frame: &Emitted, hash| ledger.is_picture(frame, hash);
-    let video = compare(found, |one| &one.video, (&ledger.video, &is_picture), &video_expected, 90_000.0);
+    let is_shown = |frame: &FoundFrame| !(rules.decodable && frame.behind_loss);
+    let video = compare(found, |one| &one.video, (&ledger.video, &is_picture, &is_shown), &video_expected, 90_000.0);
     let rate = f64::from(ledger.audio_rate.max(1));
     let audio = (ledger.audio_rate != 0).then(|| {
         let window = audio_range(found, ledger, window, rules);
         let is_sound = |frame: &Emitted, hash| frame.hash == hash;
-        compare(found, |one| &one.audio, (&ledger.audio, &is_sound), &expected(&ledger.audio, window, sounds), rate)
+        compare(
+            found,
+            |one| &one.audio,
+            (&ledger.audio, &is_sound, &|_| true),
+            &expected(&ledger.audio, window, sounds),
+            rate,
+        )
     });
     let audio_deviation = audio.as_ref().map_or(0.0, |audio| audio.media_deviation_ms) / 1_000.0 * rate / AAC_FRAME;
     let mut report = StreamReport {
@@ -283,10 +293,13 @@ fn in_session(frame: &Emitted, ledger: &Ledger, grace_ms: i64) -> bool {
 /// Whether bytes with a hash are a frame of the ledger.
 type IsFrame<'a> = dyn Fn(&Emitted, u64) -> bool + 'a;
 
+/// Whether a frame that is there counts.
+type IsShown<'a> = dyn Fn(&FoundFrame) -> bool + 'a;
+
 fn compare(
     found: &[&Found],
     track: impl Fn(&Found) -> &Vec<FoundFrame>,
-    (emitted, is_whole): (&[Emitted], &IsFrame<'_>),
+    (emitted, is_whole, is_shown): (&[Emitted], &IsFrame<'_>, &IsShown<'_>),
     expected: &[Emitted],
     timescale: f64,
 ) -> TrackReport {
@@ -313,10 +326,10 @@ fn compare(
                 report.out_of_order += 1;
             }
             highest = highest.max(Some(known.number));
-            if is_whole(known, frame.hash) {
-                there.insert(known.number);
-            } else {
+            if !is_whole(known, frame.hash) {
                 report.altered += 1;
+            } else if is_shown(frame) {
+                there.insert(known.number);
             }
             offsets.entry(frame.stretch).or_default().push(frame.media_time - known.media_time);
             walls.extend(frame.wall_us.map(|wall| (wall * 1_000 - known.wall_ns) as f64 / 1e6));

@@ -64,6 +64,9 @@ struct Sources {
     map: Vec<(String, String)>,
 }
 
+/// Wall times may be so much off: a file is decoded when in doubt.
+const DEVIATION_US: i64 = 10_000_000;
+
 #[derive(Args)]
 struct Check {
     #[command(flatten)]
@@ -211,7 +214,7 @@ fn walk(files: &[PathBuf], no_decode: bool) -> anyhow::Result<bool> {
     }
     report.file_findings.extend(segments.iter().flat_map(|segment| segment.findings.iter().cloned()));
     if !no_decode {
-        decode_all(segments.iter(), &mut report)?;
+        decode_all(segments.iter(), (false, false), &mut report)?;
     }
     finish(&report, None)
 }
@@ -256,12 +259,19 @@ fn check_all(check: &Check) -> anyhow::Result<bool> {
         Some(path) => check_clip(check, path, &ledgers, &found, &mut report)?,
         None => {
             if !check.no_decode {
-                decode_all(volumes.iter().flat_map(|volume| &volume.segments), &mut report)?;
+                let all = volumes.iter().flat_map(|volume| &volume.segments);
+                decode_all(all.filter(|segment| is_looked_at(check, segment)), (check.live, check.union), &mut report)?;
             }
             check_streams(check, &ledgers, &found, &mut report);
         }
     }
     finish(&report, check.json.as_deref())
+}
+
+/// Whether a file is decoded. Of recorders that record, that are asked again and again, only what is not older than the time from which on frames are expected.
+fn is_looked_at(check: &Check, segment: &Segment) -> bool {
+    let newest_us = segment.video().map(|frame| frame.wall_us).max().unwrap_or(i64::MAX);
+    check.from.filter(|_| check.live).is_none_or(|from_ns| newest_us >= from_ns / 1_000 - DEVIATION_US)
 }
 
 fn check_streams(check: &Check, ledgers: &[Ledger], found: &[Vec<Found>], report: &mut Report) {
@@ -280,6 +290,7 @@ fn check_streams(check: &Check, ledgers: &[Ledger], found: &[Vec<Found>], report
     let rules = Rules {
         from,
         until,
+        decodable: check.union,
         sessions_grace_ms: check.sessions,
         kills_ns,
         max_missing_ms: check.max_missing_ms,
@@ -342,22 +353,28 @@ fn check_clip(
             .track(Handler::Video)
             .map_or(0, |track| track.samples.iter().filter(|sample| sample.movie_seconds.is_some()).count());
         report.decoded += 1;
-        if let Some(what) = decode::undecodable(path, shown as u64)? {
+        if let Some(what) = decode::undecodable(path, shown as u64..=shown as u64, false)? {
             report.file_findings.push(Finding { file: path.to_owned(), at: None, what });
         }
     }
     Ok(())
 }
 
-/// Decodes files on all processors.
-fn decode_all<'a>(segments: impl Iterator<Item = &'a Segment>, report: &mut Report) -> anyhow::Result<()> {
+/// Decodes files on all processors. `grows`: they are being written; `others`: what is behind a loss counts only where another file has it whole.
+fn decode_all<'a>(
+    segments: impl Iterator<Item = &'a Segment>,
+    (grows, others): (bool, bool),
+    report: &mut Report,
+) -> anyhow::Result<()> {
     // What begins inside a GOP cannot be decoded alone.
     let segments: Vec<_> =
         segments.filter(|segment| !segment.header.begins_inside_gop && segment.video().next().is_some()).collect();
     let (next, findings) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || -> std::io::Result<()> {
         while let Some(segment) = segments.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Some(what) = decode::undecodable(&segment.path, segment.video().count() as u64)?
+            let all = segment.video().count() as u64;
+            let lost = segment.behind_loss().filter(|lost| others && *lost).count() as u64;
+            if let Some(what) = decode::undecodable(&segment.path, all - lost..=all, grows)?
                 && let Ok(mut findings) = findings.lock()
             {
                 findings.push(Finding { file: segment.path.clone(), at: None, what });

@@ -89,15 +89,10 @@ mod tests {
 
     fn numbers(found: &[(u64, i64)], ledger: &[u64]) -> Vec<Option<u64>> {
         let frame = |&(size_and_crc, wall_us): &(u64, i64)| FoundFrame {
-            number: None,
-            merged: false,
             hash: 1,
             size_and_crc,
-            media_time: 0,
-            file_seconds: 0.0,
             wall_us: Some(wall_us),
-            stretch: 0,
-            file: 0,
+            ..FoundFrame::default()
         };
         let mut frames: Vec<_> = found.iter().map(frame).collect();
         number_track(&mut frames, &emitted(ledger));

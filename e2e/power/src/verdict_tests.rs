@@ -33,14 +33,11 @@ fn ledger() -> Ledger {
 fn found(numbers: impl Iterator<Item = u64>) -> Found {
     let picture = |number: u64| FoundFrame {
         number: Some(number),
-        merged: false,
         hash: number,
-        size_and_crc: 0,
         media_time: number as i64 * 3_600,
         file_seconds: number as f64 / 25.0,
         wall_us: Some(recorded_ms(number) * 1_000 + 77),
-        stretch: 0,
-        file: 0,
+        ..FoundFrame::default()
     };
     Found { stream: "default/door".to_owned(), video: numbers.map(picture).collect(), ..Found::default() }
 }

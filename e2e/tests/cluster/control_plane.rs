@@ -8,18 +8,20 @@ use framekeeper_e2e::harness::{count, get};
 use framekeeper_e2e::judge;
 use serde_json::Value;
 
-use super::site::{RECORDED_WITHIN, RELEASE, Site};
+use super::refusals::policy;
+use super::site::{RECORDED_WITHIN, RELEASE, Site, is_true, operators_ready};
+use super::struck::{self, Fault, Place};
 
 /// One leader again within a lease and two seconds.
 const LED_WITHIN: Duration = Duration::from_secs(15 + 2);
 /// A recorder whose process was killed records again within this time.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
 
-/// An operator that was killed is ready to follow again within this time: a kubelet waits longer before each start, at most five minutes.
-const FOLLOWS_WITHIN: Duration = Duration::from_secs(360);
-
 /// The same where the kubelet has to make its sandbox anew; it looks for that each second, and waits for what it can't ask.
 const SANDBOX_WITHIN: Duration = Duration::from_secs(60);
+
+/// The Recorder of a pool that nobody may write to.
+const CLOSED: &str = "closed-recorder-0";
 
 /// Who leads, and in which term.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +32,13 @@ struct Leader {
     node: String,
 }
 
+/// The one that the Lease names, which may have ended since.
 fn leader(cluster: &Cluster) -> Result<Option<Leader>> {
+    Ok(named(cluster)?.map(|(leader, _)| leader))
+}
+
+/// The same, and the version of the Lease.
+fn named(cluster: &Cluster) -> Result<Option<(Leader, String)>> {
     let lease = cluster.get(&["lease", RELEASE, "-n", RELEASE])?;
     let text = |path: &str| lease.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
     let holder = text("/spec/holderIdentity");
@@ -43,13 +51,19 @@ fn leader(cluster: &Cluster) -> Result<Option<Leader>> {
     let Some(pod) = own else { return Ok(None) };
     let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
     let node = text("/spec/nodeName").trim_start_matches("node").to_owned();
-    Ok(Some(Leader { holder, term, pod: text("/metadata/name"), node }))
+    let version = lease.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default().to_owned();
+    Ok(Some((Leader { holder, term, pod: text("/metadata/name"), node }, version)))
 }
 
-/// The processes with this in their command line on a node, as that node numbers them, the oldest first.
-fn processes(cluster: &Cluster, node: &str, command: &str) -> Result<Vec<String>> {
-    let said = cluster.fault(&["node-exec", node, "pgrep", "-f", "--", command]).unwrap_or_default();
-    Ok(said.split_whitespace().map(str::to_owned).collect())
+/// Waits until an operator leads. A Lease names who held it also when that has ended: only one that is renewed counts.
+fn wait_led(cluster: &Cluster) -> Result<Leader> {
+    let mut first = None;
+    let (leader, _) = cluster.wait("an operator leads", Duration::from_secs(60), || {
+        let Some((leader, version)) = named(cluster)? else { return Ok(None) };
+        let is_renewed = *first.get_or_insert_with(|| version.clone()) != version;
+        Ok(is_renewed.then_some(leader))
+    })?;
+    Ok(leader)
 }
 
 fn generations(site: &Site) -> Result<Vec<(String, i64)>> {
@@ -90,7 +104,7 @@ impl Loss {
 }
 
 fn signal(cluster: &Cluster, leader: &Leader, signal: &str) -> Result<()> {
-    let pids = processes(cluster, &leader.node, "^framekeeper-operator run")?;
+    let pids = struck::processes(cluster, &leader.node, "^framekeeper-operator run")?;
     ensure!(!pids.is_empty(), "no operator runs on node {}", leader.node);
     for pid in &pids {
         cluster.fault(&["node-exec", &leader.node, "kill", signal, pid])?;
@@ -158,6 +172,9 @@ impl Late {
             metadata.remove("resourceVersion");
         }
         *self.set.pointer_mut(image).context("a container")? = "an-older-image:1".into();
+        // Its mark is of what it wrote: whoever begins to lead believes an object that has the mark of what it would write itself.
+        let mark = self.set.pointer_mut("/metadata/annotations/framekeeper.dev~1applied");
+        *mark.context("a StatefulSet without a mark")? = "an-older-one".into();
         Self::apply(site, self.set)?;
         let (_, took) = site.cluster.wait("the leader puts it right", Duration::from_secs(10), || {
             let now = site.cluster.get(&["statefulset", "main-recorder-0", "-n", &site.namespace])?;
@@ -188,10 +205,12 @@ fn decisions(site: &Site) -> Result<Vec<(String, Value)>> {
 
 #[test]
 fn a_leader_that_is_killed_or_stands_still_or_is_cut_off_has_a_successor_and_nobody_notices() -> Result<()> {
-    let site = Site::new("leaders", 2)?;
+    let site = Site::new("leaders", 3)?;
     let cluster = site.cluster;
-    site.cluster.apply(&format!("{}  maxChannels: 4\n{}", site.pool(2, ""), site.streams()))?;
+    let first: String = ["cam-1", "cam-2"].iter().map(|name| site.stream(name, "")).collect();
+    site.cluster.apply(&format!("{}  maxChannels: 4\n{first}", site.pool(2, "")))?;
     site.wait_recorded(RECORDED_WITHIN, 2)?;
+    close(&site)?;
     site.wait_as_planned(Duration::from_secs(60))?;
     let before = generations(&site)?;
     let late = Late::new(&site)?;
@@ -199,12 +218,7 @@ fn a_leader_that_is_killed_or_stands_still_or_is_cut_off_has_a_successor_and_nob
     for round in 0..count(1, 10) {
         for loss in [Loss::Killed, Loss::StoodStill, Loss::CutOff] {
             // One at a time: who follows is there.
-            cluster.wait("two operators are ready", FOLLOWS_WITHIN, || {
-                let operators = cluster.get(&["deployment", RELEASE, "-n", RELEASE])?;
-                let ready = operators.pointer("/status/readyReplicas").and_then(Value::as_i64);
-                ensure!(ready == Some(2), "{ready:?}");
-                Ok(Some(()))
-            })?;
+            operators_ready(cluster)?;
             let struck = Instant::now();
             loss.begin(cluster, &last)?;
             let next = cluster.wait("another operator leads", LED_WITHIN, || {
@@ -234,10 +248,49 @@ fn a_leader_that_is_killed_or_stands_still_or_is_cut_off_has_a_successor_and_nob
     judge::result(&format!("Lease deleted: term {} after {}", next.term, last.term));
     site.wait_as_planned(Duration::from_secs(30))?;
     ensure!(before == generations(&site)?, "what is as it should be was changed: {before:?} {:?}", generations(&site)?);
+    // Whoever leads decides, though there is a Recorder that nobody may write to, and takes that one over when it may.
+    cluster.apply(&site.stream("cam-3", ""))?;
+    site.wait_recorded(Duration::from_secs(30), 3)?;
+    // Only now: a leader that has not decided yet would take what comes late for what a former one left.
     late.send(&site)?;
+    open(&site)?;
     site.wait_as_planned(Duration::from_secs(30))?;
+    let _came_late = std::fs::remove_file(site.ledgers.join("cam-3.ledger"));
     site.judge(&[])?;
     site.clean()
+}
+
+/// A second pool, whose Recorder nobody may change from now on.
+fn close(site: &Site) -> Result<()> {
+    site.cluster.apply(&site.pool(1, "").replace("{name: main,", "{name: closed,"))?;
+    site.cluster.wait("the second pool's recorder is ready", RECORDED_WITHIN, || {
+        let recorders = site.list("recorders")?;
+        Ok((recorders.len() == 3 && recorders.iter().all(|recorder| is_true(recorder, "Ready"))).then_some(()))
+    })?;
+    site.cluster.apply(&policy(&site.namespace, "closed", "UPDATE"))?;
+    let probe = ["annotate", "recorder", CLOSED, "probe=yes", "--dry-run=server"];
+    site.cluster.wait("the policy holds", Duration::from_secs(20), || {
+        let refused = site.kubectl(&probe).err();
+        Ok(refused.filter(|error| format!("{error:#}").contains("no room for closed")).map(drop))
+    })?;
+    Ok(())
+}
+
+/// It may be changed again: whoever leads writes its term onto it, by itself.
+fn open(site: &Site) -> Result<()> {
+    let term = || -> Result<u64> {
+        let recorder = site.cluster.get(&["recorder", CLOSED, "-n", &site.namespace])?;
+        let term = recorder.pointer("/metadata/annotations/framekeeper.dev~1term").and_then(Value::as_str);
+        Ok(term.context("no term")?.parse()?)
+    };
+    let now = leader(site.cluster)?.context("nobody leads")?.term;
+    let before = term()?;
+    ensure!(before < now, "it was written in term {before}, and {now} leads");
+    site.kubectl(&["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", "no-closed"])?;
+    let taken = || Ok((term()? >= now).then_some(()));
+    site.cluster.wait("the leader has taken it over", Duration::from_secs(20), taken)?;
+    site.kubectl(&["delete", "storagepool", "closed", "--cascade=foreground", "--timeout=60s"])?;
+    Ok(())
 }
 
 #[test]
@@ -251,8 +304,7 @@ fn a_control_plane_that_is_restored_from_a_backup_turns_no_decision_back() -> Re
     let backup = leader(cluster)?.context("nobody leads")?;
     cluster.fault(&["etcd-save"])?;
     // What the backup knows nothing of: another leader, and a decision of its.
-    cluster.wait("an operator leads", Duration::from_secs(60), || leader(cluster))?;
-    let before = leader(cluster)?.context("nobody leads")?;
+    let before = wait_led(cluster)?;
     Loss::Killed.begin(cluster, &before)?;
     let (last, _) = cluster.wait("another operator leads", LED_WITHIN, || {
         Ok(leader(cluster)?.filter(|next| next.holder != before.holder && next.term > before.term))
@@ -299,27 +351,6 @@ fn recording(address: &str) -> Result<usize> {
     Ok(channels.iter().filter(state).count())
 }
 
-/// All processes of a pod, its sandbox too: the kubelet makes it anew, with no API server to ask, and under another address.
-fn kill_sandbox(cluster: &Cluster, node: &str, pod: &Value) -> Result<()> {
-    let uid = pod.pointer("/metadata/uid").and_then(Value::as_str).context("a pod without a UID")?;
-    let name = pod.pointer("/metadata/name").and_then(Value::as_str).context("a pod without a name")?;
-    let recorder = format!("--cluster outage/{}", name.trim_end_matches("-0"));
-    // Some end by themselves when the first is gone.
-    let all = format!("cat $(find /sys/fs/cgroup/pids -path '*pod{uid}*' -name cgroup.procs) | sort -u");
-    let kill = format!("{all} | xargs kill -KILL || true");
-    cluster.fault(&["node-exec", node, "sh", "-c", &kill])?;
-    let (_, took) = cluster.wait("the recorder records again in another sandbox", SANDBOX_WITHIN, || {
-        let pids = processes(cluster, node, &recorder)?;
-        let worker = pids.last().context("no recorder runs")?;
-        let ask =
-            ["nsenter", "-t", worker, "-n", "curl", "-sf", "--max-time", "1", "http://127.0.0.1:8080/v1/channels"];
-        let said = cluster.fault(&[&["node-exec", node][..], &ask[..]].concat())?;
-        Ok(said.contains("Recording").then_some(()))
-    })?;
-    judge::result(&format!("its sandbox killed with no API server: recording again after {:.1} s", took.as_secs_f64()));
-    Ok(())
-}
-
 #[test]
 fn with_the_control_plane_gone_recording_goes_on_and_recorders_come_back() -> Result<()> {
     let site = Site::new("outage", 3)?;
@@ -330,16 +361,13 @@ fn with_the_control_plane_gone_recording_goes_on_and_recorders_come_back() -> Re
     let before = decisions(&site)?;
     let pod = site.pod(0)?;
     let address = pod.pointer("/status/podIP").and_then(Value::as_str).context("no address")?.to_owned();
-    let node = site.node(0)?;
+    let struck = Place::of(&site, 0)?;
     let began = Instant::now();
     cluster.fault(&["apiserver-stop"])?;
     let result = (|| -> Result<()> {
         for kill in 1..=5 {
-            // The supervisor is the first of the two, its worker the second.
-            let pids = processes(cluster, &node, "--cluster outage/main-recorder-0")?;
-            ensure!(pids.len() == 2, "a supervisor and its worker, not {pids:?}");
-            let worker = pids.last().context("no recorder runs")?;
-            cluster.fault(&["node-exec", &node, "kill", "-KILL", worker])?;
+            let worker = struck.worker(&site)?;
+            cluster.fault(&["node-exec", &struck.node, "kill", "-KILL", &worker])?;
             let (_, took) = cluster
                 .wait("the recorder records again", BACK_WITHIN, || Ok((recording(&address)? > 0).then_some(())))?;
             judge::result(&format!(
@@ -348,8 +376,16 @@ fn with_the_control_plane_gone_recording_goes_on_and_recorders_come_back() -> Re
             ));
             std::thread::sleep(Duration::from_secs(2));
         }
-        kill_sandbox(cluster, &node, &pod)?;
-        let outage = Duration::from_secs(count(40, 180) as u64);
+        Fault::SandboxKilled.begin(&site, &struck, "")?;
+        let (_, took) = cluster.wait("the recorder records again in another sandbox", SANDBOX_WITHIN, || {
+            Ok((!struck.records(&site)?.is_empty()).then_some(()))
+        })?;
+        judge::result(&format!(
+            "its sandbox killed with no API server: recording again after {:.1} s",
+            took.as_secs_f64()
+        ));
+        // Recorders that are silent for 340 s count as gone: an outage must not pass for that.
+        let outage = Duration::from_secs(count(40, 400) as u64);
         std::thread::sleep(outage.saturating_sub(began.elapsed()));
         Ok(())
     })();
@@ -358,7 +394,7 @@ fn with_the_control_plane_gone_recording_goes_on_and_recorders_come_back() -> Re
     site.wait_as_planned(Duration::from_secs(120))?;
     site.wait_recorded(Duration::from_secs(60), 3)?;
     // Leader's Leases ran out meanwhile; there is one again, which has nothing to do.
-    cluster.wait("an operator leads", Duration::from_secs(60), || leader(cluster))?;
+    wait_led(cluster)?;
     std::thread::sleep(Duration::from_secs(10));
     ensure!(before == decisions(&site)?, "changed without need: {before:?} {:?}", decisions(&site)?);
     site.judge(&[])?;

@@ -1,4 +1,4 @@
-//! The chart with the real helm: install, upgrade, roll back, and recorders that are made anew one by one.
+//! The chart with the real helm: install, upgrade, roll back.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use framekeeper_e2e::judge;
 use serde_json::Value;
 
-use super::site::{RECORDED_WITHIN, RELEASE, Site, install_chart, install_release, installed};
+use super::site::{RELEASE, install_chart, install_release, installed};
 
 #[test]
 fn the_chart_is_upgraded_and_rolled_back_and_tests_itself() -> Result<()> {
@@ -77,38 +77,4 @@ fn an_installation_for_one_namespace_reads_no_secret_elsewhere_and_leaves_nothin
     }
     cluster.kubectl(&["delete", "namespace", "tenant", OTHER, "--timeout=60s"])?;
     Ok(())
-}
-
-#[test]
-fn a_change_of_pods_goes_from_recorder_to_recorder_and_costs_no_frame() -> Result<()> {
-    let site = Site::new("rolling", 3)?;
-    site.cluster.apply(&format!("{}  maxChannels: 6\n  toleratedFailures: 1\n{}", site.pool(3, ""), site.streams()))?;
-    site.wait_recorded(RECORDED_WITHIN, 3)?;
-    site.wait_as_planned(Duration::from_secs(60))?;
-    let uids = || -> Result<Vec<String>> {
-        let pods = site.cluster.list(&["pods", "-n", &site.namespace, "-l", "framekeeper.dev/pool=main"])?;
-        let uid = |pod: &Value| pod.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default().to_owned();
-        Ok(pods.iter().map(uid).collect())
-    };
-    let before = uids()?;
-    let change = r#"{"spec":{"template":{"metadata":{"annotations":{"changed":"once"}}}}}"#;
-    site.kubectl(&["patch", "storagepool", "main", "--type=merge", "-p", change])?;
-    let mut most_away = 0;
-    site.cluster.wait("all pods are new", Duration::from_secs(240), || {
-        let pods = site.cluster.list(&["pods", "-n", &site.namespace, "-l", "framekeeper.dev/pool=main"])?;
-        let ready = |pod: &&Value| {
-            let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
-            let ready =
-                conditions.into_iter().flatten().find(|it| it.get("type").and_then(Value::as_str) == Some("Ready"));
-            let is_leaving = pod.pointer("/metadata/deletionTimestamp").is_some();
-            !is_leaving && ready.and_then(|it| it.get("status")).and_then(Value::as_str) == Some("True")
-        };
-        most_away = most_away.max(3 - pods.iter().filter(ready).count().min(3));
-        let now = uids()?;
-        Ok((now.len() == 3 && now.iter().all(|uid| !before.contains(uid))).then_some(()))
-    })?;
-    ensure!(most_away <= 1, "{most_away} recorders were away at once");
-    site.wait_as_planned(Duration::from_secs(60))?;
-    site.judge(&[])?;
-    site.clean()
 }

@@ -151,6 +151,10 @@ fn fewer_recorders_more_recorders_and_more_volumes_cost_no_frame() -> Result<()>
         ensure!(counts == [2, 2], "{counts:?}");
         Ok(Some(()))
     })?;
+    // Asked in its pod, as docs/volumes.md says, a recorder answers: its socket is beside the volumes.
+    let ask = ["framekeeper-recorder", "volume", "start", "more", "--volumes", "/volumes"];
+    let said = site.kubectl(&[&["exec", "main-recorder-0-0", "--"][..], &ask[..]].concat())?;
+    ensure!(said.contains("volume more is Ready"), "{said}");
     cluster.wait("all streams are protected again", CHANGED_WITHIN, protected)?;
     site.wait_as_planned(Duration::from_secs(60))?;
     site.judge(&[])?;

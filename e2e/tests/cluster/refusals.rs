@@ -11,6 +11,13 @@ use super::site::{RECORDED_WITHIN, Site, condition, describe, installed, is_true
 
 /// A condition says what is wrong within this time.
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
+/// A stream that nothing stands in the way of is recorded within this time. Beside what its recorder needs to be told of it are in it: the steps of RTSP, a key
+/// frame, and two looks of a second each, of the operator at the recorder and of kubectl.
+const RECORDED_SOON: Duration = Duration::from_secs(10);
+/// Cameras of these tests send a key frame every 0.4 s: it is not that which is waited for.
+const KEY_FRAMES: &str = ",gop=10";
+/// What is besides of a camera that asks for a password.
+const LOCKED: &str = "auth=digest,user=viewer,password=the-right-one";
 
 #[test]
 fn the_api_server_refuses_what_is_wrong_and_says_where() -> Result<()> {
@@ -37,6 +44,7 @@ fn the_api_server_refuses_what_is_wrong_and_says_where() -> Result<()> {
         (pool("main", "recorders: 0,"), "spec.recorders", "greater than or equal to 1"),
         (pool("main", "recorders: 2, maxChannels: 501,"), "spec.maxChannels", "less than or equal to 500"),
         (pool("main", "recorders: 2, segment: {bytes: 5},"), "spec.segment.bytes", "4Mi"),
+        (pool("main", "recorders: 2, toleratedFailures: 1, segment: {sync: 3s},"), "spec.segment.sync", "at most 2s"),
         (pool(&"p".repeat(40), "recorders: 2,"), "metadata.name", "39"),
     ];
     for (manifest, field, what) in cases {
@@ -50,7 +58,7 @@ fn the_api_server_refuses_what_is_wrong_and_says_where() -> Result<()> {
 
 #[test]
 fn what_only_turns_out_later_is_told_in_conditions_and_harms_no_other_stream() -> Result<()> {
-    let site = Site::with("mistakes", &["", ",auth=digest,user=viewer,password=the-right-one"])?;
+    let site = Site::with("mistakes", &[KEY_FRAMES, &format!("{KEY_FRAMES},{LOCKED}")])?;
     let cluster = site.cluster;
     let first = site.stream("cam-1", "");
     cluster.apply(&format!("{}  maxChannels: 4\n{first}", site.pool(1, "")))?;
@@ -87,7 +95,7 @@ fn what_only_turns_out_later_is_told_in_conditions_and_harms_no_other_stream() -
     cluster.apply(&format!("{}{}", secret("the-wrong-one"), wrong("cam-2", locked)))?;
     says("cam-2", &["Failed", "Unauthorized"])?;
     cluster.apply(&secret("the-right-one"))?;
-    let (_, took) = cluster.wait("the camera lets it in", TOLD_WITHIN, || {
+    let (_, took) = cluster.wait("the camera lets it in", RECORDED_SOON, || {
         let stream = cluster.get(&["camerastream", "cam-2", "-n", &site.namespace])?;
         ensure!(is_true(&stream, "Recording"), "{}", describe(&stream));
         Ok(Some(()))
@@ -146,7 +154,7 @@ impl Drop for Lenient<'_> {
 
 #[test]
 fn an_object_that_is_wrong_by_todays_rules_harms_no_other_one() -> Result<()> {
-    let site = Site::new("poison", 2)?;
+    let site = Site::with("poison", &[KEY_FRAMES; 2])?;
     let cluster = site.cluster;
     cluster.apply(&format!("{}  maxChannels: 4\n{}", site.pool(1, ""), site.stream("cam-1", "")))?;
     site.wait_recorded(RECORDED_WITHIN, 1)?;
@@ -173,11 +181,78 @@ fn an_object_that_is_wrong_by_todays_rules_harms_no_other_one() -> Result<()> {
     told("invalid", &["InvalidSpec", "spec.source.url", "rtsp://"])?;
     // Others are reconciled as ever.
     cluster.apply(&site.stream("cam-2", ""))?;
-    cluster.wait("the other camera is recorded", TOLD_WITHIN, || {
+    cluster.wait("the other camera is recorded", RECORDED_SOON, || {
         let stream = cluster.get(&["camerastream", "cam-2", "-n", &site.namespace])?;
         ensure!(is_true(&stream, "Recording"), "{}", describe(&stream));
         Ok(Some(()))
     })?;
+    site.judge(&[])?;
+    site.clean()
+}
+
+/// Nobody may do this, `CREATE` or `UPDATE`, to Recorders of this pool in this namespace.
+pub(super) fn policy(namespace: &str, pool: &str, operation: &str) -> String {
+    let rule = format!(
+        "{{apiGroups: [framekeeper.dev], apiVersions: [v1alpha1], operations: [{operation}], resources: [recorders]}}"
+    );
+    format!(
+        "apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicy\nmetadata: {{name: no-{pool}}}\n\
+         spec:\n  failurePolicy: Fail\n  matchConstraints: {{resourceRules: [{rule}]}}\n  \
+         validations: [{{expression: \"object.spec.pool != '{pool}'\", message: there is no room for {pool}}}]\n\
+         ---\napiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicyBinding\nmetadata: {{name: no-{pool}}}\n\
+         spec:\n  policyName: no-{pool}\n  validationActions: [Deny]\n  \
+         matchResources: {{namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {namespace}}}}}}}\n"
+    )
+}
+
+#[test]
+fn what_is_refused_of_one_pool_or_one_object_keeps_nothing_else_back() -> Result<()> {
+    let site = Site::with("limits", &[KEY_FRAMES, &format!("{KEY_FRAMES},{LOCKED}")])?;
+    let (cluster, namespace) = (site.cluster, &site.namespace);
+    let pool = format!("{}  maxChannels: 4\n", site.pool(1, ""));
+    cluster.apply(&format!("{pool}{}", site.stream("cam-1", "")))?;
+    site.wait_recorded(RECORDED_WITHIN, 1)?;
+    // An admission policy does not let a second pool have its Recorder. It holds a moment after it was made.
+    cluster.apply(&policy(namespace, "other", "CREATE"))?;
+    let probe = site.ledgers.join("probe.yaml");
+    let recorder = "apiVersion: framekeeper.dev/v1alpha1\nkind: Recorder\nmetadata: {name: probe}\n\
+                    spec: {pool: other, ordinal: 0, term: 0, slots: {normal: 1, reserved: 0}, segment: {bytes: 4194304, partMs: 500}, volumes: []}\n";
+    std::fs::write(&probe, recorder)?;
+    let probe = probe.display().to_string();
+    cluster.wait("the policy holds", Duration::from_secs(20), || {
+        let refused = site.kubectl(&["create", "--dry-run=server", "-f", &probe]).err();
+        Ok(refused.filter(|error| format!("{error:#}").contains("no room for other")).map(drop))
+    })?;
+    cluster.apply(&pool.replace("{name: main,", "{name: other,"))?;
+    // A claim that can't be of another class, of the first one.
+    cluster.apply(&pool.replace("storageClassName: local", "storageClassName: another"))?;
+    let degraded = |name: &str, words: &[&str]| {
+        let (said, _) = cluster.wait(&format!("{name} is told {words:?}"), TOLD_WITHIN, || {
+            let pool = cluster.get(&["storagepool", name, "-n", namespace])?;
+            let degraded = condition(&pool, "Degraded").filter(|_| is_true(&pool, "Degraded"));
+            let message = degraded.and_then(|it| it.get("message")).and_then(Value::as_str).unwrap_or_default();
+            ensure!(words.iter().all(|word| message.contains(word)), "{pool}");
+            Ok(Some(message.to_owned()))
+        })?;
+        judge::result(&format!("{name}: {said}"));
+        anyhow::Ok(())
+    };
+    degraded("other", &["other-recorder-0", "no room for other"])?;
+    degraded("main", &["PersistentVolumeClaim", "footage-main-recorder-0"])?;
+    // Another camera, and its credentials, get through all the same.
+    cluster.apply(&format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: cam-2-login, namespace: {namespace}}}\n\
+         stringData: {{username: viewer, password: the-right-one}}\n{}",
+        site.stream("cam-2", "").replace("source: {", "source: {credentialsSecretRef: {name: cam-2-login}, ")
+    ))?;
+    site.wait_recorded(RECORDED_SOON, 2)?;
+    // What stood in the way is gone, and nobody has to start anything anew.
+    site.kubectl(&["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", "no-other"])?;
+    cluster.wait("the second pool has its Recorder", Duration::from_secs(20), || {
+        ensure!(site.list("recorders")?.len() == 2, "there is one");
+        Ok(Some(()))
+    })?;
+    site.kubectl(&["delete", "storagepool", "other", "--cascade=foreground", "--timeout=60s"])?;
     site.judge(&[])?;
     site.clean()
 }

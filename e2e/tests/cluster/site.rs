@@ -1,5 +1,6 @@
 //! Cameras in pods, a pool that records them, and the judge of both.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -11,8 +12,14 @@ use serde_json::Value;
 
 /// Name of the release, and of its namespace.
 pub(super) const RELEASE: &str = "framekeeper";
+/// The labels of recorders' pods.
+const RECORDERS: &str = "app.kubernetes.io/component=recorder";
+/// The labels of operators' pods.
+const OPERATORS: &str = "app.kubernetes.io/component=operator";
 /// The chart is in, and its operators run, within this time.
 const INSTALLED_WITHIN: &str = "90s";
+/// An operator that was killed is ready to follow again within this time: a kubelet waits longer before each start, at most five minutes.
+const FOLLOWS_WITHIN: Duration = Duration::from_secs(360);
 /// From nothing to cameras being recorded.
 pub(super) const RECORDED_WITHIN: Duration = Duration::from_secs(60);
 /// What a pod takes to go: its grace period and the kubelet's own time.
@@ -31,6 +38,17 @@ fn install() -> Result<Cluster> {
     install_chart(&cluster, &[])?;
     judge::result(&format!("chart installed in {:.1} s", began.elapsed().as_secs_f64()));
     Ok(cluster)
+}
+
+/// Waits until who leads has somebody who follows: one that was killed often is started again after up to five minutes.
+pub(super) fn operators_ready(cluster: &Cluster) -> Result<()> {
+    cluster.wait("two operators are ready", FOLLOWS_WITHIN, || {
+        let operators = cluster.get(&["deployment", RELEASE, "-n", RELEASE])?;
+        let ready = operators.pointer("/status/readyReplicas").and_then(Value::as_i64);
+        ensure!(ready == Some(2), "{ready:?}");
+        Ok(Some(()))
+    })?;
+    Ok(())
 }
 
 /// `helm upgrade --install`, with these values besides.
@@ -55,6 +73,8 @@ pub(super) struct Site {
     pub(super) namespace: String,
     pub(super) cameras: Vec<String>,
     pub(super) ledgers: PathBuf,
+    /// All cameras are in one pod, behind one Service of this name; else each has its own name.
+    host: Option<&'static str>,
     is_clean: bool,
 }
 
@@ -66,6 +86,23 @@ impl Site {
 
     /// One camera for each of these; what it is beside the ordinary, behind a comma.
     pub(super) fn with(namespace: &str, cameras: &[&str]) -> Result<Self> {
+        let site = Self::empty(namespace, cameras.len(), None)?;
+        let all = site.cameras.iter().zip(cameras);
+        let cameras: Vec<(&str, String)> = all.map(|(name, more)| (name.as_str(), camera(name, more))).collect();
+        site.begin(cameras.iter().map(|(name, camera)| site.camera_pod(name, std::slice::from_ref(camera), None)))?;
+        Ok(site)
+    }
+
+    /// So many cameras in one pod, on this node; what they are beside the ordinary, behind a comma.
+    pub(super) fn on_node(namespace: &str, cameras: usize, node: &str, more: &str) -> Result<Self> {
+        let host = "cameras";
+        let site = Self::empty(namespace, cameras, Some(host))?;
+        let cameras: Vec<String> = site.cameras.iter().map(|name| camera(name, more)).collect();
+        site.begin(std::iter::once(site.camera_pod(host, &cameras, Some(node))))?;
+        Ok(site)
+    }
+
+    fn empty(namespace: &str, cameras: usize, host: Option<&'static str>) -> Result<Self> {
         let cluster = installed()?;
         let ledgers = cluster.folder.join("ledgers").join(namespace);
         // An earlier cluster may have been in the same folder.
@@ -73,23 +110,30 @@ impl Site {
             std::fs::remove_dir_all(&ledgers)?;
         }
         std::fs::create_dir_all(&ledgers)?;
-        let names: Vec<String> = (1..=cameras.len()).map(|number| format!("cam-{number}")).collect();
-        let site = Self { cluster, namespace: namespace.to_owned(), cameras: names, ledgers, is_clean: false };
+        let cameras: Vec<String> = (1..=cameras).map(|number| format!("cam-{number}")).collect();
+        let site = Self { cluster, namespace: namespace.to_owned(), cameras, ledgers, host, is_clean: false };
         cluster.kubectl(&["create", "namespace", namespace])?;
-        let all = site.cameras.iter().zip(cameras);
-        let manifests: Vec<String> = all.map(|(name, more)| site.camera(name, more)).collect();
-        cluster.apply(&manifests.join("---\n"))?;
-        site.kubectl(&["wait", "pod", "-l", "camera", "--for=condition=Ready", "--timeout=60s"])?;
         Ok(site)
     }
 
-    fn camera(&self, name: &str, more: &str) -> String {
+    fn begin(&self, pods: impl Iterator<Item = String>) -> Result<()> {
+        // A pod is refused as long as its namespace has none.
+        self.cluster.wait("the namespace has its service account", Duration::from_secs(30), || {
+            self.kubectl(&["get", "serviceaccount", "default"]).map(Some)
+        })?;
+        self.cluster.apply(&pods.collect::<Vec<_>>().join("---\n"))?;
+        self.kubectl(&["wait", "pod", "-l", "camera", "--for=condition=Ready", "--timeout=60s"])?;
+        Ok(())
+    }
+
+    fn camera_pod(&self, name: &str, cameras: &[String], node: Option<&str>) -> String {
         let (image, ledgers) = (&self.cluster.camera_image, self.ledgers.display());
+        let node = node.map(|node| format!("  nodeName: node{node}\n")).unwrap_or_default();
+        let cameras = cameras.join(", ");
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}, labels: {{camera: {name}}}}}\n\
-             spec:\n  terminationGracePeriodSeconds: 2\n  securityContext: {{runAsUser: 0}}\n  containers:\n  - name: camera\n    image: {image}\n    imagePullPolicy: IfNotPresent\n    \
-             command: [ledger-camera, --listen, 0.0.0.0:8554, --control, 0.0.0.0:8555, --log-dir, /ledgers, --cache, /tmp/clips,\n      \
-             \"name={name},kind=synthetic,width=320,height=180,fps=25,bitrate=500k,gop=50{more}\"]\n    \
+             spec:\n{node}  terminationGracePeriodSeconds: 2\n  securityContext: {{runAsUser: 0}}\n  containers:\n  - name: camera\n    image: {image}\n    imagePullPolicy: IfNotPresent\n    \
+             command: [ledger-camera, --listen, 0.0.0.0:8554, --control, 0.0.0.0:8555, --log-dir, /ledgers, --cache, /tmp/clips, {cameras}]\n    \
              readinessProbe: {{tcpSocket: {{port: 8554}}, periodSeconds: 1}}\n    volumeMounts: [{{name: ledgers, mountPath: /ledgers}}]\n  \
              volumes: [{{name: ledgers, hostPath: {{path: \"{ledgers}\", type: DirectoryOrCreate}}}}]\n\
              ---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
@@ -112,21 +156,27 @@ impl Site {
 
     /// A pool by the name of `main`; `more`: more of its spec.
     pub(super) fn pool(&self, recorders: usize, more: &str) -> String {
+        self.sized_pool(recorders, "256Mi", "200Mi", more)
+    }
+
+    /// The same, of recorders that may have so much memory, and each so much of a disk.
+    pub(super) fn sized_pool(&self, recorders: usize, memory: &str, disk: &str, more: &str) -> String {
         format!(
             "apiVersion: framekeeper.dev/v1alpha1\nkind: StoragePool\nmetadata: {{name: main, namespace: {}}}\n\
              spec:\n  recorders: {recorders}\n  segment: {{bytes: 4Mi}}\n  \
-             template: {{resources: {{requests: {{cpu: 50m, memory: 128Mi}}, limits: {{memory: 256Mi}}}}}}\n  \
+             template: {{resources: {{requests: {{cpu: 50m, memory: 128Mi}}, limits: {{memory: {memory}}}}}}}\n  \
              storage:\n    volumes:\n    - name: footage\n      \
-             claimTemplate: {{spec: {{storageClassName: local, resources: {{requests: {{storage: 200Mi}}}}}}}}\n{more}",
+             claimTemplate: {{spec: {{storageClassName: local, resources: {{requests: {{storage: {disk}}}}}}}}}\n{more}",
             self.namespace
         )
     }
 
     /// A stream of one of the cameras; `more`: more of its spec, after a comma.
     pub(super) fn stream(&self, name: &str, more: &str) -> String {
+        let host = self.host.unwrap_or(name);
         format!(
             "---\napiVersion: framekeeper.dev/v1alpha1\nkind: CameraStream\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
-             spec: {{source: {{url: \"rtsp://{name}.{namespace}.svc:8554/{name}\"}}, poolRef: {{name: main}}{more}}}\n",
+             spec: {{source: {{url: \"rtsp://{host}.{namespace}.svc:8554/{name}\"}}, poolRef: {{name: main}}{more}}}\n",
             namespace = self.namespace,
         )
     }
@@ -201,6 +251,14 @@ impl Site {
         self.count(stop, more)
     }
 
+    /// The same of these cameras only: of others nothing is looked at, not even whether they still send.
+    pub(super) fn judge_only(&self, cameras: &BTreeSet<String>) -> Result<()> {
+        let stop = judge::now_ns()?;
+        self.take_pool_away()?;
+        let bound = self.bound()?;
+        self.count_only(cameras, &bound.iter().map(String::as_str).collect::<Vec<&str>>(), stop, &[])
+    }
+
     /// The pool goes, and its pods with it. Claims and footage stay.
     pub(super) fn take_pool_away(&self) -> Result<()> {
         // A kubelet whose API server was gone watches its pods again after up to a minute: its client waits longer each time.
@@ -214,12 +272,38 @@ impl Site {
 
     /// Counts what the claims of this namespace hold, where nobody records: nothing that the cameras sent up to `stop` is missing.
     pub(super) fn count(&self, stop: i64, more: &[&str]) -> Result<()> {
+        let bound = self.bound()?;
+        self.count_on(&bound.iter().map(String::as_str).collect::<Vec<&str>>(), stop, more)
+    }
+
+    /// The volumes that the claims of this namespace are bound to.
+    fn bound(&self) -> Result<Vec<String>> {
         let claims = self.list("persistentvolumeclaims")?;
         let bound = claims.iter().filter_map(|claim| claim.pointer("/spec/volumeName").and_then(Value::as_str));
-        let bound: Vec<&str> = bound.collect();
-        let volumes = self.cluster.with_footage(&bound)?;
+        Ok(bound.map(str::to_owned).collect())
+    }
+
+    /// Counts what these volumes hold together, up to `stop`.
+    pub(super) fn count_on(&self, bound: &[&str], stop: i64, more: &[&str]) -> Result<()> {
+        self.count_of(std::slice::from_ref(&self.ledgers), bound, stop, more)
+    }
+
+    /// Counts what these volumes hold together of these cameras only, up to `stop`.
+    pub(super) fn count_only(
+        &self,
+        cameras: &BTreeSet<String>,
+        bound: &[&str],
+        stop: i64,
+        more: &[&str],
+    ) -> Result<()> {
+        let ledgers: Vec<PathBuf> = cameras.iter().map(|name| self.ledgers.join(format!("{name}.ledger"))).collect();
+        self.count_of(&ledgers, bound, stop, more)
+    }
+
+    fn count_of(&self, ledgers: &[PathBuf], bound: &[&str], stop: i64, more: &[&str]) -> Result<()> {
+        let volumes = self.cluster.with_footage(bound)?;
         ensure!(!volumes.is_empty(), "no volume of {bound:?} has footage");
-        let mut arguments = judge::volumes(&self.ledgers, &volumes);
+        let mut arguments = judge::volumes_of(ledgers, &volumes);
         arguments.extend(["--union".to_owned(), "--ignore-others".to_owned()]);
         arguments.extend(["--stop".to_owned(), rfc3339(stop)?]);
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
@@ -246,7 +330,11 @@ impl Drop for Site {
         if !self.is_clean {
             let objects = self.kubectl(&["get", "cam,sp,rec,sts,pods,pvc", "-o", "wide"]);
             let events = self.kubectl(&["get", "events", "--sort-by=.lastTimestamp"]);
-            for said in [objects, events] {
+            let logs =
+                self.kubectl(&["logs", "-l", RECORDERS, "--prefix", "--tail", "300", "--max-log-requests", "20"]);
+            let operators = ["logs", "-n", RELEASE, "-l", OPERATORS, "--prefix", "--tail", "200"];
+            let operators = self.cluster.kubectl(&operators);
+            for said in [objects, events, logs, operators] {
                 judge::say(&said.unwrap_or_else(|error| format!("{error:#}")));
             }
             if let Err(error) = self.take_away() {
@@ -254,6 +342,11 @@ impl Drop for Site {
             }
         }
     }
+}
+
+/// A camera, for `ledger-camera`; `more`: what it is beside the ordinary, behind a comma. Of what is said twice the last counts.
+fn camera(name: &str, more: &str) -> String {
+    format!("\"name={name},kind=synthetic,width=320,height=180,fps=25,bitrate=500k,gop=50{more}\"")
 }
 
 /// A time for `ledger-check`.

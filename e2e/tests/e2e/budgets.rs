@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use framekeeper_e2e::harness::{Cameras, get, poll};
@@ -54,8 +54,24 @@ fn connections_beyond_what_descriptors_allow_do_not_touch_recording() -> Result<
         refused += usize::from(stream.read(&mut answer).is_ok_and(|got| answer[..got].starts_with(b"HTTP/1.1 503")));
         held.push(stream);
     }
-    // Long enough for every stream to need new files.
-    std::thread::sleep(Duration::from_secs(20));
+    // A second later those beyond the limit that say nothing have left the places for probes.
+    let status = |path: &str| get(system.http(0), path).ok().map(|answer| answer.status);
+    let lives =
+        poll(Duration::from_secs(5), Duration::from_millis(100), || Ok((status("/livez") == Some(200)).then_some(())))?;
+    ensure!(lives.is_some(), "no probe is answered in the flood: {}", system.operator.log_tail());
+    let other = status("/v1/channels");
+    ensure!(other == Some(503), "the flood does not hold all connections: /v1/channels answers {other:?}");
+    // Long enough for every stream to need new files, and short enough for those that are held to be open all the time.
+    let flooded = Instant::now();
+    let mut probes = 0;
+    while flooded.elapsed() < Duration::from_secs(20) {
+        for path in ["/livez", "/readyz"] {
+            let answer = status(path);
+            ensure!(answer == Some(200), "{path} answers {answer:?} in the flood: {}", system.operator.log_tail());
+            probes += 1;
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
     drop(held);
     let back = poll(Duration::from_secs(5), Duration::from_millis(100), || {
         Ok(get(system.http(0), "/readyz").ok().filter(|answer| answer.status == 200))
@@ -70,7 +86,7 @@ fn connections_beyond_what_descriptors_allow_do_not_touch_recording() -> Result<
     arguments.extend(["--stop".to_owned(), stop.to_string()]);
     judge::check(&arguments)?;
     judge::result(&format!(
-        "{} connections on {DESCRIPTORS} descriptors, {refused} told that there are too many: 0 frames missing",
+        "{} connections on {DESCRIPTORS} descriptors, {refused} told that there are too many, {probes} probes answered meanwhile: 0 frames missing",
         DESCRIPTORS * 3
     ));
     Ok(())

@@ -29,14 +29,28 @@ pub enum WriteError {
         /// Which object.
         what: String,
     },
+    /// There is no such Recorder, and it can't be made; or it can't be read.
+    #[error("{why}")]
+    Unmade {
+        /// Which one, and why.
+        why: String,
+    },
     /// The API server refused it, or did not answer in time.
-    #[error("{what}: {source}")]
+    #[error("{what}: {}", said(.source))]
     Refused {
         /// Which object.
         what: String,
         /// What it said.
         source: Box<Error>,
     },
+}
+
+/// What people can read of an error: of an API server's answer its message, and not how it was packed.
+fn said(error: &Error) -> String {
+    match error {
+        Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        other => other.to_string(),
+    }
 }
 
 impl WriteError {
@@ -48,8 +62,14 @@ impl WriteError {
                 Error::Api(status) => Some(status.code),
                 _ => None,
             },
-            Self::NotLeading | Self::Busy { .. } => None,
+            Self::NotLeading | Self::Busy { .. } | Self::Unmade { .. } => None,
         }
+    }
+
+    /// Whether the API server lets nobody write that, a former leader either: by a right, a quota or a policy (403), or a rule of the object's definition (422).
+    #[must_use]
+    pub fn holds_for_everybody(&self) -> bool {
+        matches!(self.code(), Some(403 | 422))
     }
 }
 
@@ -302,7 +322,15 @@ impl Writer {
     /// # Errors
     /// [`WriteError`].
     pub async fn delete<K: Written>(&self, term: u64, object: &K) -> Result<(), WriteError> {
-        self.delete_with(term, object, DeleteParams::background()).await
+        self.delete_with(term, object, None, DeleteParams::background()).await
+    }
+
+    /// The same as long as it is still the version that `object` is: what a former leader sent late takes no effect once another one has taken it over.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub async fn delete_version<K: Written>(&self, term: u64, object: &K) -> Result<(), WriteError> {
+        self.delete_with(term, object, object.resource_version(), DeleteParams::background()).await
     }
 
     /// The same at once, for a pod whose node can't say any more that it has ended.
@@ -310,13 +338,19 @@ impl Writer {
     /// # Errors
     /// [`WriteError`].
     pub async fn delete_now<K: Written>(&self, term: u64, object: &K) -> Result<(), WriteError> {
-        self.delete_with(term, object, DeleteParams::background().grace_period(0)).await
+        self.delete_with(term, object, None, DeleteParams::background().grace_period(0)).await
     }
 
-    async fn delete_with<K: Written>(&self, term: u64, object: &K, params: DeleteParams) -> Result<(), WriteError> {
+    async fn delete_with<K: Written>(
+        &self,
+        term: u64,
+        object: &K,
+        resource_version: Option<String>,
+        params: DeleteParams,
+    ) -> Result<(), WriteError> {
         let api = self.api::<K>(&object.namespace().unwrap_or_default());
         let what = format!("{} {}", K::kind(&()), object.name_any());
-        let params = params.preconditions(Preconditions { uid: object.uid(), ..Preconditions::default() });
+        let params = params.preconditions(Preconditions { uid: object.uid(), resource_version });
         match self.write(term, what, api.delete(&object.name_any(), &params)).await {
             Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
             done => done.map(|_| ()),
@@ -351,6 +385,33 @@ mod tests {
         assert!(is_due("a", &found("a", Some("3"), false), None));
         assert!(is_due("a", &found("b", Some("3"), true), None));
         assert!(is_due("a", &Seen::Absent, None));
+    }
+
+    #[test]
+    fn what_is_refused_is_told_in_the_api_servers_words() {
+        let status = r#"{ "status": "Failure", "message": "pods \"a\" is forbidden: exceeded quota", "reason": "Forbidden", "code": 403 }"#;
+        let source = Box::new(Error::Api(serde_json::from_str(status).unwrap()));
+        let refused = WriteError::Refused { what: "Pod a".to_owned(), source };
+        assert_eq!(refused.to_string(), "Pod a: pods \"a\" is forbidden: exceeded quota");
+    }
+
+    /// After anything else a new leader takes a Recorder over before it decides: a former one's late write could take effect.
+    #[test]
+    fn only_what_is_refused_of_everybody_keeps_a_former_leader_out() {
+        let refused = |code: u16| {
+            let status = format!(r#"{{ "status": "Failure", "message": "", "reason": "", "code": {code} }}"#);
+            let source = Box::new(Error::Api(serde_json::from_str(&status).unwrap()));
+            WriteError::Refused { what: "Recorder a".to_owned(), source }
+        };
+        let for_everybody = (400..600).filter(|code| refused(*code).holds_for_everybody());
+        assert_eq!(for_everybody.collect::<Vec<u16>>(), [403, 422]);
+        let silent = Box::new(Error::Service("no answer in time".into()));
+        let others = [
+            WriteError::Refused { what: String::new(), source: silent },
+            WriteError::Busy { what: String::new() },
+            WriteError::NotLeading,
+        ];
+        assert!(others.iter().all(|error| !error.holds_for_everybody()));
     }
 
     #[test]

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use framekeeper_crds::{CameraStream, CameraStreamStatus};
 use kube::api::{Api, ListParams};
-use kube::{Client, ResourceExt as _};
+use kube::{Client, Error, ResourceExt as _};
+use tokio::time::timeout;
 
 use super::apply::WriteError;
 use super::guarded::Guarded;
+use super::plane::ANSWER;
 use crate::decide::wanted::Key;
 
 /// So many are asked for at once.
@@ -35,7 +37,12 @@ pub(super) async fn streams(
 async fn of(api: &Api<Guarded<CameraStream>>, found: &mut BTreeMap<Key, CameraStreamStatus>) -> Result<(), WriteError> {
     let mut params = ListParams::default().limit(PAGE);
     loop {
-        let page = api.list(&params).await.map_err(|source| WriteError::Refused {
+        // Whoever begins to lead waits for this, and everybody for whoever leads.
+        let page = match timeout(ANSWER, api.list(&params)).await {
+            Ok(page) => page,
+            Err(_) => Err(Error::Service("no answer in time".into())),
+        };
+        let page = page.map_err(|source| WriteError::Refused {
             what: "the list of CameraStreams".to_owned(),
             source: Box::new(source),
         })?;

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use framekeeper_crds::{
-    CameraStreamSpec, CameraStreamStatus, PlanVersion, Recorder, StoragePool, StoragePoolSpec, StreamRef, validate,
+    ByteQuantity, CameraStreamSpec, CameraStreamStatus, Channel, HumanDuration, PlanVersion, PoolRef, Recorder,
+    RetentionSpec, StoragePool, StoragePoolSpec, StreamRef, validate,
 };
 use kube::{Resource as _, ResourceExt as _};
 
 use super::guarded::Guarded;
 use super::streams::Stream;
+use crate::decide::holders;
 use crate::decide::state::{CameraLimits, RecorderState, Retiring, State, StreamState};
 use crate::decide::wanted::{Desired, Identity, Key, Refusal, Wanted};
 
@@ -75,10 +77,19 @@ fn want(wanted: &mut Wanted, key: &Key, stream: &Stream, state: &State) {
             if refusal.is_none() {
                 let pool = Key::new(&key.namespace, &asks.spec.pool_ref.name);
                 if !wanted.pools.contains_key(&pool) {
-                    wanted.refused.insert(key.clone(), Refusal::no_pool(&pool));
+                    let is_there = wanted.refused_pools.contains_key(&pool);
+                    let refusal = if is_there { Refusal::pool_refused(&pool) } else { Refusal::no_pool(&pool) };
+                    wanted.refused.insert(key.clone(), refusal);
                 }
-                let desired = Desired { object: Arc::clone(&asks.spec), identity: Some(identity.clone()) };
-                wanted.streams.insert(key.clone(), desired);
+                // Where the pool that it names can't have it, the one that it is in does.
+                let known = state.streams.get(&key.to_string()).filter(|known| known.uid == identity.uid);
+                let former =
+                    known.filter(|known| known.recorder.is_some()).and_then(|known| holders::key_of(&known.pool));
+                let former = former.filter(|_| wanted.refused.contains_key(key));
+                let former = former.filter(|former| *former != pool && wanted.pools.contains_key(former));
+                let object =
+                    former.map_or_else(|| Arc::clone(&asks.spec), |former| Arc::new(in_pool(&asks.spec, former)));
+                wanted.streams.insert(key.clone(), Desired { object, identity: Some(identity.clone()) });
                 return;
             }
             refusal
@@ -93,6 +104,10 @@ fn want(wanted: &mut Wanted, key: &Key, stream: &Stream, state: &State) {
         wanted.holds.insert(key.clone(), known.holds.clone());
     }
     wanted.refused.extend(refusal.map(|refusal| (key.clone(), refusal)));
+}
+
+fn in_pool(spec: &CameraStreamSpec, pool: Key) -> CameraStreamSpec {
+    CameraStreamSpec { pool_ref: PoolRef { name: pool.name }, ..spec.clone() }
 }
 
 fn keep_known<T>(into: &mut BTreeMap<Key, Desired<T>>, key: &Key, identity: Option<Identity>, known: Option<T>) {
@@ -143,21 +158,55 @@ pub fn state<'o>(
         .filter_map(|recorder| Some((recorder.metadata.uid.as_deref()?, recorder.spec.ordinal)))
         .collect();
     let mut by_uid: HashMap<String, String> = HashMap::new();
-    streams(&mut |key, stream| {
-        if let Ok(asks) = &stream.asks {
-            let known = stream_state(&stream.identity, &asks.spec, statuses.get(key), key);
-            by_uid.insert(known.uid.clone(), key.to_string());
-            state.streams.insert(key.to_string(), known);
-        }
+    let mut unreadable: HashMap<String, (Key, Identity)> = HashMap::new();
+    let mut remember = |key: &Key, identity: &Identity, spec: &Arc<CameraStreamSpec>| {
+        let known = stream_state(identity, spec, statuses.get(key), key);
+        by_uid.insert(known.uid.clone(), key.to_string());
+        state.streams.insert(key.to_string(), known);
+    };
+    streams(&mut |key, stream| match &stream.asks {
+        Ok(asks) if asks.mistakes.is_empty() => remember(key, &stream.identity, &asks.spec),
+        _ => drop(unreadable.insert(stream.identity.uid.clone(), (key.clone(), stream.identity.clone()))),
     });
+    // What can't be understood, or is not right, was so once for whoever gave it to recorders: these tell what of it is gone on with.
+    for recorder in recorders {
+        for channel in &recorder.spec.channels {
+            if let Some((key, identity)) = unreadable.remove(&channel.stream.uid) {
+                remember(&key, &identity, &Arc::new(asked_once(channel, &recorder.spec.pool)));
+            }
+        }
+    }
     for recorder in recorders {
         remember_streams(&mut state, recorder, &by_uid, &ordinals);
+    }
+    for recorder in recorders {
+        remember_leaving(&mut state, recorder, &by_uid);
     }
     for stream in state.streams.values_mut() {
         let StreamState { holds, released_holds, .. } = stream;
         released_holds.retain(|range| !holds.contains(range));
     }
     state
+}
+
+/// What a Recorder still gives to its recorder though a later decision gave it to others: whoever decided that ended before this one was written. It lets go of it
+/// as if it had been, and records until another one does.
+fn remember_leaving(state: &mut State, recorder: &Recorder, by_uid: &HashMap<String, String>) {
+    let own = key(recorder.namespace(), recorder.name_any());
+    let pool = format!("{}/{}", own.namespace, recorder.spec.pool);
+    let leaving = recorder.spec.channels.iter().filter_map(|channel| {
+        let known = state.streams.get(by_uid.get(&channel.stream.uid)?)?;
+        let stays = known.pool == pool;
+        let holds = stays && known.holders().contains(&recorder.spec.ordinal);
+        (!holds && channel.plan_version < known.plan_version)
+            .then(|| (channel.stream.clone(), known.plan_version, stays))
+    });
+    let leaving: Vec<(StreamRef, PlanVersion, bool)> = leaving.collect();
+    let Some(known) = state.recorders.get_mut(&own.to_string()) else { return };
+    for (stream, plan_version, handover) in leaving {
+        known.retiring.retain(|retiring| retiring.stream != stream);
+        known.retiring.push(Retiring { stream, plan_version, generation: known.generation + 1, handover });
+    }
 }
 
 /// What a Recorder tells of streams.
@@ -218,6 +267,22 @@ fn remember_streams(
     }
 }
 
+/// What a stream asked for when a recorder was told of it.
+fn asked_once(channel: &Channel, pool: &str) -> CameraStreamSpec {
+    CameraStreamSpec {
+        source: channel.source.clone(),
+        pool_ref: PoolRef { name: pool.to_owned() },
+        redundancy: Some(channel.class),
+        audio: channel.audio,
+        retention: RetentionSpec {
+            max_age: channel.retention.max_age_ms.map(HumanDuration::from_millis),
+            max_bytes: channel.retention.max_bytes.map(ByteQuantity::from_bytes),
+        },
+        priority: channel.priority,
+        suspend: false,
+    }
+}
+
 fn stream_state(
     identity: &Identity,
     spec: &Arc<CameraStreamSpec>,
@@ -238,6 +303,7 @@ fn stream_state(
         plan_version: PlanVersion::default(),
         camera: CameraLimits { drops_idle_sessions: camera.drops_idle_sessions, sessions: camera.sessions },
         holds: Vec::new(),
+        left_out_holds: Vec::new(),
         released_holds: Vec::new(),
     }
 }

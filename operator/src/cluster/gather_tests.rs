@@ -99,6 +99,17 @@ fn without_terms(assignment: &Assignment) -> Vec<framekeeper_crds::RecorderSpec>
     specs
 }
 
+/// Who holds each stream, by rank, and what of it.
+fn held(assignment: &Assignment) -> Vec<(String, u32, u32, String)> {
+    let channels = assignment.recorders.values().flat_map(|recorder| {
+        let of = |channel: &framekeeper_crds::Channel| {
+            (channel.stream.name.clone(), channel.rank, recorder.spec.ordinal, channel.source.url.clone())
+        };
+        recorder.spec.channels.iter().map(of)
+    });
+    channels.collect()
+}
+
 #[test]
 fn another_operator_begins_where_this_one_was() {
     let (streams, pools) = (streams(), [pool(3)]);
@@ -108,11 +119,38 @@ fn another_operator_begins_where_this_one_was() {
     assert_eq!(without_terms(&first), without_terms(&second));
     assert_eq!(second.state.sequence, 0, "nothing was decided");
 
-    // In the middle of a move: one recorder more, and the first operator dies before anybody let go of anything.
+    // One recorder more, and the first operator dies before anybody let go of anything.
     let more = [pool(4)];
     let third = decide(&streams, &more, second.state);
     let fourth = decide(&streams, &more, begin(6, &left(&third), &streams, &BTreeMap::new()));
     assert_eq!(without_terms(&third), without_terms(&fourth));
+}
+
+#[test]
+fn who_was_not_told_yet_that_it_lost_a_stream_goes_on_until_another_one_records() {
+    let (streams, pools) = (streams(), [pool(3)]);
+    let first = decide(&streams, &pools, State { term: 4, ..State::default() });
+    let mut half = left(&first);
+    let moved = half[0].spec.channels.iter().find(|channel| channel.rank == 0).unwrap().stream.clone();
+    // A later decision gave it to its standby alone, and whoever decided that ended when only that one was written.
+    let decided = PlanVersion { term: 5, sequence: 3 };
+    let to =
+        half.iter().position(|it| it.spec.channels.iter().any(|its| its.stream == moved && its.rank == 1)).unwrap();
+    let recorder = Arc::make_mut(&mut half[to]);
+    let uid = recorder.metadata.uid.clone().unwrap();
+    let channel = recorder.spec.channels.iter_mut().find(|channel| channel.stream == moved).unwrap();
+    (channel.plan_version, channel.rank, channel.holders) = (decided, 0, vec![uid]);
+    let state = begin(6, &half, &streams, &BTreeMap::new());
+    let retiring = |at: usize| {
+        let name = format!("default/{}", half[at].metadata.name.as_deref().unwrap());
+        state.recorders[&name].retiring.clone()
+    };
+    let generation = half[0].metadata.generation.unwrap() + 1;
+    let expected = Retiring { stream: moved.clone(), plan_version: decided, generation, handover: true };
+    assert_eq!((retiring(0), retiring(to)), (vec![expected], Vec::new()));
+    // It is among the stream's former holders, as whoever decided would have had it.
+    let held = &state.streams[&format!("default/{}", moved.name)];
+    assert_eq!((held.recorder, held.plan_version), (Some(half[to].spec.ordinal), decided));
 }
 
 #[test]
@@ -177,12 +215,39 @@ fn a_poisonous_object_is_refused_by_itself_and_what_was_known_of_it_goes_on() {
     assert_eq!(seen.unknown.keys().map(|key| key.name.as_str()).collect::<Vec<_>>(), ["cam-8"]);
     let second = decide(&bad, &pools, first.state.clone());
     assert_eq!(without_terms(&first), without_terms(&second), "the others are recorded as before, and so are these");
+    // Another operator, which has never understood them, knows from recorders what was asked for.
+    let third = decide(&bad, &pools, begin(2, &left(&first), &bad, &BTreeMap::new()));
+    assert_eq!(held(&first), held(&third));
     // The pool itself.
     let mut broken: Vec<Guarded<StoragePool>> = vec![pool(3)];
     Arc::make_mut(broken[0].0.as_mut().unwrap()).spec.segment.bytes = framekeeper_crds::ByteQuantity::from_bytes(5);
     let seen = wanted(each(&streams), &broken, &first.state);
     assert_eq!(seen.refused_pools.len(), 1);
     assert_eq!(seen.pools.len(), 1);
+}
+
+#[test]
+fn a_stream_that_names_a_pool_that_is_not_there_goes_on_in_the_one_that_it_is_in() {
+    let (streams, pools) = (streams(), [pool(3)]);
+    let first = decide(&streams, &pools, State { term: 1, ..State::default() });
+    let mut lost: Vec<_> = self::streams();
+    lost[0] = stream("cam-1", 1, json!({ "poolRef": { "name": "nowhere" } }));
+    let refused = |state: &State| {
+        let seen = wanted(each(&lost), &pools, state);
+        seen.refused.iter().map(|(key, refusal)| (key.name.clone(), refusal.reason)).collect::<Vec<_>>()
+    };
+    let second = decide(&lost, &pools, first.state.clone());
+    assert_eq!(
+        (without_terms(&first), refused(&first.state)),
+        (without_terms(&second), vec![("cam-1".into(), "PoolNotFound")])
+    );
+    // So it does for another operator.
+    let state = begin(2, &left(&first), &lost, &BTreeMap::new());
+    assert_eq!(refused(&state), [("cam-1".to_owned(), "PoolNotFound")]);
+    assert_eq!(without_terms(&first), without_terms(&decide(&lost, &pools, state)));
+    // One that nobody ever recorded waits.
+    let fresh = decide(&lost, &pools, State { term: 1, ..State::default() });
+    assert!(!held(&fresh).iter().any(|(name, ..)| name == "cam-1"));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::options::Options;
-use crate::election::{Candidate, Claim, Record, Rules, TERM};
+use crate::election::{Candidate, Claim, Record, Rules, TERM, WRITES};
 
 /// A request for the Lease that takes longer is given up: the next one may be faster.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
@@ -26,6 +26,34 @@ const LEAST_LEFT_US: u64 = 200_000;
 pub fn monotonic_us() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000
+}
+
+/// An API server that was not reached for so long is out of reach.
+const LOST_US: u64 = 5_000_000;
+/// So long after it is within reach again, watches bring what they missed.
+const CATCHES_UP_US: u64 = 10_000_000;
+
+/// Since when the API server is within this process's reach.
+#[derive(Debug, Default)]
+pub struct Reach {
+    last_us: AtomicU64,
+    steady_us: AtomicU64,
+}
+
+impl Reach {
+    fn reached(&self, now_us: u64) {
+        let last_us = self.last_us.swap(now_us, Ordering::Relaxed);
+        if now_us.saturating_sub(last_us) > LOST_US {
+            self.steady_us.store(now_us, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether what watches bring may be what was before an outage.
+    #[must_use]
+    pub fn is_deaf(&self, now_us: u64) -> bool {
+        let since = |time: &AtomicU64| now_us.saturating_sub(time.load(Ordering::Relaxed));
+        since(&self.last_us) > LOST_US || since(&self.steady_us) < CATCHES_UP_US
+    }
 }
 
 /// The right to write, in a term, for a while.
@@ -45,6 +73,8 @@ pub struct Leadership {
     known: Option<u64>,
     /// The highest term that was seen in Recorders.
     pub highest_seen: Arc<AtomicU64>,
+    /// Whether the API server is within reach.
+    pub reach: Arc<Reach>,
 }
 
 impl Leadership {
@@ -78,6 +108,7 @@ pub struct Elector {
     candidate: Candidate,
     tell: watch::Sender<Option<Lead>>,
     highest_seen: Arc<AtomicU64>,
+    reach: Arc<Reach>,
     last: Option<Lease>,
 }
 
@@ -87,6 +118,7 @@ impl Elector {
     pub fn new(client: Client, options: &Options) -> (Self, Leadership) {
         let (tell, lead) = watch::channel(None);
         let highest_seen = Arc::new(AtomicU64::new(0));
+        let reach = Arc::new(Reach::default());
         let identity = format!("{}_{}", options.identity, uuid::Uuid::new_v4());
         let elector = Self {
             api: Api::namespaced(client, &options.namespace),
@@ -94,9 +126,10 @@ impl Elector {
             candidate: Candidate::new(identity, Rules::default()),
             tell,
             highest_seen: Arc::clone(&highest_seen),
+            reach: Arc::clone(&reach),
             last: None,
         };
-        (elector, Leadership { lead, known: None, highest_seen })
+        (elector, Leadership { lead, known: None, highest_seen, reach })
     }
 
     /// Runs until `stop` says so, and then gives the Lease up.
@@ -127,6 +160,7 @@ impl Elector {
         self.candidate.saw_term(self.highest_seen.load(Ordering::Relaxed));
         let lease = within(self.api.get_opt(&self.name)).await?;
         let now = monotonic_us();
+        self.reach.reached(now);
         let record = lease.as_ref().map(Record::from);
         let claim = self.candidate.looked(now, record.as_ref());
         self.last.clone_from(&lease);
@@ -161,7 +195,9 @@ impl Elector {
         spec.holder_identity = Some(claim.holder.clone());
         spec.lease_transitions = i32::try_from(claim.transitions).ok();
         spec.lease_duration_seconds = i32::try_from(claim.lease / 1_000_000).ok();
-        object.metadata.annotations.get_or_insert_default().insert(TERM.to_owned(), claim.term.to_string());
+        let annotations = object.metadata.annotations.get_or_insert_default();
+        annotations.insert(TERM.to_owned(), claim.term.to_string());
+        annotations.insert(WRITES.to_owned(), claim.writes.to_string());
         object.metadata.resource_version.clone_from(&claim.version);
         let params = PostParams::default();
         if claim.version.is_some() {
@@ -186,4 +222,29 @@ impl Elector {
 
 async fn within<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     timeout(REQUEST_TIMEOUT, request).await.unwrap_or_else(|_| Err(Error::Service("no answer in time".into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_an_outage_of_the_api_server_watches_have_a_while_to_catch_up() {
+        const SECOND: u64 = 1_000_000;
+        let (reach, begin) = (Reach::default(), 1_000 * SECOND);
+        let at = |second: u64| begin + second * SECOND;
+        assert!(reach.is_deaf(at(0)), "nothing was reached yet");
+        let mut deaf = Vec::new();
+        for second in 0..100 {
+            // It is out of reach for twenty seconds; of one request more the answer gets lost.
+            if !(30..50).contains(&second) && second != 70 {
+                reach.reached(at(second));
+            }
+            if reach.is_deaf(at(second)) {
+                deaf.push(second);
+            }
+        }
+        let expected: Vec<u64> = (0..10).chain(35..60).collect();
+        assert_eq!(deaf, expected);
+    }
 }

@@ -7,17 +7,17 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
-use framekeeper_crds::{CameraStream, CameraStreamSpec, Recorder, StoragePool};
-use futures::StreamExt as _;
-use kube::runtime::events::{EventType, Recorder as EventRecorder, Reporter as EventReporter};
+use framekeeper_crds::{CameraStream, Recorder, RecorderPhase};
+use kube::runtime::events::Reporter as EventReporter;
 use kube::{Client, ResourceExt as _};
 use tokio::time::timeout;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::alive::{Life, Lives};
 use super::apply::{WriteError, Writer};
+use super::events::Publisher;
 use super::gather;
-use super::lead::Leadership;
+use super::lead::{Leadership, monotonic_us};
 use super::metrics::{Metrics, PoolNumbers};
 use super::options::Options;
 use super::pace::Pace;
@@ -25,12 +25,15 @@ use super::reports::{self, Answers, Askers};
 use super::secrets::SecretBook;
 use super::sink::Outbox;
 use super::streams::Stream;
+use super::succession::Beginning;
 use super::watching::Watches;
 use super::world::{ClusterWorld, Facts, Standing};
 use crate::decide::assign::{self, Assignment};
 use crate::decide::cameras::Cameras;
+use crate::decide::caution::{self, PoolCaution};
 use crate::decide::observe::Reports;
 use crate::decide::place::PoolPlan;
+use crate::decide::pool_status::Rolling;
 use crate::decide::report::{Reporter, View};
 use crate::decide::seen::Seen;
 use crate::decide::state::State;
@@ -44,7 +47,7 @@ pub struct Plane {
     pub(super) watches: Watches,
     pub(super) writer: Writer,
     pub(super) secrets: SecretBook,
-    pub(super) events: EventRecorder,
+    pub(super) events: Publisher,
     pub(super) metrics: Metrics,
     pub(super) reporter: Reporter<Outbox>,
     pub(super) state: State,
@@ -54,14 +57,28 @@ pub struct Plane {
     /// Versions of Recorders as this operator wrote them last, until the watch brings them.
     pub(super) versions: BTreeMap<Key, String>,
     leadership: Leadership,
-    lives: Lives,
+    pub(super) lives: Lives,
     recorders: BTreeMap<Key, Arc<Recorder>>,
     /// What could not be made of pools, and why.
     pub(super) unmade: BTreeMap<Key, String>,
+    /// Pools whose pods are being made anew, and how far that is.
+    pub(super) rolling: BTreeMap<Key, Rolling>,
+    /// What stands against stopping recorders of each pool; nothing while streams were not looked at yet.
+    pub(super) cautions: Option<BTreeMap<Key, PoolCaution>>,
+    /// The recorders that were heard when that was looked at, and where.
+    pub(super) heard_at: BTreeMap<Key, String>,
     /// Recorders that the API server did not take, and why.
     pub(super) unwritten: BTreeMap<Key, String>,
+    /// Recorders that could not be made, or can't be read: the names of their pools, and why.
+    pub(super) uncreated: BTreeMap<Key, (String, String)>,
+    /// Pools of which all that was decided last is written.
+    pub(super) settled_pools: BTreeSet<Key>,
     /// When what failed is tried again.
     again: Option<Instant>,
+    /// Recorders that this leader may not write to: it takes them over as soon as it may.
+    pub(super) untaken: BTreeSet<Key>,
+    /// How far it is with beginning to lead, in the last term in which it began.
+    pub(super) beginning: Option<Beginning>,
     /// What failed last, so that it is not said each time.
     said: Option<String>,
     standings: BTreeMap<Key, Standing>,
@@ -70,9 +87,11 @@ pub struct Plane {
     answers: Answers,
     pace: Pace,
     /// Grows with each change of what is wanted, remembered or planned.
-    revision: u64,
+    pub(super) revision: u64,
     /// Something changed that decisions depend on.
-    is_stirred: bool,
+    pub(super) is_stirred: bool,
+    /// Whether anything was decided since this operator began to lead.
+    has_decided: bool,
 }
 
 impl Plane {
@@ -90,7 +109,7 @@ impl Plane {
             EventReporter { controller: "framekeeper.dev/operator".into(), instance: Some(options.identity.clone()) };
         let answers = Answers::default();
         Self {
-            events: EventRecorder::new(client.clone(), reporter),
+            events: Publisher::new(client.clone(), reporter),
             writer: Writer::new(client.clone(), leadership.clone(), metrics.clone()),
             options,
             client,
@@ -107,8 +126,15 @@ impl Plane {
             lives: Lives::default(),
             recorders: BTreeMap::new(),
             unmade: BTreeMap::new(),
+            rolling: BTreeMap::new(),
+            cautions: None,
+            heard_at: BTreeMap::new(),
             unwritten: BTreeMap::new(),
+            uncreated: BTreeMap::new(),
+            settled_pools: BTreeSet::new(),
             again: None,
+            untaken: BTreeSet::new(),
+            beginning: None,
             said: None,
             standings: BTreeMap::new(),
             cameras: Cameras::default(),
@@ -117,6 +143,7 @@ impl Plane {
             pace: Pace::default(),
             revision: 0,
             is_stirred: true,
+            has_decided: false,
         }
     }
 
@@ -127,13 +154,13 @@ impl Plane {
 
     /// Something failed: after a while everything is decided anew.
     pub(super) fn try_again(&mut self) {
-        self.again = Some(Instant::now() + AGAIN);
+        self.again.get_or_insert_with(|| Instant::now() + AGAIN);
     }
 
     /// When the next decision is due, if one waits.
     #[must_use]
     pub fn decides_at(&self) -> Option<Instant> {
-        self.pace.until().filter(|_| self.is_stirred && self.writer.term().is_some())
+        self.pace.until().filter(|_| self.is_stirred && self.has_begun() && self.writer.term().is_some())
     }
 
     /// Takes note of what recorders have answered.
@@ -175,7 +202,7 @@ impl Plane {
         let term = self.writer.term();
         self.metrics.leads(term);
         let Some(term) = term else {
-            if self.state.term != 0 {
+            if self.beginning.take().is_some() {
                 self.forget();
             }
             return;
@@ -201,26 +228,41 @@ impl Plane {
         self.said = None;
     }
 
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.state = State::default();
         self.reporter = Reporter::new(Outbox::default());
+        self.cautions = None;
+        self.heard_at.clear();
+        self.has_decided = false;
+        self.rolling.clear();
         self.seen.clear();
         self.versions.clear();
         self.unwritten.clear();
+        self.uncreated.clear();
+        self.untaken.clear();
+        self.settled_pools.clear();
+        // What a former term wanted and planned is nothing to act by.
+        self.wanted = Wanted::default();
+        self.plans.clear();
+        self.secrets.forget();
+        self.events.forget();
         self.askers.ask(&BTreeMap::new());
         self.metrics.forget_pools();
     }
 
     async fn lead(&mut self, term: u64, facts: &Facts) -> Result<(), WriteError> {
         let began = Instant::now();
-        if self.state.term != term {
-            self.begin(term, facts).await?;
+        if !self.begin(term, facts).await? {
+            return Ok(());
         }
         // That somebody is silent, or answers for the first time, is no event of an object.
         let standings = facts.standings();
         let is_due = self.again.take_if(|at| Instant::now() >= *at).is_some();
         let stirred = std::mem::take(&mut self.is_stirred) || is_due || self.standings != standings;
         self.standings = standings;
+        if !self.untaken.is_empty() && (is_due || self.again.is_none()) {
+            self.take_rest_over(term, facts).await;
+        }
         self.pace.counted(self.watches.streams.count(), Instant::now());
         let rests = stirred && self.pace.rests(Instant::now());
         self.is_stirred |= rests;
@@ -246,76 +288,9 @@ impl Plane {
         decided.and(made).and(called)
     }
 
-    /// Begins to lead: remembers what there is, and takes every Recorder over, so that nothing that a former leader still sends takes effect.
-    async fn begin(&mut self, term: u64, facts: &Facts) -> Result<(), WriteError> {
-        self.forget();
-        let recorders: Vec<&Arc<Recorder>> = facts.recorders.values().collect();
-        let pools = self.watches.pools.all();
-        let pools: Vec<&Arc<StoragePool>> = pools.iter().filter_map(|guard| guard.ok()).collect();
-        let key = |namespace: Option<String>, name: String| Key::new(namespace.unwrap_or_default(), name);
-        let specs = pools.iter().map(|pool| (key(pool.namespace(), pool.name_any()), &pool.spec));
-        // What was said of streams is of use now, and never again: it is no part of what is watched.
-        let former = super::former::streams(&self.client, &self.options.watch_namespaces).await?;
-        let state = gather::state(
-            term,
-            &recorders,
-            |look: &mut dyn FnMut(&Key, &Stream)| self.watches.streams.each(look),
-            &former,
-            specs,
-        );
-        let outbox = &mut self.reporter.sink;
-        outbox.former_streams = former;
-        outbox.former_pools = pools
-            .iter()
-            .filter_map(|pool| Some((key(pool.namespace(), pool.name_any()), pool.status.clone()?)))
-            .collect();
-        // Several at once: with a hundred recorders nobody decides anything for seconds.
-        let plane = &*self;
-        let taken = recorders.into_iter().map(|recorder| plane.take_over(term, recorder));
-        let taken: Vec<_> = futures::stream::iter(taken).buffer_unordered(super::make::AT_ONCE).collect().await;
-        for taken in taken {
-            self.versions.extend(taken?);
-        }
-        info!(term, recorders = state.recorders.len(), streams = state.streams.len(), "begins to lead");
-        self.state = state;
-        self.revision += 1;
-        self.is_stirred = true;
-        Ok(())
-    }
-
-    /// Writes the term on a Recorder, as long as there is one. The version that it then has.
-    async fn take_over(&self, term: u64, recorder: &Recorder) -> Result<Option<(Key, String)>, WriteError> {
-        let key = Key::new(recorder.namespace().unwrap_or_default(), recorder.name_any());
-        let mut found = recorder.clone();
-        for _ in 0..TRIES {
-            let mut marked = Recorder::new(&key.name, found.spec.clone());
-            marked.metadata = super::make::recorder_metadata(&found);
-            marked.annotations_mut().insert(gather::TERM.to_owned(), term.to_string());
-            marked.metadata.resource_version = found.resource_version();
-            match self.writer.patch_version(term, &marked).await {
-                Ok(written) => {
-                    return Ok(Some((key, written.metadata.resource_version.unwrap_or_default())));
-                }
-                Err(error) if error.code() == Some(404) => return Ok(None),
-                Err(error) if error.code() == Some(409) => {}
-                Err(error) => return Err(error),
-            }
-            // It was changed a moment ago, most often by the recorder itself.
-            let api = self.writer.api::<Recorder>(&key.namespace);
-            let Ok(read) = timeout(ANSWER, api.get_opt(&key.name)).await else { break };
-            match read {
-                Ok(Some(now)) => found = now,
-                Ok(None) => return Ok(None),
-                Err(source) => {
-                    return Err(WriteError::Refused { what: format!("Recorder {key}"), source: Box::new(source) });
-                }
-            }
-        }
-        Err(WriteError::Busy { what: format!("Recorder {key}") })
-    }
-
     fn facts(&mut self) -> Facts {
         let now = Instant::now();
+        self.lives.pass(now, self.leadership.reach.is_deaf(monotonic_us()));
         let key = |namespace: Option<String>, name: String| Key::new(namespace.unwrap_or_default(), name);
         let recorders: BTreeMap<Key, Arc<Recorder>> = self
             .watches
@@ -326,14 +301,22 @@ impl Plane {
             .map(|found| (key(found.namespace(), found.name_any()), Arc::clone(found)))
             .collect();
         self.recorders.clone_from(&recorders);
+        let unreadable = self.watches.recorders.all().into_iter().filter_map(|guard| {
+            let broken = guard.0.as_ref().err()?;
+            Some((key(broken.metadata.namespace.clone(), guard.name_any()), broken.error.clone()))
+        });
+        let unreadable = unreadable.collect();
         for lease in self.watches.leases.all() {
             let key = key(lease.namespace(), lease.name_any());
             if recorders.contains_key(&key) {
                 let spec = lease.spec.as_ref();
                 let renewed = spec.and_then(|spec| Some(format!("{:?}", spec.renew_time.as_ref()?.0)));
-                self.lives.lease(&key, renewed, now);
+                let status = recorders.get(&key).and_then(|recorder| recorder.status.as_ref());
+                let was_silent = status.is_some_and(|status| status.phase == Some(RecorderPhase::Unknown));
+                self.lives.lease(&key, renewed, was_silent, now);
             }
         }
+        recorders.keys().for_each(|key| self.lives.is_there(key, now));
         self.lives.keep_only(|key| recorders.contains_key(key));
         let claims = self.watches.claims.all().into_iter();
         let volumes = self.watches.volumes.all().into_iter();
@@ -341,6 +324,7 @@ impl Plane {
         let nodes = self.watches.nodes.all().into_iter();
         Facts {
             quiet: recorders.keys().filter_map(|key| Some((key.clone(), self.lives.quiet_for(key, now)?))).collect(),
+            unreadable,
             lives: recorders.keys().map(|key| (key.clone(), self.lives.of(key, now))).collect(),
             recorders,
             claims: claims.map(|claim| (key(claim.namespace(), claim.name_any()), claim)).collect(),
@@ -376,7 +360,8 @@ impl Plane {
                 learn::from_status(&mut self.state, key, status);
             }
         }
-        let there: BTreeSet<String> = facts.recorders.keys().map(ToString::to_string).collect();
+        let there = facts.recorders.keys().chain(facts.unreadable.keys());
+        let there: BTreeSet<String> = there.map(ToString::to_string).collect();
         self.state.recorders.retain(|name, _| there.contains(name));
     }
 
@@ -388,18 +373,36 @@ impl Plane {
             warn!(
                 "{what} is not among what the API server lists, but is there; nothing is taken away until that is clear"
             );
-            self.is_stirred = true;
+            self.try_again();
             return Ok(());
         }
         let began = Instant::now();
-        let mut world = ClusterWorld { facts };
         // What was wanted and planned before is given up first: of ten thousand streams, twice is most of what a decision needs for a moment.
         self.wanted = wanted;
         self.plans.clear();
-        let Assignment { state, recorders, plans } = assign::assign(&self.wanted, self.state.clone(), &mut world);
+        self.settled_pools.clear();
+        let mut assigned = assign::assign(&self.wanted, self.state.clone(), &mut ClusterWorld::of(facts));
         self.metrics.planned(began.elapsed());
+        let is_coming = self.create_missing(term, facts, &assigned.recorders).await?;
+        if !self.uncreated.is_empty() {
+            // Nobody is given to those that can't be made; all others, of all pools, are told what is decided without them.
+            let mut world = ClusterWorld { facts, without: self.uncreated.keys().cloned().collect() };
+            assigned = assign::assign(&self.wanted, self.state.clone(), &mut world);
+        }
+        let Assignment { state, recorders, plans } = assigned;
         self.plans = plans;
-        self.put(term, facts, state, recorders).await
+        if is_coming {
+            // The watch tells when they are there, a moment from now.
+            return Ok(());
+        }
+        let put = self.put(term, facts, state, recorders).await;
+        // Also where one of them could not be written: that is no reason to look after nothing else.
+        self.has_decided = true;
+        put?;
+        match self.uncreated.values().next() {
+            Some((_, why)) => Err(WriteError::Unmade { why: why.clone() }),
+            None => Ok(()),
+        }
     }
 
     /// Something that recorders have and nobody seems to want any more, though it is there: a list may be incomplete.
@@ -431,7 +434,7 @@ impl Plane {
     }
 
     /// How recorders stand, and whom of them to ask.
-    fn look_at_recorders(&mut self, facts: &Facts) {
+    pub(super) fn look_at_recorders(&mut self, facts: &Facts) {
         let now = Instant::now();
         self.seen.retain(|key, _| facts.recorders.contains_key(key));
         let mut addresses = BTreeMap::new();
@@ -448,13 +451,14 @@ impl Plane {
             // One that is only now being started is not down, unless it can't be.
             seen.is_down = !seen.is_running && (!matches!(facts.life(key), Life::New(_)) || seen.trouble.is_some());
             seen.status = recorder.status.clone().filter(|_| alive);
-            if alive && !seen.answers(now) {
+            // What it said last is believed of one that is out of this operator's reach and lives, not of one that fell silent.
+            if let Some(address) = &address {
+                seen.listens(address);
+            }
+            if alive && !seen.answers(now) && self.lives.lives_on(key, now) {
                 seen.heard(reports::from_status(recorder), now);
             }
-            if let Some(address) = address {
-                seen.address.clone_from(&address);
-                addresses.insert(key.clone(), address);
-            }
+            addresses.extend(address.map(|address| (key.clone(), address)));
         }
         self.askers.ask(&addresses);
     }
@@ -471,6 +475,11 @@ impl Plane {
             let between = if said.is_empty() { "" } else { "; " };
             said.push_str(&format!("{between}{why}"));
         }
+        for (recorder, (pool, why)) in &self.uncreated {
+            let said = failures.entry(Key::new(&recorder.namespace, pool)).or_default();
+            let between = if said.is_empty() { "" } else { "; " };
+            said.push_str(&format!("{between}{why}"));
+        }
         failures
     }
 
@@ -482,12 +491,25 @@ impl Plane {
             plans: &self.plans,
             running: &self.seen,
             unmade: &failures,
+            rolling: &self.rolling,
             stopped: false,
             revision: Some(self.revision),
         };
         self.reporter.sink.phases.clear();
         self.reporter.report(&view, Instant::now(), Timestamp::now());
         self.metrics.streams(&self.reporter.sink.phases);
+        let cautions = self.reporter.cautions();
+        // Before anything was decided there are no streams, which says nothing.
+        if self.has_decided {
+            self.is_stirred |= self.cautions.as_ref().is_none_or(|before| !caution::allow_the_same(before, &cautions));
+            self.cautions = Some(cautions);
+            let (now, heard) = (Instant::now(), self.seen.iter());
+            let heard =
+                heard.filter(|(_, seen)| seen.answers(now)).map(|(key, seen)| (key.clone(), seen.address.clone()));
+            let heard: BTreeMap<Key, String> = heard.collect();
+            self.is_stirred |= self.heard_at != heard;
+            self.heard_at = heard;
+        }
         let now = Instant::now();
         for (key, plan) in &self.plans {
             let Some(pool) = self.wanted.pools.get(key) else { continue };
@@ -506,79 +528,11 @@ impl Plane {
             self.metrics.pool(&key.namespace, &key.name, numbers);
         }
     }
-
-    /// Writes statuses and events, for a while; `rest`: how long the rest of this round took. What can't be written now stays for the next time, and is then
-    /// written as it is by then.
-    async fn send(&mut self, term: u64, rest: Duration) {
-        let until = Instant::now() + (rest * SENDS).clamp(SENDS_FOR, SENDS_AT_MOST);
-        let outbox = &mut self.reporter.sink;
-        let (streams, pools) = (outbox.take_streams(), std::mem::take(&mut outbox.pools));
-        let refused = std::mem::take(&mut outbox.refused);
-        self.metrics.waits(streams.len() + pools.len() + outbox.events.len());
-        let said = |key: &Key| {
-            if let Some(refused) = refused.get(key) {
-                return Some(refused.clone());
-            }
-            let (spec, status) = (&self.wanted.streams.get(key)?.object, self.reporter.said(key)?);
-            let uid = &self.state.streams.get(&key.to_string())?.uid;
-            let mut stream = CameraStream::new(&key.name, CameraStreamSpec::clone(spec));
-            stream.metadata.namespace = Some(key.namespace.clone());
-            stream.metadata.uid = Some(uid.clone());
-            stream.status = Some(status);
-            Some(stream)
-        };
-        let writer = &self.writer;
-        let unsent_pools =
-            super::send::all(writer, term, pools.keys().cloned(), |key| pools.get(key).cloned(), None).await;
-        let unsent = super::send::all(writer, term, streams.iter().cloned(), said, Some(until)).await;
-        let outbox = &mut self.reporter.sink;
-        let is_late = !unsent.is_empty() && Instant::now() >= until;
-        outbox.refused.extend(refused.into_iter().filter(|(key, _)| unsent.contains(key)));
-        outbox.put_back(streams.into_iter().filter(|key| unsent.contains(key)));
-        outbox.pools.extend(pools.into_iter().filter(|(key, _)| unsent_pools.contains(key)));
-        // Statuses tell what counts, and come first.
-        if self.writer.term() != Some(term) || is_late {
-            return;
-        }
-        let some = outbox.events.len().min(EVENTS_A_ROUND);
-        let happened: Vec<_> = outbox.events.drain(..some).collect();
-        let (events, metrics) = (&self.events, &self.metrics);
-        metrics.lost_events(std::mem::take(&mut outbox.lost_events));
-        let writes = happened.into_iter().map(|happened| async move {
-            let event = kube::runtime::events::Event {
-                type_: if happened.note.warning { EventType::Warning } else { EventType::Normal },
-                reason: happened.note.reason.clone(),
-                note: Some(super::send::short(&happened.note.message)),
-                action: happened.note.reason.clone(),
-                secondary: None,
-            };
-            let published = timeout(ANSWER, events.publish(&event, &super::send::reference(&happened))).await;
-            let why = match published {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "no answer in time".to_owned(),
-            };
-            metrics.lost_events(1);
-            error!(reason = happened.note.reason, "an event of {} is lost: {why}", happened.key);
-        });
-        futures::stream::iter(writes).buffer_unordered(super::send::AT_ONCE).collect::<()>().await;
-    }
 }
 
 /// An API server that does not answer within this time does not hold up what else there is to do.
 pub(super) const ANSWER: Duration = Duration::from_secs(5);
-/// A Recorder that changes while it is being taken over is looked at again so often.
-const TRIES: usize = 5;
 /// What failed is tried again after so long.
-const AGAIN: Duration = Duration::from_secs(5);
-/// So many events are written in one round: statuses tell what counts, and come first.
-const EVENTS_A_ROUND: usize = 100;
-/// For so long statuses of streams are written in one round: while ten thousand are new, decisions and what recorders say must not wait for all of them.
-const SENDS_FOR: Duration = Duration::from_secs(1);
-/// But for so many times as long as the rest of the round took: else most of the time would go into looking.
-const SENDS: u32 = 4;
-/// And never for longer.
-const SENDS_AT_MOST: Duration = Duration::from_secs(4);
-
+pub(super) const AGAIN: Duration = Duration::from_secs(5);
 /// How often everything is looked at where nothing changes: statuses depend on time, too.
 pub(super) const LOOK: Duration = Duration::from_secs(1);

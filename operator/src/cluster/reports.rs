@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use framekeeper_crds::{ChannelState, Recorder, Role};
+use framekeeper_crds::{ChannelState, Recorder, RecorderPhase, Role};
 use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
 
@@ -83,7 +83,8 @@ impl Askers {
 #[must_use]
 pub fn from_status(recorder: &Recorder) -> Option<Arc<Reports>> {
     let status = recorder.status.as_ref()?;
-    if status.observed_generation != recorder.metadata.generation {
+    // That it is silent somebody else said: it does not hold any more what it said itself.
+    if status.observed_generation != recorder.metadata.generation || status.phase == Some(RecorderPhase::Unknown) {
         return None;
     }
     let said = status.channels.iter().map(|channel| {

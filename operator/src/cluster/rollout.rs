@@ -11,21 +11,27 @@ pub struct PodView {
     pub is_current: bool,
     /// Whether it is on its way out.
     pub is_leaving: bool,
-    /// Whether it can record, and does what it is to.
+    /// Whether it can record, and knows what it is to.
     pub is_well: bool,
     /// Whether it can't even be started, so that nothing is lost with it.
     pub is_stuck: bool,
 }
 
-/// Which pod of a pool is to be deleted next, so that a new one takes its place: by ordinal.
+/// How many of a pool's pods are to be made anew.
 #[must_use]
-pub fn next(pods: &BTreeMap<u32, PodView>) -> Option<u32> {
+pub fn outdated(pods: &BTreeMap<u32, PodView>) -> usize {
+    pods.values().filter(|pod| pod.uid.is_some() && !pod.is_current).count()
+}
+
+/// Which pod of a pool is to be deleted next, so that a new one takes its place: by ordinal. `may_stop`: no stream lacks anything by it, as far as is known.
+#[must_use]
+pub fn next(pods: &BTreeMap<u32, PodView>, may_stop: bool) -> Option<u32> {
     let outdated = || pods.iter().filter(|(_, pod)| pod.uid.is_some() && !pod.is_current && !pod.is_leaving);
     // One that is not well may still record, and may be what others lean on. One that never came up can only be helped by the new template.
     if let Some((ordinal, _)) = outdated().find(|(_, pod)| pod.is_stuck) {
         return Some(*ordinal);
     }
-    if pods.values().any(|pod| !pod.is_well || pod.is_leaving) {
+    if !may_stop || pods.values().any(|pod| !pod.is_well || pod.is_leaving) {
         return None;
     }
     outdated().map(|(ordinal, _)| *ordinal).next()
@@ -43,7 +49,10 @@ mod tests {
     fn one_at_a_time_and_only_while_all_record() {
         let pods = |list: &[PodView]| (0..).zip(list.iter().cloned()).collect::<BTreeMap<u32, _>>();
         let (old, new, starting) = (pod(false, true), pod(true, true), pod(true, false));
+        let (next, cautious) = (|pods: &BTreeMap<u32, PodView>| next(pods, true), |pods| next(&pods, false));
         assert_eq!(next(&pods(&[new.clone(), new.clone()])), None);
+        assert_eq!(cautious(pods(&[old.clone(), old.clone()])), None, "a standby is not ready");
+        assert_eq!((outdated(&pods(&[old.clone(), new.clone()])), outdated(&pods(std::slice::from_ref(&new)))), (1, 0));
         assert_eq!(next(&pods(&[old.clone(), old.clone()])), Some(0));
         assert_eq!(next(&pods(&[starting.clone(), old.clone()])), None, "the first one is not back yet");
         let leaving = PodView { is_leaving: true, ..old.clone() };
@@ -57,6 +66,7 @@ mod tests {
         assert_eq!(next(&pods(&[old.clone(), unwell.clone(), old.clone()])), None);
         // One that can't be started may be just what the new template mends.
         let stuck = PodView { is_stuck: true, ..unwell };
-        assert_eq!(next(&pods(&[old, stuck, starting])), Some(1));
+        let pods = pods(&[old, stuck, starting]);
+        assert_eq!((next(&pods), cautious(pods)), (Some(1), Some(1)));
     }
 }

@@ -28,6 +28,10 @@ use super::build::names::MANAGED;
 use super::guarded::{Asked, Guarded};
 use super::streams::{self, Streams};
 
+/// The API server ends each watch after so long, and it is gone on with at once. One that is silent for 5 s more is given up: nothing else tells of an API server
+/// that went without a word, and without this the watch is believed for nearly five minutes.
+const WATCH_SECONDS: u32 = 60;
+
 /// Objects of one kind, of all namespaces that are looked after.
 #[derive(Clone)]
 pub struct Watched<K: Resource + 'static>
@@ -164,8 +168,8 @@ impl Watches {
     /// Begins to watch. `changed` is told of each change.
     #[must_use]
     pub fn start(client: &Client, namespaces: &[String], changed: &Arc<Notify>) -> Self {
-        let all = watcher::Config::default();
-        let ours = watcher::Config::default().labels(MANAGED);
+        let all = watcher::Config::default().timeout(WATCH_SECONDS);
+        let ours = all.clone().labels(MANAGED);
         Self {
             streams: streams(client, namespaces, &all, changed),
             pools: namespaced(client, namespaces, &all, changed, Tell::Yes),

@@ -1,7 +1,8 @@
 //! What is so in the cluster, as a decision needs to know it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem::{Discriminant, discriminant};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,8 @@ pub struct Standing {
 pub struct Facts {
     /// Recorders, by name.
     pub recorders: BTreeMap<Key, Arc<Recorder>>,
+    /// Recorders that are there and can't be understood, and why.
+    pub unreadable: BTreeMap<Key, String>,
     /// Claims, by name.
     pub claims: BTreeMap<Key, Arc<PersistentVolumeClaim>>,
     /// Volumes, by name.
@@ -77,12 +80,19 @@ impl Facts {
 
     /// The nodes that a recorder's volumes are bound to. Volumes of the network are bound to none.
     fn bound_to(&self, recorder: &Key) -> Vec<String> {
-        let Some(object) = self.recorders.get(recorder) else { return Vec::new() };
-        let claims = object.spec.volumes.iter().filter_map(|volume| {
-            self.claims.get(&Key::new(&recorder.namespace, names::claim_of(volume, &recorder.name)))
-        });
-        let volumes = claims.filter_map(|claim| self.volumes.get(claim.spec.as_ref()?.volume_name.as_ref()?));
-        volumes.flat_map(|volume| nodes_of(volume)).collect()
+        self.nodes_of_volumes(recorder).map(|(_, node)| node).collect()
+    }
+
+    /// The same, each with the name of the volume.
+    fn nodes_of_volumes<'f>(&'f self, recorder: &'f Key) -> impl Iterator<Item = (&'f str, String)> {
+        let volumes = self.recorders.get(recorder).into_iter().flat_map(|object| &object.spec.volumes);
+        volumes.flat_map(|known| {
+            let claim = self.claims.get(&Key::new(&recorder.namespace, names::claim_of(known, &recorder.name)));
+            let name = claim.and_then(|claim| claim.spec.as_ref()?.volume_name.as_ref());
+            let volume = name.and_then(|name| self.volumes.get(name));
+            let nodes = volume.map(|volume| nodes_of(volume)).unwrap_or_default();
+            nodes.into_iter().map(|node| (known.name.as_str(), node))
+        })
     }
 
     /// Why a recorder's pod can't start, as the scheduler or the kubelet say it.
@@ -117,7 +127,7 @@ impl Facts {
     /// How each recorder stands: while this is the same, and no object is another one, so is every decision.
     #[must_use]
     pub fn standings(&self) -> BTreeMap<Key, Standing> {
-        let world = ClusterWorld { facts: self };
+        let world = ClusterWorld::of(self);
         let of = |key: &Key| Standing {
             is_silent: self.is_silent(key),
             life: discriminant(&self.life(key)),
@@ -133,10 +143,12 @@ impl Facts {
         !self.nodes.is_empty() && !self.nodes.contains_key(node) && !self.nodes.values().any(|known| is_it(known))
     }
 
-    /// Whether a recorder's volumes are on a node that was deleted, and the recorder is silent.
+    /// Whether a volume of a recorder is on a node that was deleted, and the recorder is silent. Its volumes of the network are not lost with it.
     #[must_use]
-    pub fn is_lost(&self, recorder: &Key) -> bool {
-        self.is_silent(recorder) && self.bound_to(recorder).iter().any(|node| self.is_gone(node))
+    pub fn is_lost(&self, recorder: &Key, volume: &str) -> bool {
+        let on_gone_nodes =
+            || self.nodes_of_volumes(recorder).any(|(name, node)| name == volume && self.is_gone(&node));
+        self.is_silent(recorder) && on_gone_nodes()
     }
 
     /// Whether a recorder's process runs, as far as the cluster knows.
@@ -144,6 +156,23 @@ impl Facts {
     pub fn runs(&self, recorder: &Key) -> bool {
         let status = self.pod(recorder).and_then(|pod| pod.status.as_ref());
         status.is_some_and(|status| status.phase.as_deref() == Some("Running"))
+    }
+
+    /// Whether what it says of itself was said in the pod that there is now: a former one had another address.
+    #[must_use]
+    pub fn speaks_from_its_pod(&self, recorder: &Key) -> bool {
+        let status = self.recorders.get(recorder).and_then(|recorder| recorder.status.as_ref());
+        let says = status.and_then(|status| status.addresses.as_ref()?.http.as_ref()?.parse::<SocketAddr>().ok());
+        let pod = self.pod(recorder).and_then(|pod| pod.status.as_ref()?.pod_ip.as_ref()?.parse::<IpAddr>().ok());
+        says.zip(pod).is_some_and(|(says, pod)| says.ip() == pod)
+    }
+
+    /// Whether its pod counts as ready: for Services, and for who asks how many are away. A kubelet finds that out a moment after it is so.
+    #[must_use]
+    pub fn is_pod_ready(&self, recorder: &Key) -> bool {
+        let status = self.pod(recorder).and_then(|pod| pod.status.as_ref());
+        let mut conditions = status.into_iter().flat_map(|status| status.conditions.iter().flatten());
+        conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
     }
 }
 
@@ -162,6 +191,16 @@ fn nodes_of(volume: &PersistentVolume) -> Vec<String> {
 pub struct ClusterWorld<'f> {
     /// The facts.
     pub facts: &'f Facts,
+    /// Recorders that are given nothing new: they could not be made, or can't be read.
+    pub without: BTreeSet<Key>,
+}
+
+impl<'f> ClusterWorld<'f> {
+    /// With all recorders that are wanted.
+    #[must_use]
+    pub fn of(facts: &'f Facts) -> Self {
+        Self { facts, without: BTreeSet::new() }
+    }
 }
 
 impl World for ClusterWorld<'_> {
@@ -199,11 +238,14 @@ impl World for ClusterWorld<'_> {
         }
     }
 
-    fn is_lost(&self, recorder: &Key) -> bool {
-        self.facts.is_lost(recorder)
+    fn is_lost(&self, recorder: &Key, volume: &str) -> bool {
+        self.facts.is_lost(recorder, volume)
     }
 
     fn condition(&self, recorder: &Key) -> Condition {
+        if self.without.contains(recorder) {
+            return Condition::Down;
+        }
         match self.facts.life(recorder) {
             Life::Alive => Condition::Active,
             // It gets its streams before it is there, and begins with them; unless it does not get there.
@@ -216,20 +258,67 @@ impl World for ClusterWorld<'_> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::cluster::alive::Lives;
+
+    /// Facts of one recorder, which nobody has heard of.
+    fn facts(recorder: Recorder) -> Facts {
+        let key = Key::new("a", "main-recorder-0");
+        Facts {
+            recorders: [(key, Arc::new(recorder))].into(),
+            unreadable: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            lives: BTreeMap::new(),
+            quiet: BTreeMap::new(),
+            now: Instant::now(),
+        }
+    }
+
+    fn recorder(volumes: &serde_json::Value) -> Recorder {
+        serde_json::from_value(json!({
+            "apiVersion": "framekeeper.dev/v1alpha1", "kind": "Recorder",
+            "metadata": { "name": "main-recorder-0", "namespace": "a" },
+            "spec": {
+                "pool": "main", "ordinal": 0, "term": 1, "slots": { "normal": 1, "reserved": 0 },
+                "segment": { "bytes": 1_048_576, "partMs": 500 }, "volumes": volumes, "channels": [],
+            },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn volumes_of_the_network_are_not_lost_with_a_node() {
+        let key = Key::new("a", "main-recorder-0");
+        let volume = |name: &str| json!({ "name": name, "uuid": name, "budgetBytes": 1 });
+        let mut facts = facts(recorder(&json!([volume("disk"), volume("net")])));
+        let expression = json!({ "key": HOSTNAME, "operator": "In", "values": ["node1"] });
+        let bound = json!({ "required": { "nodeSelectorTerms": [{ "matchExpressions": [expression] }] } });
+        for (name, affinity) in [("disk", bound), ("net", json!(null))] {
+            let claim = json!({ "metadata": { "name": name }, "spec": { "volumeName": name } });
+            let claim_key = Key::new("a", names::claim(name, "main-recorder-0"));
+            facts.claims.insert(claim_key, Arc::new(serde_json::from_value(claim).unwrap()));
+            let volume = json!({ "metadata": { "name": name }, "spec": { "nodeAffinity": affinity } });
+            facts.volumes.insert(name.to_owned(), Arc::new(serde_json::from_value(volume).unwrap()));
+        }
+        let lost = |facts: &Facts| ["disk", "net"].map(|volume| facts.is_lost(&key, volume));
+        let node = |name: &str| Arc::new(serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap());
+        facts.nodes = ["node1", "node2"].map(|name| (name.to_owned(), node(name))).into();
+        assert_eq!(lost(&facts), [false, false]);
+        facts.nodes.remove("node1");
+        assert_eq!(lost(&facts), [true, false]);
+    }
 
     #[test]
     fn what_time_and_answers_change_for_decisions_is_seen() {
         let key = Key::new("a", "main-recorder-0");
-        let recorder = framekeeper_crds::yaml::read::<Recorder>(
-            "{apiVersion: framekeeper.dev/v1alpha1, kind: Recorder, metadata: {name: main-recorder-0, namespace: a}, \
-             spec: {pool: main, ordinal: 0, term: 1, slots: {normal: 1, reserved: 0}, \
-             segment: {bytes: 1048576, partMs: 500}, volumes: [], channels: []}}",
-        );
-        let recorder = Arc::new(recorder.unwrap());
+        let recorder = Arc::new(recorder(&json!([])));
         let (mut lives, begin) = (Lives::default(), Instant::now());
-        lives.lease(&key, None, begin);
+        lives.lease(&key, None, false, begin);
         let mut changes = Vec::new();
         let mut before = None;
         // It is started, is heard of from the tenth second to the hundredth, and never again.
@@ -240,6 +329,7 @@ mod tests {
             }
             let facts = Facts {
                 recorders: [(key.clone(), Arc::clone(&recorder))].into(),
+                unreadable: BTreeMap::new(),
                 claims: BTreeMap::new(),
                 volumes: BTreeMap::new(),
                 pods: BTreeMap::new(),

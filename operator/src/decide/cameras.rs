@@ -84,6 +84,7 @@ mod tests {
             plan_version: Default::default(),
             camera: CameraLimits::default(),
             holds: Vec::new(),
+            left_out_holds: Vec::new(),
             released_holds: Vec::new(),
         };
         State { streams: [("default/cam".to_owned(), stream)].into(), ..State::default() }

@@ -13,11 +13,14 @@ use framekeeper_plan::{Assigned, Class, Held, Record};
 
 use super::assign::{World, reference, retention};
 use super::place::{self, PoolPlan};
-use super::state::{Retiring, State};
+use super::state::{CameraLimits, Retiring, State};
 use super::wanted::Key;
 
 /// Former holders beyond these are not named to the present ones: they let go without having been asked to.
 const RETIRED_AT_MOST: usize = 32;
+
+/// Why a recorder does not see a camera that gives no more sessions.
+const TOO_MANY_SESSIONS: &str = "TooManySessions";
 
 /// A pool with its plan.
 pub struct Pool<'p> {
@@ -138,8 +141,12 @@ pub fn give(state: &mut State, key: &Key, pool: &Pool<'_>, assigned: &Assigned, 
     if !record.decide(&holders, decision, stream.newest_epoch()) {
         return false;
     }
-    // A camera with one session would never let the new holder prove anything.
-    let may_overlap = pool.streams.get(key).is_some_and(|spec| spec.source.max_sessions != Some(1));
+    // A camera without a session to spare would never let the new primary prove anything, unless that has one already.
+    let sessions = pool.streams.get(key).map(|spec| sessions(spec, stream.camera));
+    let may_overlap = sessions.is_some_and(|sessions| {
+        let has_one_already = stays && former.contains(&assigned.primary);
+        sessions.is_none_or(|sessions| sessions as usize > holders.len() || (sessions > 1 && has_one_already))
+    });
     stream.recorder = Some(assigned.primary);
     stream.standbys.clone_from(&assigned.standbys);
     stream.pool = pool_name;
@@ -162,6 +169,25 @@ pub fn give(state: &mut State, key: &Key, pool: &Pool<'_>, assigned: &Assigned, 
     true
 }
 
+/// How many sessions the camera gives at once, as somebody wrote it down, or as was found out by trying.
+fn sessions(spec: &CameraStreamSpec, camera: CameraLimits) -> Option<u32> {
+    spec.source.max_sessions.into_iter().chain(camera.sessions).min()
+}
+
+/// Whether the new primary of a stream waits for a session that the former holder has, and would for ever.
+fn waits_for_a_session(state: &State, pool: &Pool<'_>, stream: &StreamRef, world: &dyn World) -> bool {
+    let key = Key::new(&stream.namespace, &stream.name);
+    let (Some(known), Some(spec)) = (state.streams.get(&key.to_string()), pool.streams.get(&key)) else { return false };
+    let Some(sessions) = sessions(spec, known.camera) else { return false };
+    if sessions == 1 {
+        return true;
+    }
+    let Some(primary) = known.recorder.map(|ordinal| pool.recorder(ordinal)) else { return false };
+    let said = world.status(&primary).map_or(&[][..], |status| &status.channels);
+    let is_refused = || said.iter().any(|it| it.stream == *stream && it.reason.as_deref() == Some(TOO_MANY_SESSIONS));
+    sessions as usize <= known.holders().len() && is_refused()
+}
+
 /// Whether a recorder has let go of a stream: it knows that it must, and does not record it until a new holder does.
 #[must_use]
 pub fn has_let_go(retiring: &Retiring, status: &RecorderStatus) -> bool {
@@ -169,15 +195,25 @@ pub fn has_let_go(retiring: &Retiring, status: &RecorderStatus) -> bool {
         && !status.channels.iter().any(|channel| channel.stream == retiring.stream)
 }
 
-/// Forgets what recorders of a pool need not be told any more: what they have again, and what they have let go of.
+/// Forgets what recorders of a pool need not be told any more: what they have again, and what they have let go of. One that keeps from a new holder the
+/// session that it waits for is to let go at once: how many sessions a camera gives may have been found out since.
 pub fn forget(state: &mut State, pool: &Pool<'_>, world: &dyn World) {
     for ordinal in pool.ordinals() {
         let key = pool.recorder(ordinal);
+        let retiring = state.recorders.get(&key.to_string()).map_or(&[][..], |recorder| &recorder.retiring);
+        let in_the_way: Vec<StreamRef> = retiring
+            .iter()
+            .filter(|retiring| retiring.handover && waits_for_a_session(state, pool, &retiring.stream, world))
+            .map(|retiring| retiring.stream.clone())
+            .collect();
         let held = |stream: &StreamRef| {
             let assigned = pool.plan.plan.placed.get(&Key::new(&stream.namespace, &stream.name));
             assigned.is_some_and(|assigned| rank(assigned, ordinal).is_some())
         };
         let Some(recorder) = state.recorders.get_mut(&key.to_string()) else { continue };
+        for retiring in recorder.retiring.iter_mut().filter(|retiring| in_the_way.contains(&retiring.stream)) {
+            retiring.handover = false;
+        }
         let status = world.status(&key);
         recorder
             .retiring
@@ -315,6 +351,6 @@ fn peer(state: &State, key: &Key, uids: &Uids, world: &dyn World) -> Option<Reco
 }
 
 /// The key of `namespace/name`.
-fn key_of(name: &str) -> Option<Key> {
+pub(crate) fn key_of(name: &str) -> Option<Key> {
     name.split_once('/').map(|(namespace, name)| Key::new(namespace, name))
 }

@@ -3,6 +3,7 @@
 pub mod assign;
 pub mod cameras;
 pub mod capacity;
+pub mod caution;
 pub mod holders;
 pub mod holds;
 pub mod learn;

@@ -77,11 +77,12 @@ pub struct Known {
     pub camera: CameraLimits,
 }
 
-/// Plans a pool with so many slots a recorder. `known`: what is remembered of a stream; `held`: who holds what now; `recorders`: those that are wanted, and
-/// those beyond them which go on until others have what they hold.
+/// Plans a pool with so many slots a recorder. `holds`: bytes of each Recorder that holds take; `known`: what is remembered of a stream; `held`: who holds what
+/// now; `recorders`: those that are wanted, and those beyond them which go on until others have what they hold.
 pub fn place(
     pool: &StoragePoolSpec,
     max_channels: u32,
+    holds: u64,
     streams: &BTreeMap<Key, &CameraStreamSpec>,
     known: impl Fn(&Key) -> Known,
     held: &BTreeMap<Key, Held>,
@@ -96,7 +97,7 @@ pub fn place(
             (key.clone(), Demand { prefers: last, max_sessions, drops_idle_sessions, ..demand })
         })
         .collect();
-    let room = size::channels(streams, max_channels);
+    let room = size::channels(streams, max_channels, holds);
     let promise = promise(pool, room.unwrap_or(max_channels));
     let wanted: Vec<Recorder> = recorders.iter().filter(|it| it.ordinal < pool.recorders).copied().collect();
     let division = plan::divide(promise, &wanted, mix(pool, promise, demands.values()));
@@ -176,9 +177,23 @@ impl PoolPlan {
             let help = streams.div_ceil(normal.max(1));
             return (u64::from(streams) > offered).then(|| format!(
                 "{streams} streams need {streams} normal slots, but {recorders} recorders have {offered}: the streams' addresses (spec.source.url, \
-                 spec.source.onvif.endpoint) are so long that a Recorder object has room for {room} channels, whatever maxChannels {max_channels} says; \
+                 spec.source.onvif.endpoint) are so long that beside holds a Recorder object has room for {room} channels, whatever maxChannels {max_channels} says; \
                  shorten them, or set recorders: {help}"
             ));
+        }
+        // Unless it was planned as if there were room.
+        let is_bounded = |limit: &capacity::BudgetLimit| reserved == 0 || normal + reserved <= limit.streams;
+        if let Some(limit) = capacity::budget_limit(pool).filter(is_bounded) {
+            // A recorder without a reserve is told what was written down.
+            let normal = if reserved == 0 { limit.streams } else { normal };
+            let offered = u64::from(recorders) * u64::from(normal);
+            let help = streams.div_ceil(normal.max(1));
+            return (u64::from(streams) > offered).then(|| {
+                format!(
+                    "{streams} streams need {streams} normal slots, but {recorders} recorders have {offered}: {limit}, whatever maxChannels {max_channels} \
+                     says; ask for larger volumes, or set a smaller segment.bytes, or recorders: {help}"
+                )
+            });
         }
         if reserved == 0 {
             return capacity::shortage(streams, recorders, max_channels);
@@ -203,13 +218,13 @@ impl PoolPlan {
         let (recorders, max_channels) = (pool.recorders, pool.max_channels);
         let why = match self.room {
             Some(_) => {
-                "; addresses of its streams (spec.source.url, spec.source.onvif.endpoint) are so long that a Recorder object has no room for that many"
+                "; addresses of its streams (spec.source.url, spec.source.onvif.endpoint) are so long that beside holds a Recorder object has no room for that many".to_owned()
             }
-            None => "",
+            None => capacity::budget_limit(pool).map_or_else(String::new, |limit| format!("; {limit}")),
         };
         format!(
             "all slots of StoragePool {name} are taken, with recorders: {recorders} and maxChannels: {max_channels}{why}; its condition CapacitySufficient says \
-             how many of either would do. Streams of a higher priority come first"
+             what would do. Streams of a higher priority come first"
         )
     }
 
@@ -245,7 +260,8 @@ mod tests {
 
     fn placed(pool: &StoragePoolSpec, streams: &[CameraStreamSpec]) -> PoolPlan {
         let streams = (0..).zip(streams).map(|(n, spec): (u32, _)| (Key::new("default", format!("s{n:03}")), spec));
-        place(pool, max_channels(pool), &streams.collect(), |_| Known::default(), &BTreeMap::new(), &recorders(pool))
+        let (max_channels, recorders) = (max_channels(pool), recorders(pool));
+        place(pool, max_channels, 0, &streams.collect(), |_| Known::default(), &BTreeMap::new(), &recorders)
     }
 
     #[test]
@@ -279,6 +295,25 @@ mod tests {
             &framekeeper_crds::yaml::write(&one).unwrap().replace("100Gi", "896Mi"),
         );
         assert_eq!(slots(&poor.unwrap(), &[stream("")]), (2, 2));
+    }
+
+    #[test]
+    fn volumes_with_no_room_for_as_many_streams_as_channels_are_named() {
+        let small = |more: &str| {
+            let text = framekeeper_crds::yaml::write(&pool(3, 10, more)).unwrap().replace("100Gi", "896Mi");
+            framekeeper_crds::yaml::read::<StoragePoolSpec>(&text).unwrap()
+        };
+        let streams = vec![stream(""); 13];
+        let (plain, held) = (small(""), small(", toleratedFailures: 1"));
+        assert_eq!(placed(&plain, &streams[..12]).too_few_slots(&plain, 12), None);
+        let said = placed(&plain, &streams).too_few_slots(&plain, 13).unwrap();
+        let words =
+            ["13 normal slots", "have 12", "room for 4 streams", "maxChannels 10", "larger volumes", "recorders: 4"];
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        let said = placed(&held, &streams).too_few_slots(&held, 13).unwrap();
+        assert!(said.contains("have 6") && said.contains("room for 4 streams"), "{said}");
+        let said = placed(&plain, &streams).no_slot("main", &plain);
+        assert!(said.contains("room for 4 streams") && said.contains("CapacitySufficient"), "{said}");
     }
 
     #[test]

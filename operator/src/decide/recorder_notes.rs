@@ -49,9 +49,25 @@ fn volume_note(before: Option<&VolumeStatus>, now: &VolumeStatus) -> Option<Note
     Some(Note { warning, reason, message: format!("volume {}: {what}", now.name) })
 }
 
+/// That room runs short, how short, and that it does no longer.
+pub fn room_notes(old: Option<&RecorderStatus>, new: &RecorderStatus) -> Vec<Note> {
+    let space = |status: &RecorderStatus| status.conditions.iter().find(|c| c.type_ == "RecordingSpace").cloned();
+    let before = old.and_then(space);
+    let Some(now) = space(new) else { return Vec::new() };
+    let was_bad = before.as_ref().is_some_and(|before| before.status == "False");
+    let is_bad = now.status == "False";
+    let said =
+        before.is_some_and(|before| (before.status, before.message) == (now.status.clone(), now.message.clone()));
+    if said || !(was_bad || is_bad) {
+        return Vec::new();
+    }
+    vec![Note { warning: is_bad, reason: now.reason, message: now.message }]
+}
+
 #[cfg(test)]
 mod tests {
     use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+    use framekeeper_crds::k8s_openapi::jiff::Timestamp;
 
     use super::*;
 
@@ -122,5 +138,30 @@ mod tests {
         assert_eq!(told(None, &bad), ["!MemorySufficientFalse: why"]);
         assert_eq!(told(Some(&good), &bad), ["!MemorySufficientFalse: why"]);
         assert_eq!(told(Some(&bad), &good), ["MemorySufficientTrue: why"]);
+    }
+
+    #[test]
+    fn that_room_runs_short_is_told_once_for_each_step() {
+        let status = |status: &str, message: &str| RecorderStatus {
+            conditions: vec![Condition {
+                type_: "RecordingSpace".into(),
+                status: status.into(),
+                reason: "HoldsFillVolume".into(),
+                message: message.into(),
+                observed_generation: None,
+                last_transition_time: Time(Timestamp::UNIX_EPOCH),
+            }],
+            ..RecorderStatus::default()
+        };
+        let (good, day, hour) = (status("True", "fine"), status("False", "24 h"), status("False", "1 h"));
+        assert_eq!(room_notes(None, &good), []);
+        assert_eq!(room_notes(Some(&good), &good), []);
+        let note =
+            |warning, message: &str| vec![Note { warning, reason: "HoldsFillVolume".into(), message: message.into() }];
+        assert_eq!(room_notes(None, &day), note(true, "24 h"));
+        assert_eq!(room_notes(Some(&good), &day), note(true, "24 h"));
+        assert_eq!(room_notes(Some(&day), &day), []);
+        assert_eq!(room_notes(Some(&day), &hour), note(true, "1 h"));
+        assert_eq!(room_notes(Some(&hour), &good), note(false, "fine"));
     }
 }

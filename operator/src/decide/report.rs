@@ -13,9 +13,11 @@ use framekeeper_crds::{
 use framekeeper_plan::Assigned;
 use tracing::{info, warn};
 
+use super::caution::{self, Caution, PoolCaution};
+use super::holds;
 use super::observe::ChannelReport;
 use super::place::{self, PoolPlan};
-use super::pool_status::{self, PoolView};
+use super::pool_status::{self, PoolView, Rolling, ToldRolling};
 use super::protection;
 use super::recorder_notes;
 use super::refusals::Told;
@@ -108,6 +110,8 @@ pub struct View<'p, R> {
     pub running: &'p BTreeMap<Key, R>,
     /// What could not be made of pools, and why.
     pub unmade: &'p BTreeMap<Key, String>,
+    /// Pools whose pods are being made anew, and how far that is.
+    pub rolling: &'p BTreeMap<Key, Rolling>,
     /// Whether all of it has just been stopped.
     pub stopped: bool,
     /// Another one whenever what is wanted, remembered or planned is. Nothing: all of it is looked at each time.
@@ -122,11 +126,15 @@ pub struct Reporter<S> {
     streams: BTreeMap<Key, Said>,
     conditions: Conditions,
     pools: BTreeMap<Key, StoragePoolStatus>,
+    /// What is told of pools whose pods are being made anew.
+    rolling: BTreeMap<Key, ToldRolling>,
     recorders: BTreeMap<Key, (Arc<Recorder>, Option<RecorderStatus>)>,
     /// What all streams were made from when each of them was as it was told.
     all_settled: Option<u64>,
     /// Streams that nobody records though a standby is ready to, and since when.
     awaiting: BTreeMap<Key, Instant>,
+    /// Streams that stand against stopping a recorder, each with its pool.
+    cautions: BTreeMap<Key, (String, Caution)>,
     /// What must be written again because the last time failed.
     unwritten: BTreeSet<(Kind, Key)>,
     trouble: Option<String>,
@@ -142,9 +150,11 @@ impl<S: Sink> Reporter<S> {
             streams: BTreeMap::new(),
             conditions: Conditions::default(),
             pools: BTreeMap::new(),
+            rolling: BTreeMap::new(),
             recorders: BTreeMap::new(),
             all_settled: None,
             awaiting: BTreeMap::new(),
+            cautions: BTreeMap::new(),
             unwritten: BTreeSet::new(),
             trouble: None,
             refused: Told::default(),
@@ -166,6 +176,12 @@ impl<S: Sink> Reporter<S> {
         self.streams.get(stream).map(Said::status)
     }
 
+    /// What stands against stopping a recorder of each pool, as of the last look at streams.
+    #[must_use]
+    pub fn cautions(&self) -> BTreeMap<Key, PoolCaution> {
+        caution::of_pools(self.cautions.iter().map(|(key, (pool, caution))| (key, pool.as_str(), *caution)))
+    }
+
     /// How many streams need not be looked at again while nothing changes.
     #[cfg(test)]
     pub(super) fn settled(&self) -> usize {
@@ -177,7 +193,9 @@ impl<S: Sink> Reporter<S> {
         let before = self.streams.len() + self.pools.len() + self.recorders.len();
         self.streams.retain(|key, _| view.wanted.streams.contains_key(key));
         self.awaiting.retain(|key, _| view.wanted.streams.contains_key(key));
+        self.cautions.retain(|key, _| view.wanted.streams.contains_key(key));
         self.pools.retain(|key, _| view.wanted.pools.contains_key(key));
+        self.rolling.retain(|key, _| view.rolling.contains_key(key));
         self.recorders.retain(|key, _| view.running.contains_key(key));
         let after = self.streams.len() + self.pools.len() + self.recorders.len();
         let first = after == 0;
@@ -218,6 +236,14 @@ impl<S: Sink> Reporter<S> {
             let holders: Vec<Holder<'_>> = names.iter().map(|name| holder(view, key, name, now)).collect();
             let current = assigned.map_or(0, |assigned| 1 + assigned.standbys.len());
             let active = standing::active(&holders).map(|holder| holder.name);
+            let caution = planned.zip(holders.get(..current)).map_or_else(Caution::default, |((spec, _), holders)| {
+                caution::of(place::class(&placed.object, &spec.object), spec.object.tolerated_failures, holders)
+            });
+            if caution.is_none() {
+                self.cautions.remove(key);
+            } else {
+                self.cautions.insert(key.clone(), (pool.name.clone(), caution));
+            }
             let report = standing::spokesman(&holders).and_then(|holder| holder.report);
 
             let known = self.streams.get(key);
@@ -242,9 +268,13 @@ impl<S: Sink> Reporter<S> {
                 primary: primary.clone(),
                 standbys: others.iter().take(current.saturating_sub(1)).cloned().collect(),
                 active: active.map(str::to_owned),
+                last_active: None,
             });
             let generation = remembered.generation;
             let mut new = status::stream(&old, generation, assignment, &doing, wall);
+            if let Some(refusal) = view.wanted.refused.get(key).filter(|_| new.phase == Some(StreamPhase::Recording)) {
+                status::refuse(&old, &mut new, (refusal.reason, &refusal.message), wall);
+            }
             if doing != Doing::TakingOver {
                 let protection = planned.zip(assigned).and_then(|((spec, plan), assigned)| {
                     let class = place::class(&placed.object, &spec.object);
@@ -254,9 +284,11 @@ impl<S: Sink> Reporter<S> {
                 });
                 protection::put(&mut new, protection.as_ref(), generation, wall);
             }
+            holds::put(&mut new, remembered, &key.namespace, generation, wall);
             new.camera = remembered.camera.findings();
             // What it was recorded in must be exceeded when it is recorded again, whoever decides that.
-            new.last_epoch = Some(remembered.newest_epoch()).filter(|epoch| *epoch > 0 && new.assignment.is_none());
+            let said = new.assignment.as_ref().map_or(0, |assignment| assignment.epoch);
+            new.last_epoch = Some(remembered.newest_epoch()).filter(|epoch| *epoch > said);
             let gop = report.and_then(|report| report.gop);
             let same = |old: &&CameraStreamStatus| {
                 let holders = |status: &CameraStreamStatus| {
@@ -284,6 +316,8 @@ impl<S: Sink> Reporter<S> {
                 status::stream_note(&old, &new),
                 status::takeover_note(&old, &new),
                 protection::note(&old, &new).filter(|_| !view.stopped),
+                status::refusal_note(&old, &new),
+                holds::note(&old, &new),
             ];
             for note in said.into_iter().flatten() {
                 let result = self.sink.event(Kind::Stream, key, &remembered.uid, &note, wall);
@@ -352,13 +386,20 @@ impl<S: Sink> Reporter<S> {
                 pool.trouble.extend(running.bad_volumes().into_iter().map(|bad| format!("{name}: {bad}")));
             }
             pool.trouble.extend(view.unmade.get(key).cloned());
+            pool.rolling = view.rolling.get(key).map(|rolling| {
+                let told = self.rolling.entry(key.clone());
+                told.or_insert_with(|| ToldRolling::new(rolling.clone(), now)).at(rolling, now).to_string()
+            });
             let of_pool = |recorder: &RecorderSpec| recorder.pool == key.name && recorder.ordinal >= spec.recorders;
             let surplus = view.running.iter().filter(|(other, running)| {
                 other.namespace == key.namespace && of_pool(&running.as_ref().recorder.spec)
             });
-            pool.draining = surplus
-                .map(|(other, running)| pool_status::left(&other.name, &running.as_ref().recorder.spec))
-                .collect();
+            // A Recorder that is watched may be one write old: by it streams would be told as stuck that are on their way.
+            let left = surplus.map(|(other, running)| {
+                let (decided, written) = (view.state.recorders.get(&other.to_string()), running.as_ref());
+                pool_status::left(&other.name, decided.map_or(&written.recorder.spec, |decided| &decided.spec))
+            });
+            pool.draining = left.collect();
             let known = self.pools.get(key).cloned();
             let is_new = known.is_none();
             let old = known.unwrap_or_else(|| self.sink.former_pool(key).unwrap_or_default());
@@ -410,7 +451,7 @@ impl<S: Sink> Reporter<S> {
                     let result = self.sink.event(Kind::Recorder, key, &uid, &note, wall);
                     self.note_trouble(result);
                 }
-                for note in status::recorder_notes(old.as_ref(), new) {
+                for note in recorder_notes::room_notes(old.as_ref(), new) {
                     let result = self.sink.event(Kind::Recorder, key, &uid, &note, wall);
                     self.note_trouble(result);
                     let Note { warning, reason, message } = note;

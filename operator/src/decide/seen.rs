@@ -64,6 +64,15 @@ impl Seen {
         self.status = None;
     }
 
+    /// Takes note of where it listens: in another pod it is another process, and what the former one said does not hold any more.
+    pub fn listens(&mut self, address: &str) {
+        if self.address != address {
+            address.clone_into(&mut self.address);
+            self.reports = Arc::default();
+            (self.since, self.answered) = (None, None);
+        }
+    }
+
     /// Takes note of an answer.
     pub fn heard(&mut self, answer: Option<Arc<Reports>>, now: Instant) {
         if let Some(reports) = answer
@@ -129,5 +138,29 @@ impl Seen {
             format!("volume {}: {why}", volume.name)
         })
         .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use framekeeper_crds::ChannelState;
+    use framekeeper_crds::yaml;
+
+    use super::*;
+
+    #[test]
+    fn what_a_process_said_in_a_former_pod_does_not_hold_in_the_next_one() {
+        let recorder = "{apiVersion: framekeeper.dev/v1alpha1, kind: Recorder, metadata: {name: r}, spec: {pool: main, ordinal: 0, term: 1, \
+                        slots: {normal: 1, reserved: 0}, segment: {bytes: 4194304, partMs: 500}, volumes: []}}";
+        let recorder = Arc::new(yaml::read_recorder(recorder).unwrap());
+        let (mut seen, now, stream) =
+            (Seen::new(recorder, "10.0.0.1:8080".into()), Instant::now(), Key::new("a", "cam"));
+        let report = ChannelReport { state: Some(ChannelState::Standby), ..ChannelReport::default() };
+        seen.is_running = true;
+        seen.heard(Some(Arc::new(Reports::new([(stream.clone(), report)].into()))), now);
+        seen.listens("10.0.0.1:8080");
+        assert!(seen.report(&stream, now).is_some());
+        seen.listens("10.0.0.2:8080");
+        assert!(seen.report(&stream, now).is_none() && !seen.answers(now));
     }
 }

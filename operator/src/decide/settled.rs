@@ -213,13 +213,14 @@ mod tests {
     #[test]
     fn a_stream_that_is_made_again_under_the_same_name_is_told_anew() {
         let (wanted, mut decided) = decided();
-        let (running, unmade) = (BTreeMap::<Key, Seen>::new(), BTreeMap::new());
+        let (running, unmade, rolling) = (BTreeMap::<Key, Seen>::new(), BTreeMap::new(), BTreeMap::new());
         let (now, wall) = (Instant::now(), Timestamp::from_second(1_800_000_000).unwrap());
         let mut reporter = Reporter::new(Outbox::default());
         let all: BTreeSet<Key> = wanted.streams.keys().cloned().collect();
         let mut told = |state: &State, revision| {
-            let (wanted, plans, running, unmade) = (&wanted, &decided.plans, &running, &unmade);
-            let view = View { wanted, state, plans, running, unmade, stopped: false, revision: Some(revision) };
+            let (wanted, plans, running, unmade, rolling) = (&wanted, &decided.plans, &running, &unmade, &rolling);
+            let view =
+                View { wanted, state, plans, running, unmade, rolling, stopped: false, revision: Some(revision) };
             reporter.report(&view, now, wall);
             std::mem::take(&mut reporter.sink.streams)
         };
@@ -243,7 +244,7 @@ mod tests {
             (key.clone(), seen)
         });
         let mut running: BTreeMap<Key, Seen> = running.collect();
-        let unmade = BTreeMap::new();
+        let (unmade, rolling) = (BTreeMap::new(), BTreeMap::new());
         for round in 0..4_000 {
             now += Duration::from_millis(dice.of(&[300, 1_000, 1_000, 2_000]));
             for seen in running.values_mut() {
@@ -265,10 +266,12 @@ mod tests {
             }
             let wall = Timestamp::from_second(1_800_000_000 + round).unwrap();
             for (reporter, revision) in [(&mut skips, Some(1)), (&mut looks, None)] {
-                let (wanted, state, plans, running, unmade) =
-                    (&wanted, &decided.state, &decided.plans, &running, &unmade);
-                reporter.report(&View { wanted, state, plans, running, unmade, stopped: false, revision }, now, wall);
+                let (wanted, state, plans, running) = (&wanted, &decided.state, &decided.plans, &running);
+                let (unmade, rolling) = (&unmade, &rolling);
+                let view = View { wanted, state, plans, running, unmade, rolling, stopped: false, revision };
+                reporter.report(&view, now, wall);
             }
+            assert_eq!(skips.cautions(), looks.cautions(), "round {round}");
             for key in wanted.streams.keys() {
                 assert_eq!(skips.said(key), looks.said(key), "{key} in round {round}");
             }

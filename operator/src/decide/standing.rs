@@ -48,6 +48,7 @@ impl Holder<'_> {
             Some(_) => match self.report.and_then(|report| report.reason.as_deref()) {
                 Some("FillingMemory") => "does not have the last seconds in memory yet",
                 Some("TooManySessions") => "is refused a session by the camera",
+                Some("Silence") => "gets no frames of the camera",
                 Some("MemoryShort") => "has too little memory for the last seconds of the stream",
                 _ => "has not reached the camera yet",
             },

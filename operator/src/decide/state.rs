@@ -63,13 +63,28 @@ pub struct StreamState {
     /// What was found out of its camera by trying. Forgotten when its source changes.
     #[serde(default, skip_serializing_if = "CameraLimits::is_none")]
     pub camera: CameraLimits,
-    /// What of its footage is held. Forgotten when the stream is gone: recorders go on holding it, until a person releases it.
+    /// What of its footage is to be held. Forgotten when the stream is gone: recorders go on holding it, until a person releases it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holds: Vec<HoldRange>,
+    /// Of these, what recorders are not told of, because Recorders have no room for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out_holds: Vec<LeftOutHold>,
     /// Holds that were taken back from it while it was there, the newest last. They are said for as long as it is there: a volume that was away
     /// may come back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub released_holds: Vec<HoldRange>,
+}
+
+/// A hold that recorders are not told of.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeftOutHold {
+    /// The footage.
+    #[serde(flatten)]
+    pub range: HoldRange,
+    /// Whether they were told once, so that they may hold it: it is said when it is taken back.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub was_told: bool,
 }
 
 /// What a camera does not do, as was found out by trying.
@@ -197,6 +212,11 @@ impl StreamState {
     #[must_use]
     pub fn holders(&self) -> Vec<u32> {
         self.recorder.iter().chain(&self.standbys).copied().collect()
+    }
+
+    /// What recorders are told to hold of it.
+    pub fn told_holds(&self) -> impl Iterator<Item = &HoldRange> {
+        self.holds.iter().filter(|range| !self.left_out_holds.iter().any(|left_out| left_out.range == **range))
     }
 
     /// The highest epoch it was ever recorded in, as far as is known.

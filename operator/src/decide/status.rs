@@ -3,7 +3,7 @@
 
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use framekeeper_crds::k8s_openapi::jiff::Timestamp;
-use framekeeper_crds::{CameraStreamStatus, ChannelState, RecorderStatus, StreamAssignment, StreamPhase};
+use framekeeper_crds::{CameraStreamStatus, ChannelState, StreamAssignment, StreamPhase};
 
 use super::observe::ChannelReport;
 
@@ -130,10 +130,13 @@ pub fn stream(
     }
     let recording = new.phase == Some(StreamPhase::Recording);
     new.assignment = assignment.map(|assignment| {
-        let before =
-            || old.assignment.as_ref().and_then(|old| old.active.clone()).filter(|_| *doing == Doing::TakingOver);
+        let before = old.assignment.as_ref();
+        if !recording {
+            return unrecorded(before, assignment);
+        }
+        let before = || before.and_then(|old| old.active.clone()).filter(|_| *doing == Doing::TakingOver);
         let active = assignment.active.clone().or_else(before).or_else(|| Some(assignment.primary.clone()));
-        StreamAssignment { active: active.filter(|_| recording), ..assignment }
+        StreamAssignment { active, ..assignment }
     });
     if let Doing::Reported(report) = doing {
         if recording {
@@ -157,6 +160,27 @@ pub fn stream(
         new.last_frame_time = None;
     }
     new
+}
+
+/// A stream that goes on as it was known before is not as it was asked for: why.
+pub fn refuse(old: &CameraStreamStatus, new: &mut CameraStreamStatus, (reason, message): (&str, &str), now: Timestamp) {
+    let generation = new.observed_generation.unwrap_or(0);
+    set(&mut new.conditions, "Ready", "False", reason, message, generation, now);
+    // What its recorder says made it True in between.
+    let before = old.conditions.iter().find(|it| it.type_ == "Ready" && it.status == "False");
+    let ready = new.conditions.iter_mut().find(|it| it.type_ == "Ready");
+    if let (Some(before), Some(ready)) = (before, ready) {
+        ready.last_transition_time = before.last_transition_time.clone();
+    }
+}
+
+/// What people should be told of that.
+pub fn refusal_note(old: &CameraStreamStatus, new: &CameraStreamStatus) -> Option<Note> {
+    let ready = |status: &CameraStreamStatus| status.conditions.iter().find(|c| c.type_ == "Ready").cloned();
+    let now = ready(new).filter(|now| now.status == "False" && new.phase == Some(StreamPhase::Recording))?;
+    let is_said =
+        ready(old).is_some_and(|before| (before.reason, before.message) == (now.reason.clone(), now.message.clone()));
+    (!is_said).then_some(Note { warning: true, reason: now.reason, message: now.message })
 }
 
 /// The bit rate to two digits, once enough was seen to measure it.
@@ -215,7 +239,10 @@ fn reason_has_details(reason: &str) -> bool {
         "InvalidSpec"
             | "Unreadable"
             | "PoolNotFound"
+            | "PoolRefused"
             | "NoSlot"
+            | "SecretNotUsable"
+            | "TooManyHolds"
             | "Failures"
             | "NoReserve"
             | "Room"
@@ -223,6 +250,8 @@ fn reason_has_details(reason: &str) -> bool {
             | "StandbyNotReady"
             | "TakenOver"
             | "Protected"
+            | "RollingOut"
+            | "RecordersDraining"
     )
 }
 
@@ -261,17 +290,33 @@ pub fn stream_note(old: &CameraStreamStatus, new: &CameraStreamStatus) -> Option
     })
 }
 
+/// An assignment while nobody records: it keeps who did last, and in which epoch. Otherwise what happens meanwhile would be told of as if nothing had.
+fn unrecorded(before: Option<&StreamAssignment>, assignment: StreamAssignment) -> StreamAssignment {
+    let before = before.filter(|before| before.primary == assignment.primary);
+    let last_active = before.and_then(last_active).cloned();
+    let epoch = before.filter(|_| last_active.is_some()).map_or(assignment.epoch, |before| before.epoch);
+    StreamAssignment { active: None, last_active, epoch, ..assignment }
+}
+
+/// Who records, or who did last.
+const fn last_active(assignment: &StreamAssignment) -> Option<&String> {
+    match &assignment.active {
+        Some(active) => Some(active),
+        None => assignment.last_active.as_ref(),
+    }
+}
+
 /// What people should be told when another recorder than before records a stream.
 pub fn takeover_note(old: &CameraStreamStatus, new: &CameraStreamStatus) -> Option<Note> {
     let now = new.assignment.as_ref()?;
     let active = now.active.as_ref()?;
     let before = old.assignment.as_ref();
-    let former = before.and_then(|before| before.active.as_ref());
+    let former = before.and_then(last_active);
     if former == Some(active) {
-        return None;
+        return before.and_then(|before| unseen_note(before, now));
     }
     if *active != now.primary {
-        // Where nobody recorded in between, it is the primary that failed.
+        // Where nobody ever recorded, it is the primary that failed.
         let from = former.unwrap_or(&now.primary);
         let message = format!("taken over by {active} from {from}, epoch {}", now.epoch);
         return Some(Note { warning: true, reason: "TakenOver".into(), message });
@@ -283,19 +328,16 @@ pub fn takeover_note(old: &CameraStreamStatus, new: &CameraStreamStatus) -> Opti
     (same_primary && from_standby).then(|| Note { warning: false, reason: "HandedBack".into(), message })
 }
 
-/// What people should be told of a recorder's change: that room runs short, how short, and that it does no longer.
-pub fn recorder_notes(old: Option<&RecorderStatus>, new: &RecorderStatus) -> Vec<Note> {
-    let space = |status: &RecorderStatus| status.conditions.iter().find(|c| c.type_ == "RecordingSpace").cloned();
-    let before = old.and_then(space);
-    let Some(now) = space(new) else { return Vec::new() };
-    let was_bad = before.as_ref().is_some_and(|before| before.status == "False");
-    let is_bad = now.status == "False";
-    let said =
-        before.is_some_and(|before| (before.status, before.message) == (now.status.clone(), now.message.clone()));
-    if said || !(was_bad || is_bad) {
-        return Vec::new();
-    }
-    vec![Note { warning: is_bad, reason: now.reason, message: now.message }]
+/// The same where it was over before anybody looked, or while nobody could: a takeover and the handback each begin an epoch. A recorder that is started anew
+/// begins one, too.
+fn unseen_note(before: &StreamAssignment, now: &StreamAssignment) -> Option<Note> {
+    let as_planned = before.primary == now.primary && now.active.as_ref() == Some(&now.primary);
+    let may_have_changed = now.epoch >= before.epoch.saturating_add(2) && !now.standbys.is_empty();
+    let message = format!(
+        "{} records it, epoch {}; others may have in between, since epoch {}, when nobody looked",
+        now.primary, now.epoch, before.epoch
+    );
+    (as_planned && may_have_changed).then(|| Note { warning: false, reason: "HandedBack".into(), message })
 }
 
 #[cfg(test)]
@@ -405,6 +447,7 @@ mod tests {
                 primary: "r0".into(),
                 standbys: vec!["r1".into()],
                 active: Some(active.into()),
+                last_active: None,
             };
             stream(old, 1, Some(assignment), &recording, at(1))
         };
@@ -421,6 +464,25 @@ mod tests {
         assert_eq!(stream_note(&planned, &taken), None);
         let back = by(&taken, "r0", 3);
         assert_eq!(told(&taken, &back), word(false, "HandedBack", "given back to r0, epoch 3"));
+        // Over before anybody looked.
+        let unseen = "r0 records it, epoch 5; others may have in between, since epoch 3, when nobody looked";
+        assert_eq!(told(&back, &by(&back, "r0", 5)), word(false, "HandedBack", unseen));
+        assert_eq!(told(&back, &by(&back, "r0", 4)), None, "it was started anew");
+        assert_eq!(told(&taken, &by(&taken, "r1", 4)), None, "somebody else records it still, as was told");
+        // While nobody is known to record, it stays known who did, and in which epoch.
+        let silent = |old: &CameraStreamStatus, epoch: u64| {
+            let assignment = StreamAssignment { epoch, ..old.assignment.clone().unwrap() };
+            stream(old, 1, Some(assignment), &Doing::RecorderDown, at(2))
+        };
+        let unknown = silent(&silent(&back, 5), 6);
+        let kept = unknown.assignment.as_ref().unwrap();
+        assert_eq!((kept.active.as_deref(), kept.last_active.as_deref(), kept.epoch), (None, Some("r0"), 3));
+        let unseen = "r0 records it, epoch 6; others may have in between, since epoch 3, when nobody looked";
+        assert_eq!(told(&unknown, &by(&unknown, "r0", 6)), word(false, "HandedBack", unseen));
+        assert_eq!(by(&unknown, "r0", 6).assignment.unwrap().last_active, None);
+        assert_eq!(told(&unknown, &by(&unknown, "r0", 4)), None, "it was started anew");
+        let unknown = silent(&taken, 3);
+        assert_eq!(told(&unknown, &by(&unknown, "r0", 3)), word(false, "HandedBack", "given back to r0, epoch 3"));
         // Nobody recorded in between.
         let down = stream(&planned, 1, planned.assignment.clone(), &Doing::RecorderDown, at(2));
         assert_eq!(down.assignment.as_ref().unwrap().active, None);
@@ -444,10 +506,45 @@ mod tests {
     }
 
     #[test]
+    fn what_is_asked_for_in_vain_of_a_stream_that_is_recorded_is_told_once() {
+        let recording = Doing::Reported(Box::new(report(ChannelState::Recording)));
+        let before = stream(&CameraStreamStatus::default(), 1, assigned(), &recording, at(1));
+        let refused = |old: &CameraStreamStatus, second: i64| {
+            let mut new = stream(old, 2, assigned(), &recording, at(second));
+            refuse(old, &mut new, ("PoolNotFound", "make it"), at(second));
+            new
+        };
+        let first = refused(&before, 2);
+        let condition = |kind| first.conditions.iter().find(|it| it.type_ == kind).unwrap();
+        assert_eq!((condition("Ready").status.as_str(), condition("Recording").status.as_str()), ("False", "True"));
+        assert_eq!(condition("Ready").last_transition_time, Time(at(2)));
+        assert_eq!(refusal_note(&before, &first).unwrap().message, "make it");
+        let second = refused(&first, 3);
+        assert_eq!(second, first, "nothing is written");
+        assert_eq!(refusal_note(&first, &second), None);
+        let right = stream(&second, 3, assigned(), &recording, at(4));
+        assert_eq!(right.conditions.iter().find(|it| it.type_ == "Ready").unwrap().status, "True");
+        assert_eq!(refusal_note(&second, &right), None);
+    }
+
+    #[test]
     fn while_a_standby_is_about_to_record_nothing_is_said() {
         let recording = Doing::Reported(Box::new(report(ChannelState::Recording)));
         let before = stream(&CameraStreamStatus::default(), 1, assigned(), &recording, at(1));
         assert_eq!(stream(&before, 1, assigned(), &Doing::TakingOver, at(2)), before);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_secret_is_told_anew_when_it_is_something_else() {
+        let says = |what: &str| {
+            let (reason, message) = (Some("SecretNotUsable".into()), Some(what.into()));
+            Doing::Reported(Box::new(ChannelReport { reason, message, ..report(ChannelState::Failed) }))
+        };
+        let missing = stream(&CameraStreamStatus::default(), 1, assigned(), &says("there is none"), at(1));
+        assert_eq!(stream(&missing, 1, assigned(), &says("there is none"), at(2)), missing);
+        let long = stream(&missing, 1, assigned(), &says("it has 614400 bytes"), at(3));
+        assert_eq!(condition(&long, "Ready").message, "it has 614400 bytes");
+        assert_eq!(condition(&long, "Ready").last_transition_time, Time(at(1)));
     }
 
     #[test]
@@ -463,30 +560,5 @@ mod tests {
         assert_eq!(status.phase, Some(StreamPhase::Failed));
         let status = stream(&none, 1, assigned(), &Doing::NoAnswer, at(1));
         assert_eq!(condition(&status, "Recording").status, "Unknown");
-    }
-
-    #[test]
-    fn that_room_runs_short_is_told_once_for_each_step() {
-        let status = |status: &str, message: &str| RecorderStatus {
-            conditions: vec![Condition {
-                type_: "RecordingSpace".into(),
-                status: status.into(),
-                reason: "HoldsFillVolume".into(),
-                message: message.into(),
-                observed_generation: None,
-                last_transition_time: Time(at(0)),
-            }],
-            ..RecorderStatus::default()
-        };
-        let (good, day, hour) = (status("True", "fine"), status("False", "24 h"), status("False", "1 h"));
-        assert_eq!(recorder_notes(None, &good), []);
-        assert_eq!(recorder_notes(Some(&good), &good), []);
-        let note =
-            |warning, message: &str| vec![Note { warning, reason: "HoldsFillVolume".into(), message: message.into() }];
-        assert_eq!(recorder_notes(None, &day), note(true, "24 h"));
-        assert_eq!(recorder_notes(Some(&good), &day), note(true, "24 h"));
-        assert_eq!(recorder_notes(Some(&day), &day), []);
-        assert_eq!(recorder_notes(Some(&day), &hour), note(true, "1 h"));
-        assert_eq!(recorder_notes(Some(&hour), &good), note(false, "fine"));
     }
 }

@@ -96,10 +96,20 @@ impl Refusal {
     #[must_use]
     pub fn no_pool(pool: &Key) -> Self {
         let message = format!(
-            "spec.poolRef.name: there is no StoragePool {} in namespace {}; make it, or name another one",
+            "spec.poolRef.name: there is no StoragePool {} in namespace {}; make it, or name another one. What is recorded goes on where it is",
             pool.name, pool.namespace
         );
         Self { reason: "PoolNotFound", message }
+    }
+
+    /// The pool is there, can't be understood, and nothing is known of it from before.
+    #[must_use]
+    pub fn pool_refused(pool: &Key) -> Self {
+        let message = format!(
+            "spec.poolRef.name: StoragePool {} cannot be understood, as its conditions say; what recorders were told before they go on with",
+            pool.name
+        );
+        Self { reason: "PoolRefused", message }
     }
 }
 

@@ -13,13 +13,16 @@
 //! A Lease that is not there says nothing of what became of it: one may have come and gone between two looks. So whoever finds none, and does not lead, puts one there that
 //! nobody holds ([`NOBODY`]), and waits for that one as for anybody's. Only where there never was a leader is there nobody to wait for.
 //!
+//! A Lease that names this one and says less than it has written is from an older state of the whole cluster, and so is everything else: it leads on, in a new term, and begins
+//! by looking at what there is.
+//!
 //! A term is one more than all that was ever heard of: in the Lease, its count of transitions, and in what leaders before left in the cluster. So neither a Lease that was
 //! deleted nor a cluster that was restored from an older state begins them anew. A request of a former leader that arrives late carries its term.
 
 mod record;
 mod rules;
 
-pub use record::{Record, TERM};
+pub use record::{Record, TERM, WRITES};
 pub use rules::Rules;
 
 /// `holderIdentity` of a Lease that was put where somebody's was deleted. Not an empty one: that was given up by its holder, who has stopped.
@@ -38,12 +41,16 @@ pub struct Claim {
     pub term: u64,
     /// `leaseDurationSeconds`, in microseconds.
     pub lease: u64,
+    /// The annotation [`WRITES`].
+    pub writes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Lead {
     term: u64,
     until: u64,
+    /// The last of its claims that was granted.
+    writes: u64,
     /// Somebody led in this term or a later one: a higher one is written before anything else is.
     outdated: bool,
 }
@@ -79,13 +86,15 @@ pub struct Candidate {
     is_new: bool,
     /// A claim to lead of which it is not known what became.
     claimed: Option<Asked>,
+    /// How often it asked for the Lease.
+    writes: u64,
 }
 
 impl Candidate {
     /// An operator by the name of `me`, which nobody else may ever have: the UID of its pod and a number drawn at its start.
     #[must_use]
     pub const fn new(me: String, rules: Rules) -> Self {
-        Self { me, rules, lead: None, seen: None, highest: 0, is_new: true, claimed: None }
+        Self { me, rules, lead: None, seen: None, highest: 0, is_new: true, claimed: None, writes: 0 }
     }
 
     /// The term in which it may write at `now`, if it leads. To be asked before each write; a write must have ended at [`Self::until`].
@@ -121,6 +130,7 @@ impl Candidate {
 
     /// The Lease was read, and is this, or is not there. What is to be written into it, if anything.
     pub fn looked(&mut self, now: u64, record: Option<&Record>) -> Option<Claim> {
+        self.writes += 1;
         if let Some(record) = record {
             self.highest = self.highest.max(record.term).max(record.transitions);
             self.is_new = false;
@@ -176,8 +186,8 @@ impl Candidate {
     fn go_on(&mut self, now: u64, record: &Record) -> Claim {
         self.seen = None;
         let term = match &self.lead {
-            Some(lead) if now < lead.until && !lead.outdated => lead.term,
-            // It was not told that its claim was granted, or its term is not the last one. A new one costs nothing.
+            Some(lead) if now < lead.until && !lead.outdated && record.writes >= lead.writes => lead.term,
+            // It was not told that its claim was granted, its term is not the last one, or the Lease is from an older state. A new one costs nothing.
             _ => self.highest.saturating_add(1),
         };
         Claim {
@@ -186,6 +196,7 @@ impl Candidate {
             transitions: record.transitions,
             term,
             lease: self.rules.lease,
+            writes: self.writes,
         }
     }
 
@@ -208,6 +219,7 @@ impl Candidate {
             transitions: record.map_or(term, |record| record.transitions.saturating_add(1)),
             term,
             lease: self.rules.lease,
+            writes: self.writes,
         }
     }
 
@@ -221,7 +233,8 @@ impl Candidate {
         let outdated = self.highest > claim.term;
         self.highest = self.highest.max(claim.term);
         self.is_new = false;
-        self.lead = Some(Lead { term: claim.term, until: asked.saturating_add(self.rules.renew_within), outdated });
+        let until = asked.saturating_add(self.rules.renew_within);
+        self.lead = Some(Lead { term: claim.term, until, writes: claim.writes, outdated });
     }
 
     /// The Lease is another one by now: somebody else wrote it. What that was, the next look tells.
@@ -239,6 +252,7 @@ impl Candidate {
             transitions: record.transitions,
             term: record.term,
             lease: self.rules.lease,
+            writes: self.writes,
         })
     }
 }

@@ -187,6 +187,7 @@ impl World {
                         transitions: claim.transitions,
                         term: claim.term,
                         lease: claim.lease,
+                        writes: claim.writes,
                         version: self.version.to_string(),
                     });
                 }

@@ -1,7 +1,7 @@
 use framekeeper_crds::k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::record::TERM;
+use super::record::{TERM, WRITES};
 use super::*;
 
 const SECOND: u64 = 1_000_000;
@@ -10,9 +10,10 @@ fn candidate(me: &str) -> Candidate {
     Candidate::new(me.to_owned(), Rules::default())
 }
 
+/// As its holder wrote it just now.
 fn record(holder: &str, transitions: u64, term: u64, version: &str) -> Record {
     let (holder, version) = (holder.to_owned(), version.to_owned());
-    Record { holder, transitions, term, lease: 15 * SECOND, version }
+    Record { holder, transitions, term, lease: 15 * SECOND, writes: u64::MAX, version }
 }
 
 /// Leads from 0 on in the first term.
@@ -129,6 +130,27 @@ fn a_later_term_that_turns_up_is_exceeded_before_anything_is_written() {
 }
 
 #[test]
+fn a_lease_from_an_older_state_that_names_its_leader_is_led_on_in_a_later_term() {
+    let mut one = leader("one");
+    let claim = one.looked(2 * SECOND, Some(&record("one", 1, 1, "a"))).unwrap();
+    one.granted(2 * SECOND, &claim);
+    let at = |writes, version| Record { writes, ..record("one", 1, 1, version) };
+    let renewed = one.looked(4 * SECOND, Some(&at(claim.writes, "b"))).unwrap();
+    assert_eq!(renewed.term, 1);
+    // What became of that one it was not told: a Lease that it may have written is its own.
+    assert_eq!(one.clone().looked(6 * SECOND, Some(&at(claim.writes, "b"))).unwrap().term, 1);
+    assert_eq!(one.clone().looked(6 * SECOND, Some(&at(renewed.writes, "c"))).unwrap().term, 1);
+    // A backup that was taken in this very term, before the last renewal that was granted, and has been restored before the Lease ran out.
+    let anew = one.looked(6 * SECOND, Some(&at(claim.writes - 1, "d"))).unwrap();
+    assert_eq!((anew.version.as_deref(), anew.term), (Some("d"), 2));
+    assert_eq!(one.term(6 * SECOND), Some(1), "nobody else can lead meanwhile");
+    one.granted(6 * SECOND, &anew);
+    assert_eq!(one.term(6 * SECOND), Some(2));
+    // Somebody took the number away: a new term costs nothing.
+    assert_eq!(one.looked(8 * SECOND, Some(&at(0, "e"))).unwrap().term, 3);
+}
+
+#[test]
 fn one_that_did_not_renew_in_time_waits_like_everybody_else() {
     let mut one = leader("one");
     // It stood still for a minute. Whether nobody led meanwhile, or the Lease is an older one that was restored, it cannot know.
@@ -156,7 +178,8 @@ fn whatever_a_lease_says_is_understood() {
     let mut whole = lease(Some(spec));
     whole.metadata.resource_version = Some("77".to_owned());
     whole.metadata.annotations = Some([(TERM.to_owned(), "12".to_owned())].into());
-    assert_eq!(Record::from(&whole), record("one", 0, 12, "77"));
-    whole.metadata.annotations = Some([(TERM.to_owned(), "twelve".to_owned())].into());
-    assert_eq!(Record::from(&whole).term, 0);
+    assert_eq!(Record::from(&whole), Record { writes: 0, ..record("one", 0, 12, "77") });
+    whole.metadata.annotations =
+        Some([(TERM.to_owned(), "twelve".to_owned()), (WRITES.to_owned(), "5".to_owned())].into());
+    assert_eq!((Record::from(&whole).term, Record::from(&whole).writes), (0, 5));
 }

@@ -103,6 +103,7 @@ fn capacities(manifests: &Manifests) -> Vec<Mistake> {
             let plan = place::place(
                 spec,
                 spec.max_channels,
+                0,
                 &streams,
                 |_| Known::default(),
                 &BTreeMap::new(),

@@ -156,6 +156,7 @@ mod tests {
             primary: "main-recorder-0".into(),
             standbys: vec!["main-recorder-1".into()],
             active: Some("main-recorder-1".into()),
+            last_active: None,
         };
         assert_eq!(recorder_shown(&assignment), "main-recorder-1 (for 0)");
         assignment.active = Some("main-recorder-0".into());

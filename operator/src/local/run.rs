@@ -493,6 +493,7 @@ impl Plane {
             plans: &self.plans,
             running: &self.running,
             unmade: &BTreeMap::new(),
+            rolling: &BTreeMap::new(),
             stopped: self.stopping,
             // The screen shows more than statuses tell.
             revision: None,

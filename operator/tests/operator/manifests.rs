@@ -293,6 +293,10 @@ fn pools() {
     one(&POOL.replace("10Gi", "10GB"), &["requests.storage: \"10GB\": has the unknown suffix \"GB\"; write Gi"]);
     one(&format!("{POOL}  segment: {{bytes: 3Mi}}\n"), &["spec.segment.bytes: 3Mi: must be between 4Mi and 1Gi"]);
     one(&format!("{POOL}  segment: {{part: 5s}}\n"), &["spec.segment.part: 5s: must be between 100ms and 2s"]);
+    one(
+        &format!("{POOL}  redundancy: {{handbackAfter: 500ms}}\n"),
+        &["spec.redundancy.handbackAfter: 500ms: must be between 1s and 10m"],
+    );
     one(&format!("{POOL}  segment: {{sync: 500}}\n"), &["spec.segment.sync: 500: must be text", "quotes"]);
     one(&format!("{POOL}  segment: {{sync: \"500\"}}\n"), &["spec.segment.sync: \"500\": has no unit", "500s"]);
     let twice = format!(

@@ -41,6 +41,8 @@ pub(crate) enum Event {
     Refused { from: SocketAddr, why: Refusal },
     /// A peer was dialled in vain.
     NotReached { peer: Uuid, why: Trouble },
+    /// A peer was found where another one was dialled.
+    Found { peer: Uuid, at: SocketAddr },
 }
 
 /// The sending end of a connection; it is closed when this is dropped.
@@ -49,6 +51,8 @@ pub(crate) struct Connection {
     pub(crate) peer: Uuid,
     pub(crate) key: PublicKey,
     pub(crate) dialled: bool,
+    /// The other end.
+    pub(crate) remote: SocketAddr,
     pub(crate) out: mpsc::Sender<Arc<[u8]>>,
 }
 
@@ -71,8 +75,9 @@ pub(crate) enum Ended {
 pub(crate) struct Shaken {
     stream: TlsStream<TcpStream>,
     pub(crate) peer: Uuid,
-    key: PublicKey,
+    pub(crate) key: PublicKey,
     dialled: bool,
+    pub(crate) remote: SocketAddr,
 }
 
 #[cfg(test)]
@@ -83,7 +88,7 @@ impl Shaken {
     }
 }
 
-/// Dials; `address` is `host:port`.
+/// Dials; `address` is `host:port`. Whoever is there is known, and may be another one than was looked for.
 pub(crate) async fn dial(address: &str, ends: &Ends, known: &Known) -> io::Result<Shaken> {
     let shake = async {
         let stream = TcpStream::connect(address).await?;
@@ -108,20 +113,21 @@ async fn in_time<T>(shake: impl Future<Output = io::Result<T>>) -> io::Result<T>
 }
 
 fn known_as(stream: TlsStream<TcpStream>, known: &Known, dialled: bool) -> io::Result<Shaken> {
-    let (_, session) = stream.get_ref();
+    let (socket, session) = stream.get_ref();
+    let remote = socket.peer_addr()?;
     let key = session.peer_certificates().and_then(<[_]>::first).and_then(|key| PublicKey::from_der(key));
     let key = key.ok_or_else(|| io::Error::other("it has no key"))?;
     // The plan may have changed since the handshake looked.
     let peer = known.of(key).ok_or_else(|| io::Error::other(UnknownKey(key)))?;
-    Ok(Shaken { stream, peer, key, dialled })
+    Ok(Shaken { stream, peer, key, dialled, remote })
 }
 
 /// Until it ends. Whether it was of any use for a while: one that is not is not dialled again at once.
 pub(crate) async fn run(shaken: Shaken, number: u64, events: mpsc::Sender<Event>) -> bool {
-    let Shaken { stream, peer, key, dialled } = shaken;
+    let Shaken { stream, peer, key, dialled, remote } = shaken;
     let (out, mut waiting) = mpsc::channel::<Arc<[u8]>>(WAITING);
     // Whoever does not want to know has ended.
-    let _ = events.send(Event::Up(Connection { number, peer, key, dialled, out })).await;
+    let _ = events.send(Event::Up(Connection { number, peer, key, dialled, remote, out })).await;
     let (mut read, mut write) = tokio::io::split(stream);
     let (begun, mut has_heard) = (Instant::now(), false);
     let reading = async {

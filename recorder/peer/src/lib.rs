@@ -2,7 +2,7 @@
 //!
 //! A recorder is known by its key and by nothing else. There is no authority that signs keys and none of them expires: an outage, or a clock
 //! that was set, cannot cut all links at once. Keys are told by the plan; whoever has another one is refused in the handshake. Either side
-//! dials, so one address that is right, of the two, is enough.
+//! dials, so one address that is right, of the two, is enough; and where neither has one, a third recorder that both reach passes them on.
 //!
 //! ```text
 //!  Brain ◄── hear, close ── Links ◄──────── connections (dialled or accepted; more than one with a peer does no harm)
@@ -12,8 +12,10 @@
 #![deny(clippy::indexing_slicing)]
 
 mod connection;
+mod dialler;
 mod key;
 mod links;
+mod places;
 #[cfg(test)]
 mod strangers_tests;
 #[cfg(test)]

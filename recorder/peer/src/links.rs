@@ -1,8 +1,8 @@
 //! The thread that keeps the links: who is dialled, who is let in, and when who is told what.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -19,7 +19,9 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use crate::connection::{self, Connection, Ended, Event};
+use crate::dialler::Dialler;
 use crate::key::{Identity, PublicKey};
+use crate::places::{Places, in_turn};
 use crate::tls::{Ends, Known};
 use crate::trouble::{Refusal, Seldom, Trouble};
 
@@ -32,9 +34,6 @@ const STEP: Duration = Duration::from_millis(50);
 const QUIET: Duration = Duration::from_micros(BEAT_US);
 /// A heartbeat may be sent so long before its time, where another one is.
 const EARLY_US: u64 = 25_000;
-/// A peer that cannot be reached is dialled again after so long, and after twice as long each time, up to the second one.
-const REDIAL: Duration = Duration::from_millis(100);
-const REDIAL_AT_MOST: Duration = Duration::from_secs(2);
 /// Handshakes of those who come, at the same time. A recorder's takes some milliseconds; where more come the oldest is given up, so that nobody who
 /// comes and says nothing keeps others out.
 const SHAKING: usize = 32;
@@ -93,6 +92,8 @@ pub struct PeerState {
     pub offset: Option<Offset>,
     /// Why it is not heard, as far as that is known.
     pub trouble: Option<Trouble>,
+    /// The host that it is, or was last, heard from.
+    pub host: Option<IpAddr>,
 }
 
 /// What was counted since the start; `connections` is how many stand now.
@@ -161,8 +162,10 @@ impl Links {
             }
         };
         let (events_to, events) = mpsc::channel(EVENTS);
+        let port = listener.as_ref().and_then(|listener| listener.local_addr().ok()).map_or(0, |local| local.port());
         let keeper = Keeper {
             me,
+            port,
             // Grows from one life to the next, unless the clock was set back in between: then others hear nothing new of this one until
             // their connection to the former life ends, which is long over.
             life: (clock.wall)().0.unsigned_abs(),
@@ -194,6 +197,12 @@ impl Links {
     /// Something changed that decisions depend on: the next heartbeat is not waited for.
     pub fn look(&self) {
         let _ = self.commands.send(Command::Look);
+    }
+
+    /// Whether their thread lives. Before they are dropped it ends only by a panic.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
     /// How it stands with each peer.
@@ -234,6 +243,9 @@ struct Linked {
     newest: Newest,
     of_it: PeerClock,
     trouble: Option<Trouble>,
+    places: Places,
+    /// Recorders that it does not reach.
+    seeks: Vec<Uuid>,
     next_beat: u64,
     is_linked: watch::Sender<bool>,
     dialler: AbortHandle,
@@ -247,6 +259,8 @@ impl Drop for Linked {
 
 struct Keeper<B> {
     me: Uuid,
+    /// Where it listens; 0: it does not.
+    port: u16,
     life: u64,
     number: u64,
     clock: Clock,
@@ -362,20 +376,23 @@ impl<B: Brain> Keeper<B> {
                     linked.connections.retain(|connection| peer.keys.contains(&connection.key));
                     if linked.peer != peer {
                         linked.dialler.abort();
-                        linked.dialler = self.dial(&peer, &linked.is_linked);
+                        linked.dialler = self.dial(&peer, &linked.places, &linked.is_linked);
                         linked.peer = peer;
                     }
                     linked
                 }
                 None => {
                     let (is_linked, _) = watch::channel(false);
-                    let dialler = self.dial(&peer, &is_linked);
+                    let places = Places::default();
+                    let dialler = self.dial(&peer, &places, &is_linked);
                     Linked {
                         peer,
                         connections: Vec::new(),
                         newest: Newest::default(),
                         of_it: PeerClock::default(),
                         trouble: None,
+                        places,
+                        seeks: Vec::new(),
                         next_beat: 0,
                         is_linked,
                         dialler,
@@ -388,67 +405,33 @@ impl<B: Brain> Keeper<B> {
     }
 
     /// Dials a peer whenever there is no connection with it.
-    fn dial(&self, peer: &Peer, is_linked: &watch::Sender<bool>) -> AbortHandle {
-        let (peer, mut is_linked) = (peer.clone(), is_linked.subscribe());
-        let (ends, known, events) = (Arc::clone(&self.ends), Arc::clone(&self.known), self.events_to.clone());
-        let (numbers, clock) = (Arc::clone(&self.connections), self.clock);
-        let dial = async move {
-            if peer.keys.is_empty() {
-                // Whoever answered would be refused.
-                return drop(events.send(Event::NotReached { peer: peer.recorder, why: Trouble::NoKey }).await);
-            }
-            let mut wait = REDIAL;
-            loop {
-                if *is_linked.borrow_and_update() {
-                    // One that stood ended: its process begins anew, for instance.
-                    wait = REDIAL;
-                }
-                if is_linked.wait_for(|linked| !linked).await.is_err() {
-                    return;
-                }
-                let mut trouble = None;
-                for address in &peer.addresses {
-                    match connection::dial(address, &ends, &known).await {
-                        Ok(shaken) => {
-                            trouble = None;
-                            let number = numbers.fetch_add(1, Ordering::Relaxed);
-                            // By itself: it outlives the one who dials, when the peer has another address or one key more.
-                            let run = tokio::spawn(connection::run(shaken, number, events.clone()));
-                            if run.await.unwrap_or(false) {
-                                wait = REDIAL;
-                            }
-                            break;
-                        }
-                        Err(error) => {
-                            let this = Trouble::of_dial(address, &error);
-                            trouble = trouble.filter(Trouble::needs_somebody).or(Some(this));
-                        }
-                    }
-                }
-                if let Some(why) = trouble {
-                    let _ = events.send(Event::NotReached { peer: peer.recorder, why }).await;
-                }
-                // Not all at the same moment, behind an outage.
-                let jitter = Duration::from_micros((clock.monotonic_us)() % 50_000);
-                sleep(wait + jitter).await;
-                wait = (wait * 2).min(REDIAL_AT_MOST);
-            }
+    fn dial(&self, peer: &Peer, places: &Places, is_linked: &watch::Sender<bool>) -> AbortHandle {
+        let dialler = Dialler {
+            peer: peer.clone(),
+            places: places.clone(),
+            is_linked: is_linked.subscribe(),
+            ends: Arc::clone(&self.ends),
+            known: Arc::clone(&self.known),
+            events: self.events_to.clone(),
+            numbers: Arc::clone(&self.connections),
+            clock: self.clock,
         };
-        tokio::spawn(dial).abort_handle()
+        tokio::spawn(dialler.run()).abort_handle()
     }
 
     fn happened(&mut self, event: Event) {
         let now = self.clock.now();
         match event {
             Event::Up(connection) => self.up(connection),
-            Event::Heard { peer, connection, heartbeat } => {
+            Event::Heard { peer, connection, mut heartbeat } => {
                 self.counts.heard.fetch_add(1, Ordering::Relaxed);
                 let Some(linked) = self.peers.get_mut(&peer) else { return };
                 // Not from one that was closed here meanwhile; and on each connection the same comes again.
-                let is_its = linked.connections.iter().any(|known| known.number == connection);
-                if !is_its || !linked.newest.is_news(&heartbeat) {
-                    return;
-                }
+                let its = linked.connections.iter().find(|known| known.number == connection);
+                let Some(its) = its.filter(|_| linked.newest.is_news(&heartbeat)) else { return };
+                linked.places.heard(its.remote, heartbeat.port);
+                linked.seeks = std::mem::take(&mut heartbeat.seeks);
+                let told = std::mem::take(&mut heartbeat.places);
                 if !linked.is_linked.send_replace(true) {
                     info!(peer = linked.peer.name, "the link to a recorder stands");
                 }
@@ -458,14 +441,19 @@ impl<B: Brain> Keeper<B> {
                 let hears_us = heartbeat.hears_you;
                 let reports = linked.of_it.hear(now, heartbeat);
                 self.brain().hear(now.monotonic, peer, hears_us, reports);
+                let sought = |who: &Uuid| self.peers.get(who).filter(|linked| !*linked.is_linked.borrow());
+                for (linked, place) in told.iter().filter_map(|(who, place)| Some((sought(who)?, *place))) {
+                    linked.places.told(place);
+                }
             }
             Event::Down { peer, connection, why } => {
                 let Some(linked) = self.peers.get_mut(&peer) else { return };
                 linked.connections.retain(|other| other.number != connection);
+                // Also where another one stands: it may be of a process that began anew before this one was missed.
+                linked.newest.ended();
                 if linked.connections.is_empty() && linked.is_linked.send_replace(false) {
                     info!(peer = linked.peer.name, "the link to a recorder is down: {why}");
-                    // Of a process that begins anew.
-                    linked.newest = Newest::default();
+                    linked.seeks.clear();
                     self.brain().close(now.monotonic, peer);
                 }
                 if matches!(why, Ended::Malformed(_) | Ended::Impostor(_)) {
@@ -477,6 +465,12 @@ impl<B: Brain> Keeper<B> {
             }
             Event::Refused { from, why } => self.refused(from, &why),
             Event::NotReached { peer, why } => self.troubled(peer, why),
+            Event::Found { peer, at } => {
+                // Who dials it may not know any other address of it.
+                if let Some(linked) = self.peers.get(&peer).filter(|linked| !*linked.is_linked.borrow()) {
+                    linked.places.told(at);
+                }
+            }
         }
         self.count();
     }
@@ -530,8 +524,11 @@ impl<B: Brain> Keeper<B> {
         self.beat(now, urgent);
         if now.monotonic >= self.next_look {
             self.next_look = now.monotonic.saturating_add(LOOK_US);
-            let state =
-                |linked: &Linked| PeerState { offset: linked.of_it.offset(now), trouble: linked.trouble.clone() };
+            let state = |linked: &Linked| PeerState {
+                offset: linked.of_it.offset(now),
+                trouble: linked.trouble.clone(),
+                host: linked.places.last().map(|place| place.ip()),
+            };
             let states = self.peers.iter().map(|(peer, linked)| (*peer, state(linked)));
             *self.states.lock().unwrap_or_else(PoisonError::into_inner) = states.collect();
         }
@@ -540,6 +537,13 @@ impl<B: Brain> Keeper<B> {
     /// Tells those whose time has come, or all.
     fn beat(&mut self, now: Moment, urgent: bool) {
         let mut brain = self.brain.lock().unwrap_or_else(PoisonError::into_inner);
+        // Most of the time nobody is sought.
+        let is_sought = |linked: &Linked| !*linked.is_linked.borrow() && !linked.peer.keys.is_empty();
+        let sought: Vec<Uuid> =
+            self.peers.iter().filter(|(_, linked)| is_sought(linked)).map(|(peer, _)| *peer).collect();
+        let asked: HashSet<Uuid> = self.peers.values().flat_map(|linked| linked.seeks.iter().copied()).collect();
+        let found = |who: &Uuid| self.peers.get(who).filter(|linked| *linked.is_linked.borrow())?.places.last();
+        let found: HashMap<Uuid, SocketAddr> = asked.iter().filter_map(|who| Some((*who, found(who)?))).collect();
         for (peer, linked) in &mut self.peers {
             // A little early together costs less than each at its time.
             let is_due = now.monotonic.saturating_add(EARLY_US) >= linked.next_beat;
@@ -559,6 +563,9 @@ impl<B: Brain> Keeper<B> {
                 echo: linked.of_it.echo(now.monotonic),
                 // By the same look at the clock: it may be set before the next.
                 reports: reports.into_iter().map(|(stream, report)| (stream, report.told(now))).collect(),
+                port: self.port,
+                seeks: in_turn(sought.clone(), self.number),
+                places: linked.seeks.iter().filter_map(|who| Some((*who, *found.get(who)?))).collect(),
             };
             let bytes: Arc<[u8]> = heartbeat.encode().into();
             for connection in &linked.connections {

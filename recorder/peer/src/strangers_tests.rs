@@ -97,6 +97,28 @@ fn a_key_that_is_not_the_peers_is_said_to_be_none_on_both_sides_and_is_good_when
 }
 
 #[test]
+fn an_address_that_another_recorder_has_by_now_keeps_neither_from_being_found() {
+    let (third, fourth) = (Node::start(3), Node::start(4));
+    // The fourth one is where the plan says that the third one is; where the fourth one is it does not say.
+    let reused = fourth.address.to_string();
+    let stale = Peer { addresses: vec![reused.clone()], ..third.peer() };
+    let pair = Pair::start(vec![stale, fourth.unplaced()]);
+    for node in [&third, &fourth] {
+        node.links.set_peers(vec![pair.first.unplaced()]);
+    }
+    let expected = Trouble::OtherKey { address: reused.clone(), key: fourth.identity.public() };
+    assert_eq!(pair.is_troubled(third.me, |trouble| trouble.is_some()), Some(expected));
+    // By itself, and not in the third one's place.
+    pair.first.heard(&fourth);
+    fourth.heard(&pair.first);
+    let moved = Peer { addresses: vec![reused, third.address.to_string()], ..third.peer() };
+    pair.first.links.set_peers(vec![pair.second.peer(), moved, fourth.unplaced()]);
+    pair.first.heard(&third);
+    third.heard(&pair.first);
+    pair.is_troubled(third.me, |trouble| trouble.is_none());
+}
+
+#[test]
 fn where_nobody_is_and_what_was_never_told_is_said_and_is_no_alarm() {
     let (gone, keyless) = (Identity::make().unwrap(), Identity::make().unwrap());
     let gone = Peer { addresses: vec![nowhere().to_string()], ..told_of(&gone, 3) };

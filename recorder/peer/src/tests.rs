@@ -183,6 +183,35 @@ fn two_recorders_hear_each_other_whoever_dials() {
     }
 }
 
+/// Decides nothing any more.
+struct Broken;
+
+impl Brain for Broken {
+    fn hear(&mut self, _now: u64, _peer: Uuid, _hears_us: bool, _reports: Vec<(Uuid, Report)>) {}
+    fn close(&mut self, _now: u64, _peer: Uuid) {}
+    fn step(&mut self, _now: u64) -> bool {
+        panic!("told to panic")
+    }
+    fn is_restless(&self, _now: u64) -> bool {
+        false
+    }
+    fn tell(&mut self, _now: u64, _peer: Uuid) -> (bool, Vec<(Uuid, Report)>) {
+        (false, Vec::new())
+    }
+}
+
+#[test]
+fn a_thread_that_panicked_is_seen_to_run_no_more() {
+    assert!(Node::start(1).links.is_running());
+    let (identity, brain) = (Identity::make().unwrap(), Arc::new(Mutex::new(Broken)));
+    let links = Links::start(&identity, Uuid::from_u128(1), None, clock(), brain).unwrap();
+    let until = Instant::now() + PATIENCE;
+    while links.is_running() {
+        assert!(Instant::now() < until, "it runs on");
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
 #[test]
 fn a_process_that_ends_is_noticed_and_one_that_begins_anew_is_heard_elsewhere() {
     let (first, second) = (Node::start(1), Node::start(2));
@@ -197,6 +226,29 @@ fn a_process_that_ends_is_noticed_and_one_that_begins_anew_is_heard_elsewhere() 
     again.links.set_peers(vec![first.peer()]);
     assert_eq!(first.heard(&again).epoch(), again.epoch);
     again.heard(&first);
+}
+
+#[test]
+fn two_whose_addresses_nobody_knows_find_each_other_through_a_third_that_both_reach() {
+    let (first, second, third) = (Node::start(1), Node::start(2), Node::start(3));
+    // Where the plan says that the first one is somebody else is by now.
+    let stranger = Node::start(4);
+    let stale = Peer { addresses: vec![stranger.address.to_string()], ..first.peer() };
+    second.links.set_peers(vec![stale, third.peer()]);
+    first.links.set_peers(vec![second.unplaced(), third.peer()]);
+    stranger.count("it was dialled", |stats| stats.refused >= 1);
+    // The third one does not know either, and is reached by both.
+    third.links.set_peers(vec![first.unplaced(), second.unplaced()]);
+    assert!(first.heard(&second).hears_us);
+    assert!(second.heard(&first).hears_us);
+    // Without it they go on, and it is where they heard from last that they try: the link comes back when one of them begins anew.
+    drop(third);
+    let (me, identity) = (second.me, second.identity);
+    drop(second.links);
+    first.closed(me);
+    let again = Node::with(me.as_u128(), identity);
+    again.links.set_peers(vec![Peer { addresses: vec![first.address.to_string()], ..first.peer() }]);
+    assert_eq!(first.heard(&again).epoch(), again.epoch);
 }
 
 #[test]
@@ -250,6 +302,9 @@ pub(crate) fn heartbeat(sender: u128, number: u64) -> Heartbeat {
         hears_you: true,
         echo: None,
         reports: vec![(STREAM, report(number))],
+        port: 0,
+        seeks: Vec::new(),
+        places: Vec::new(),
     }
 }
 
@@ -309,6 +364,38 @@ fn what_is_no_heartbeat_of_that_peer_ends_its_connection_and_no_other() {
         }
     }
     assert_eq!(numbers, [5, 6]);
+}
+
+#[test]
+fn a_process_that_begins_anew_with_an_earlier_clock_is_heard_when_its_former_connection_ends() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let first = Node::start(1);
+    let other = Identity::make().unwrap();
+    first.links.set_peers(vec![told_of(&other, 3)]);
+    let say = |shaken: &mut Shaken, life: u64, number: u64| {
+        runtime.block_on(async {
+            let heartbeat = Heartbeat { life, ..heartbeat(3, number) };
+            shaken.stream().write_all(&heartbeat.encode()).await.unwrap();
+            shaken.stream().flush().await.unwrap();
+        });
+    };
+    let mut former = by_hand(&first, &other, &runtime);
+    say(&mut former, 9, 5);
+    first.count("it is heard", |stats| stats.heard == 1);
+    let mut anew = by_hand(&first, &other, &runtime);
+    say(&mut anew, 2, 1);
+    first.count("it comes, and counts as one of a former life", |stats| stats.heard == 2);
+    drop(former);
+    first.count("the new connection stands", |stats| stats.connections == 1);
+    say(&mut anew, 2, 2);
+    let mut numbers = Vec::new();
+    while numbers.last() != Some(&2) {
+        match first.told.recv_timeout(PATIENCE).expect("it is not heard") {
+            Told::Heard(heard) => numbers.push(heard.epoch()),
+            told @ Told::Closed(_) => panic!("{told:?}"),
+        }
+    }
+    assert_eq!(numbers, [5, 2]);
 }
 
 #[test]

@@ -9,12 +9,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use framekeeper_crds::{CREDENTIAL_BYTES_AT_MOST, CREDENTIAL_BYTES_SUFFIX};
 use framekeeper_ingest::Credentials;
 
 use super::SecretName;
-
-/// Longest user name or password that is read. RFC 7617 and 7616 know no limit; cameras stop far below.
-const MAX_BYTES: u64 = 4096;
 
 /// Why a Secret gives no credentials. It may, later.
 #[derive(Debug, thiserror::Error)]
@@ -91,20 +89,27 @@ impl Secrets {
 
 fn stamp(secret: &SecretName, folder: &Path, key: &'static str) -> Result<Stamp, SecretError> {
     match fs::metadata(folder.join(key)) {
-        Ok(metadata) if metadata.len() > MAX_BYTES => Err(SecretError::Unreadable {
-            secret: secret.clone(),
-            key,
-            reason: format!("it has {} bytes, at most {MAX_BYTES} make sense", metadata.len()),
-        }),
+        Ok(metadata) if metadata.len() > CREDENTIAL_BYTES_AT_MOST => Err(too_long(secret, key, metadata.len())),
         Ok(metadata) => Ok((metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec())),
         Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.is_dir() => {
             Err(SecretError::Missing(secret.clone()))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(SecretError::NoKey { secret: secret.clone(), key })
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(match left_out(folder, key) {
+            Some(bytes) => too_long(secret, key, bytes),
+            None => SecretError::NoKey { secret: secret.clone(), key },
+        }),
         Err(error) => Err(SecretError::Unreadable { secret: secret.clone(), key, reason: error.to_string() }),
     }
+}
+
+/// How long a value is that was left out for being too long: a recorder's own Secret has room for many cameras, and not for whatever somebody put into theirs.
+fn left_out(folder: &Path, key: &str) -> Option<u64> {
+    fs::read_to_string(folder.join(format!("{key}{CREDENTIAL_BYTES_SUFFIX}"))).ok()?.parse().ok()
+}
+
+fn too_long(secret: &SecretName, key: &'static str, bytes: u64) -> SecretError {
+    let reason = format!("it has {bytes} bytes, at most {CREDENTIAL_BYTES_AT_MOST} make sense");
+    SecretError::Unreadable { secret: secret.clone(), key, reason }
 }
 
 fn read(secret: &SecretName, folder: &Path, key: &'static str) -> Result<String, SecretError> {
@@ -152,5 +157,21 @@ mod tests {
         fs::write(secret.join("password"), [0xff, b'g', b'e', b'h']).unwrap();
         let message = Secrets::new(Some(folder.path())).get(&name()).unwrap_err().to_string();
         assert!(message.contains("UTF-8") && !message.contains("geh"), "{message}");
+    }
+
+    #[test]
+    fn what_is_too_long_is_told_with_its_size_whether_it_is_there_or_was_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = folder.path().join("default/door");
+        fs::create_dir_all(&secret).unwrap();
+        fs::write(secret.join("username"), "operator").unwrap();
+        fs::write(secret.join("password"), "x".repeat(5000)).unwrap();
+        let said = || Secrets::new(Some(folder.path())).get(&name()).unwrap_err().to_string();
+        let expected =
+            |bytes| format!("the Secret default/door, key \"password\": it has {bytes} bytes, at most 4096 make sense");
+        assert_eq!(said(), expected(5000));
+        fs::remove_file(secret.join("password")).unwrap();
+        fs::write(secret.join("password.bytes"), "614400").unwrap();
+        assert_eq!(said(), expected(614_400));
     }
 }

@@ -15,6 +15,11 @@ const SILENCE_US: u64 = 2_000_000;
 /// And at least for so many times as long as it takes from one to the next.
 const FRAMES_MISSED: u64 = 4;
 
+/// How long a camera that plays may be silent before it counts as not seen, microseconds. `frame_us`: from one frame to the next, 0 where that is not known.
+pub(super) fn patience_us(frame_us: u64) -> u64 {
+    SILENCE_US.max(frame_us.saturating_mul(FRAMES_MISSED))
+}
+
 /// What is to become of the frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wish {
@@ -201,7 +206,7 @@ impl Control {
 
     /// Frames come, at `now_us` (monotonic), or would if they were asked for.
     pub(crate) fn sees_camera(&self, now_us: u64) -> bool {
-        let patience_us = SILENCE_US.max(self.frame_us.load(Ordering::Relaxed).saturating_mul(FRAMES_MISSED));
+        let patience_us = patience_us(self.frame_us.load(Ordering::Relaxed));
         let silent_us = now_us.saturating_sub(self.last_frame_us.load(Ordering::Relaxed));
         self.stands.load(Ordering::Relaxed) || (self.plays.load(Ordering::Relaxed) && silent_us < patience_us)
     }

@@ -3,6 +3,9 @@
 use framekeeper_ingest::SessionEndKind;
 use framekeeper_store::GapReason;
 
+/// The word for a status where no frames come, in a session that has ended for it or is about to.
+pub(super) const SILENCE: &str = "Silence";
+
 /// The word for a status.
 pub(super) fn reason(kind: SessionEndKind) -> &'static str {
     match kind {
@@ -14,7 +17,7 @@ pub(super) fn reason(kind: SessionEndKind) -> &'static str {
         SessionEndKind::Protocol => "ProtocolError",
         SessionEndKind::Unsupported => "Unsupported",
         SessionEndKind::ClosedByCamera => "SessionEnded",
-        SessionEndKind::Silence => "Silence",
+        SessionEndKind::Silence => SILENCE,
         SessionEndKind::Malformed => "MalformedMedia",
         SessionEndKind::Internal => "InternalError",
     }

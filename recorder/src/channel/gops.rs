@@ -27,6 +27,11 @@ impl Gops {
         }
     }
 
+    /// What comes does not follow on what was before: the time between is no group of pictures.
+    pub(super) fn interrupt(&mut self) {
+        self.began = None;
+    }
+
     /// The longest lately, microseconds; 0 before there was one.
     pub(super) fn longest_us(&self) -> u64 {
         self.lengths_us.iter().copied().max().unwrap_or(0)

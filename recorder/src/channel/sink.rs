@@ -9,9 +9,9 @@ use framekeeper_takeover::{Footage, Moment, SteadyTime};
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::control::{Control, Facts, Standing, Wish};
+use super::control::{Control, Facts, Standing, Wish, patience_us};
 use super::core::{Action, Core, RECORDING, RECORDING_MESSAGE, Report, STANDING_BY};
-use super::ends::reason;
+use super::ends::{SILENCE, reason};
 use super::gops::Gops;
 use super::ring::{Kept, Ring, RunHead, begins};
 use super::slots::{SharedSlots, Slot};
@@ -69,6 +69,8 @@ pub(crate) struct ChannelSink {
     gops: Gops,
     meter: RateMeter,
     frames: u64,
+    /// A session plays, and no frame has come for so long that the camera counts as not seen.
+    is_silent: bool,
     /// What the core said last.
     said: Option<Report>,
     /// Kept for its memory.
@@ -117,6 +119,7 @@ impl ChannelSink {
             gops: Gops::default(),
             meter: RateMeter::default(),
             frames: 0,
+            is_silent: false,
             said: None,
             actions: Vec::new(),
             complained: false,
@@ -132,6 +135,9 @@ impl ChannelSink {
         for action in actions.drain(..) {
             match action {
                 Action::BeginRun { gap, format, sender_report } => {
+                    if gap != Some(GapReason::NoGap) {
+                        self.gops.interrupt();
+                    }
                     self.head = Some(Arc::new(RunHead { gap, format, sender_report, goes_on: false }));
                     self.reported = sender_report;
                     self.run = None;
@@ -417,9 +423,36 @@ impl ChannelSink {
         Report { state: ChannelState::Recording, reason, message: message.to_owned() }
     }
 
+    /// Notices where frames stop coming though the session stands, and where they come again.
+    fn listen(&mut self, at: TickTime) {
+        let silent_us = at.monotonic_us.saturating_sub(self.facts.last_frame_us);
+        let is_silent = self.facts.plays && silent_us >= patience_us(self.facts.frame_us);
+        if std::mem::replace(&mut self.is_silent, is_silent) == is_silent {
+            return;
+        }
+        if is_silent {
+            warn!(
+                stream = self.name,
+                reason = SILENCE,
+                silent_ms = silent_us / 1_000,
+                "no frames come, though the session stands"
+            );
+        } else if self.facts.plays {
+            info!(stream = self.name, "the camera's frames come again");
+        }
+        // What was said of the store will be said again.
+        self.dropping = None;
+        self.show_again(at);
+    }
+
     /// Says what the core says, in the words of what this channel is.
     fn show(&self, report: &Report, at: TickTime) {
         let shown = match (report.state, self.standing.wish) {
+            // Heartbeats say the same at the same moment: a standby begins to record.
+            (ChannelState::Recording, _) if self.is_silent => {
+                let message = "no frame has come for 2 s or more; the session goes on for a while".to_owned();
+                Report { state: ChannelState::Backoff, reason: SILENCE, message }
+            }
             (ChannelState::Recording, Wish::StandBy) => self.standing_by(),
             (ChannelState::Recording, Wish::Record { .. }) => self.recording(),
             (ChannelState::Standby, Wish::Record { .. }) => {
@@ -527,10 +560,15 @@ impl Sink for ChannelSink {
             self.facts.last_frame_us = at.monotonic_us;
         }
         if let Some(rates) = self.meter.tick(at, &counts) {
-            self.facts.frame_us = 1_000_000_000_u64.checked_div(rates.millihertz).unwrap_or(0);
+            // None at all in the last seconds: how fast they come is what it was.
+            self.facts.frame_us = 1_000_000_000_u64.checked_div(rates.millihertz).unwrap_or(self.facts.frame_us);
             self.stats.publish_rates(rates);
         }
         self.facts.plays = self.core.plays();
+        self.listen(at);
+        if !self.facts.plays {
+            self.gops.interrupt();
+        }
         self.facts.gop_us = self.gops.longest_us();
         self.facts.memory = self.ring.oldest();
         self.facts.stands = self.standing.shares_slots() && self.core.stands();

@@ -290,6 +290,26 @@ fn who_is_asked_again_before_it_has_ended_goes_on_without_a_gap() {
 }
 
 #[test]
+fn an_outage_is_no_group_of_pictures() {
+    let mut bench = Bench::new(0);
+    bench.wish(Wish::Record { epoch: 2, from: None });
+    bench.until(35);
+    let second = 900_000..1_100_000;
+    assert!(second.contains(&bench.control.gop_us()), "{}", bench.control.gop_us());
+    let message = "the connection broke".to_owned();
+    let end = SessionEnd { kind: SessionEndKind::ClosedByCamera, message, retry_in_us: Some(500_000) };
+    bench.sink.event(bench.at(), Event::Ended(end));
+    (35..100).for_each(|_| bench.idle());
+    bench.plays();
+    bench.until(125);
+    assert!(second.contains(&bench.control.gop_us()), "{}", bench.control.gop_us());
+    // A clock that is set is none either.
+    bench.wall_us += 3_600_000_000;
+    bench.until(155);
+    assert!(second.contains(&bench.control.gop_us()), "{}", bench.control.gop_us());
+}
+
+#[test]
 fn a_primary_that_starts_has_its_first_run() {
     let mut bench = Bench::new(0);
     bench.until(3);
@@ -361,4 +381,23 @@ fn a_camera_that_does_not_keep_idle_sessions_is_found_out() {
     bench.sink.event(bench.at(), Event::Ready);
     bench.idle();
     assert_eq!(bench.state(), (ChannelState::Backoff, "DropsIdleSessions"), "until one lasts");
+}
+
+#[test]
+fn a_camera_that_is_silent_is_not_said_to_be_recorded() {
+    let mut bench = Bench::new(0);
+    bench.wish(Wish::Record { epoch: 1, from: None });
+    bench.until(20);
+    assert_eq!((bench.state(), bench.sees_camera()), ((ChannelState::Recording, "Recording"), true));
+    // The state and what heartbeats say turn with the same tick.
+    for tick in 0..30 {
+        bench.idle();
+        let says_so = bench.state() == (ChannelState::Recording, "Recording");
+        let sees_camera = bench.control.sees_camera(bench.at().monotonic_us - TICK_US);
+        assert_eq!(says_so, sees_camera, "tick {tick}");
+        assert_eq!(says_so, tick < 19, "tick {tick}");
+    }
+    assert_eq!(bench.state(), (ChannelState::Backoff, "Silence"));
+    bench.until(60);
+    assert_eq!((bench.state(), bench.sees_camera()), ((ChannelState::Recording, "Recording"), true));
 }

@@ -51,7 +51,7 @@ impl Files {
         Some(recorder)
     }
 
-    /// Unpacks the Secret: one entry for each Secret of cameras. What is not in it any more goes.
+    /// Unpacks the Secret: one entry for each Secret of cameras. What is not in it any more goes, a key of an entry too.
     pub(crate) fn unpack(&self, namespace: &str, data: &BTreeMap<String, ByteString>) -> io::Result<()> {
         let folder = self.secrets.join(namespace);
         private_folder(&folder)?;
@@ -59,10 +59,15 @@ impl Files {
             let Some(values) = entry(name, &values.0) else { continue };
             let secret = folder.join(name);
             private_folder(&secret)?;
-            for (key, value) in values {
-                let path = secret.join(&key);
-                if fs::read(&path).ok().as_ref() != Some(&value) {
-                    replace(&path, &value)?;
+            for (key, value) in &values {
+                let path = secret.join(key);
+                if fs::read(&path).ok().as_ref() != Some(value) {
+                    replace(&path, value)?;
+                }
+            }
+            for old in fs::read_dir(&secret)?.filter_map(Result::ok) {
+                if old.file_name().to_str().is_none_or(|key| !values.contains_key(key)) {
+                    fs::remove_file(old.path())?;
                 }
             }
         }
@@ -170,6 +175,15 @@ mod tests {
         assert!(!folder.path().join("secrets/default/climbs").exists());
         files.unpack("default", &secret("second")).unwrap();
         assert_eq!(fs::read_to_string(&password).unwrap(), "second");
+        // What is too long for a password takes the place of the former one.
+        let values: BTreeMap<&str, ByteString> =
+            [("username", ByteString(b"bob".to_vec())), ("password.bytes", ByteString(b"614400".to_vec()))].into();
+        let long = [("door".to_owned(), ByteString(serde_json::to_vec(&values).unwrap()))].into();
+        files.unpack("default", &long).unwrap();
+        let bytes = folder.path().join("secrets/default/door/password.bytes");
+        assert!(!password.exists() && bytes.exists());
+        files.unpack("default", &secret("third")).unwrap();
+        assert!(password.exists() && !bytes.exists());
         files.unpack("default", &BTreeMap::new()).unwrap();
         assert!(!password.exists());
     }

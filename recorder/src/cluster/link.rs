@@ -44,6 +44,9 @@ const PACE_AT_MOST: Duration = Duration::from_secs(5);
 const REQUEST: Duration = Duration::from_secs(5);
 /// A watch that fails is begun anew after so long: one recorder is no load, and after an outage changes wait for it.
 const WATCH_AGAIN: Duration = Duration::from_secs(1);
+/// The API server ends each watch after so long, and it is gone on with at once. One that is silent for 5 s more is given up: nothing else tells of an API server
+/// that went without a word, and without this the watch is believed for nearly five minutes.
+const WATCH_SECONDS: u32 = 60;
 
 /// Talks to the API server until it is told to stop. Says once when that has answered, or refused.
 pub(super) async fn run(
@@ -126,7 +129,7 @@ where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let api = Api::<K>::namespaced(client.clone(), namespace);
-    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let config = watcher::Config::default().timeout(WATCH_SECONDS).fields(&format!("metadata.name={name}"));
     let mut events = std::pin::pin!(StreamBackoff::new(watcher(api, config), Same));
     let mut failing = false;
     while let Some(event) = events.next().await {
@@ -161,6 +164,8 @@ async fn renew(client: &Client, own: &Own, view: watch::Receiver<Option<Arc<View
             continue;
         };
         if !view.is_ticking(clock::monotonic_us()) {
+            // It begins in a moment, or hangs. One that fails before its first renewal passes for one that never ran.
+            ticks.reset_after(LOOK);
             continue;
         }
         let lease = json!({ "spec": {
@@ -171,7 +176,10 @@ async fn renew(client: &Client, own: &Own, view: watch::Receiver<Option<Arc<View
         let renewal = api.patch(&own.name, &params, &patch);
         match timeout(REQUEST, renewal).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => debug!("the Lease was not renewed: {error}"),
+            Ok(Err(error)) => {
+                debug!("the Lease was not renewed: {error}");
+                ticks.reset_after(PACE);
+            }
             Err(_) => debug!("the Lease was not renewed: no answer"),
         }
     }

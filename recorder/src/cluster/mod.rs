@@ -98,6 +98,11 @@ impl Cluster {
         self.view.send_replace(Some(Arc::clone(view)));
     }
 
+    /// Whether its thread lives. Before this is dropped it ends only by a panic, or where there was no runtime for it.
+    pub(crate) fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     /// Waits for the first answer of the API server, for a moment.
     pub(crate) fn wait_for_answer(&self) {
         let until = Instant::now() + FIRST_ANSWER;

@@ -36,6 +36,9 @@ struct Channel {
     #[serde(skip_serializing_if = "Option::is_none")]
     epoch: Option<u64>,
     state: ChannelState,
+    /// Since when it has been in this state; the reason may be newer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
     reason: String,
     message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,11 +97,11 @@ impl Channels {
     fn tag(&self) -> String {
         let mut hasher = DefaultHasher::new();
         for channel in &self.channels {
-            let Channel { namespace, name, role, epoch, state, reason, message, .. } = channel;
+            let Channel { namespace, name, role, epoch, state, since, reason, message, .. } = channel;
             let Channel { codec, audio_codec, audio_left_out, width, height, gop, last_frame, frames, .. } = channel;
             let records = *state == ChannelState::Recording;
             let sees = records || *state == ChannelState::Standby;
-            (namespace, name, role, epoch, *state as u8).hash(&mut hasher);
+            (namespace, name, role, epoch, *state as u8, since).hash(&mut hasher);
             (codec, audio_codec, audio_left_out, width, height).hash(&mut hasher);
             (!records).then_some((reason, message)).hash(&mut hasher);
             // When frames stopped is news, not that they go on.
@@ -128,6 +131,7 @@ fn all(sources: &Sources) -> Channels {
         role: None,
         epoch: None,
         state: ChannelState::Failed,
+        since: None,
         reason: refusal.reason.to_owned(),
         message: refusal.message,
         codec: None,
@@ -166,6 +170,7 @@ fn channel(view: ChannelView) -> Channel {
         role: Some(if rank == 0 { "Primary" } else { "Standby" }),
         epoch,
         state: snapshot.condition.state,
+        since: rfc3339(snapshot.condition.since),
         reason: snapshot.condition.reason.to_owned(),
         message: snapshot.condition.message,
         codec,
@@ -202,6 +207,7 @@ mod tests {
             role: Some("Primary"),
             epoch: Some(4),
             state: ChannelState::Recording,
+            since: Some("2026-11-21T13:58:01.120000Z".into()),
             reason: "Recording".into(),
             message: "frames reach the disk".into(),
             codec: Some("avc1.64001f".into()),
@@ -237,8 +243,9 @@ mod tests {
             (channel.gop, channel.last_frame) = (Some(2.0), Some("2026-11-21T14:03:14.480000Z".into()));
         });
         assert_eq!(before, goes_on);
-        let news: [fn(&mut Channel); 7] = [
+        let news: [fn(&mut Channel); 8] = [
             |channel| channel.state = ChannelState::Backoff,
+            |channel| channel.since = Some("2026-11-21T14:03:08.000000Z".into()),
             |channel| channel.epoch = Some(5),
             |channel| channel.codec = Some("hvc1.1.6.L93.B0".into()),
             |channel| channel.width = Some(640),

@@ -6,6 +6,8 @@
 //! | `GET /readyz[?verbose]` | 200 while it can record: at least one volume. Else 503. `verbose`: the details as JSON |
 //! | `GET /metrics` | OpenMetrics text; see `docs/metrics.md` |
 //! | `GET /v1/channels` | what each channel does, as JSON |
+//!
+//! The first two are answered also where as many connections as may be are open (`server`).
 
 mod channels;
 pub(crate) mod server;
@@ -14,7 +16,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{RawQuery, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
@@ -47,13 +49,27 @@ pub(crate) struct Sources {
 pub(crate) fn router(sources: Sources) -> Router {
     let footage =
         crate::serve::router(sources.serve.clone()).layer(from_fn_with_state(Arc::clone(&sources.guard), shed));
-    Router::new()
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
+    probes()
         .route("/metrics", get(metrics))
         .route("/v1/channels", get(channels::channels))
         .with_state(sources)
         .merge(footage)
+}
+
+/// What is answered on a connection beyond those that may be open: probes as ever, and nothing else.
+pub(crate) fn spare_router(sources: Sources) -> Router {
+    probes().fallback(too_many).method_not_allowed_fallback(too_many).with_state(sources)
+}
+
+/// What the kubelet asks.
+fn probes() -> Router<Sources> {
+    Router::new().route("/livez", get(livez)).route("/readyz", get(readyz))
+}
+
+async fn too_many(State(sources): State<Sources>) -> Response {
+    sources.guard.refused();
+    let retry_after = [(header::RETRY_AFTER, HeaderValue::from(server::RETRY_AFTER_S))];
+    (StatusCode::SERVICE_UNAVAILABLE, retry_after, server::TOO_MANY).into_response()
 }
 
 /// When memory may be there again; a guess.

@@ -1,12 +1,14 @@
 //! What the machine gives this process, and how it is shared out: recording comes first, playback gets what is left.
 
+mod decoders;
 mod guard;
 mod memory;
 mod pressure;
 mod shares;
 
+pub(crate) use decoders::{RAISE, decoder_bytes};
 pub(crate) use guard::{Guard, LimitNumbers, MemoryShort};
-pub(crate) use memory::memory_limit;
+pub(crate) use memory::{OwnMemory, memory_left, memory_limit};
 pub(crate) use shares::{ChannelLoad, Shares, needed_bytes};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -32,9 +34,13 @@ pub(crate) fn raise_descriptors() -> std::io::Result<u64> {
     Ok(limit.maximum.unwrap_or(u64::MAX))
 }
 
+/// Connections beyond those, on which probes are answered and nothing else: a recorder that records must not be taken for one that hangs.
+pub(crate) const SPARE_CONNECTIONS: usize = 16;
+
 /// HTTP connections that may be open at once, so that with `channels` recording a tenth of all descriptors stays free, and as many as memory allows.
 pub(crate) fn connections(descriptors: u64, channels: usize, memory: Shares) -> usize {
-    let kept = descriptors / 10 + DESCRIPTORS_AT_LEAST + channels as u64 * DESCRIPTORS_A_CHANNEL;
+    let kept =
+        descriptors / 10 + DESCRIPTORS_AT_LEAST + SPARE_CONNECTIONS as u64 + channels as u64 * DESCRIPTORS_A_CHANNEL;
     let left = descriptors.saturating_sub(kept);
     // Few descriptors: the readers' files are opened in turn, and share what there is with connections.
     let free = left.saturating_sub(READERS_FILES.min(left / 2)).min(memory.connections);
@@ -50,8 +56,8 @@ mod tests {
         let memory = Shares::of(4 << 30);
         assert_eq!(connections(1_048_576, 500, memory), 1_024);
         assert_eq!(connections(4_096, 500, memory), 1_024);
-        // 1024 − 102 − 64 − 400 = 458, half of it for readers' files.
-        assert_eq!(connections(1_024, 100, memory), 229);
+        // 1024 − 102 − 64 − 16 − 400 = 442, half of it for readers' files.
+        assert_eq!(connections(1_024, 100, memory), 221);
         assert_eq!(connections(256, 100, memory), 8);
         assert_eq!(connections(0, 0, memory), 8);
         // A twentieth of the memory, 64 KiB each.

@@ -2,6 +2,7 @@
 
 use super::Value;
 use super::table::{Kind, Metric, one};
+use crate::standby::Spread;
 
 /// Behind the others.
 pub(super) const METRICS: &[Metric] = &[
@@ -104,4 +105,36 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Times that a stream that was taken over was given back.",
         samples: |scrape| one(Value::Count(scrape.peers.counts.handbacks)),
     },
+    Metric {
+        name: "framekeeper_false_takeovers",
+        unit: None,
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Of those that were given back, times that the other recorder had been recording all the time and was only not heard. Both recorded, and \
+               nothing is lost by it; many of them: the network between recorders, or processors that are too busy.",
+        samples: |scrape| one(Value::Count(scrape.peers.counts.false_takeovers)),
+    },
+    Metric {
+        name: "framekeeper_takeover_detection",
+        unit: Some("seconds"),
+        kind: Kind::Histogram,
+        labels: &[],
+        help: "From the last heartbeat of a recorder that recorded the stream until it was decided to take the stream over. What came meanwhile is in \
+               memory with class Playing.",
+        samples: |scrape| one(spread(scrape.peers.counts.detection)),
+    },
+    Metric {
+        name: "framekeeper_takeover_switching",
+        unit: Some("seconds"),
+        kind: Kind::Histogram,
+        labels: &[],
+        help: "From the decision to take a stream over until the first frames of it were durable. With class Ready the camera begins to play meanwhile, \
+               and its next key frame comes.",
+        samples: |scrape| one(spread(scrape.peers.counts.switching)),
+    },
 ];
+
+fn spread(spread: Spread) -> Value {
+    let (count, sum) = spread.total();
+    Value::Histogram { sum: sum.as_secs_f64(), count, buckets: spread.buckets() }
+}

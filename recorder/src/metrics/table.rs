@@ -710,7 +710,7 @@ pub(super) const METRICS: &[Metric] = &[
         unit: None,
         kind: Kind::Counter,
         labels: &[],
-        help: "Pictures refused because as many as may waited for their turn.",
+        help: "Pictures refused because as many as may waited for their turn, or too little memory was left.",
         samples: |scrape| one(Value::Count(scrape.serve.refused_stills)),
     },
 ];

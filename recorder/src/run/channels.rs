@@ -107,6 +107,7 @@ impl Channels {
         }
         self.standby.set_peers(&assignment.peers, &assignment.peer_mistakes);
         self.standby.shared_slots().set_room(assignment.shared_slots);
+        self.standby.set_hold(assignment.object.spec.handback_after_ms);
         for change in diff(&self.plans, &assignment.channels) {
             match change {
                 // It came back before it was let go of.

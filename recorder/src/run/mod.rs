@@ -11,13 +11,17 @@
 
 mod channels;
 pub mod control;
+mod copies;
 mod foreign;
 mod holds;
+mod hung;
+mod moved;
 mod opens;
 mod origin;
 mod volumes;
 mod wishes;
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,7 +39,7 @@ use crate::assignment::{Assignment, FileWatch, Secrets, Version};
 use crate::cluster::{Cluster, ClusterOptions, Files};
 use crate::exit::Exit;
 use crate::http::{self, Sources};
-use crate::limits::{self, ChannelLoad, Guard, Shares};
+use crate::limits::{self, ChannelLoad, Guard, OwnMemory, Shares};
 use crate::metrics::{ProcessNumbers, TickNumbers};
 use crate::serve::{Remotes, ServeLimits, ServeState};
 pub use crate::standby::PeerOptions;
@@ -46,14 +50,13 @@ use crate::{clock, supervisor};
 use channels::Channels;
 use control::{Control, Reply, Verb};
 use holds::Holds;
+use hung::{Hung, Threads};
 use volumes::Volumes;
 
 /// How often the assignment, Secrets and transitions are looked at.
 const LOOK: Duration = Duration::from_millis(250);
 /// At every so many looks the memory limit is asked for again, each 2 s: a pod can be resized while it runs.
 const LIMIT_LOOKS: u32 = 8;
-/// Looks in a row without a tick after which the tick thread counts as hung: 15 s.
-const HUNG_LOOKS: u32 = 60;
 /// How many sessions may begin: after a crash, 500 cameras, the most that a recorder may have, play again within 3 s.
 const START_RATE: StartRate = StartRate { per_second: 150, burst: 50 };
 /// Others have so long to begin to record what this one did: within what is left of the time that whoever ends it gives, volumes are closed.
@@ -126,6 +129,8 @@ enum StartError {
     Links(#[from] LinksError),
     #[error("stopped before there was an assignment")]
     Stopped,
+    #[error("the thread of the link to the API server ended before there was an assignment; a restart is the way out")]
+    Deaf,
     #[error("{what}: {source}")]
     System { what: &'static str, source: std::io::Error },
 }
@@ -137,7 +142,7 @@ impl StartError {
             Self::Assignment(_) => Exit::BadAssignment,
             Self::Stopped => Exit::Ok,
             Self::Volumes(_) => Exit::VolumeRefused,
-            Self::Links(LinksError::Key(_) | LinksError::Links(_)) | Self::System { .. } => Exit::Internal,
+            Self::Links(LinksError::Key(_) | LinksError::Links(_)) | Self::System { .. } | Self::Deaf => Exit::Internal,
         }
     }
 }
@@ -168,6 +173,8 @@ struct Worker {
     store: Arc<Store>,
     standby: Arc<Standby>,
     remotes: Arc<Remotes>,
+    /// Hosts that recorders are heard from, by their names.
+    hosts: HashMap<String, IpAddr>,
     channels: Channels,
     /// How often it has looked.
     looks: u32,
@@ -224,14 +231,16 @@ impl Worker {
         let origin = loop {
             match origin::find(&mut watch, &options.volumes) {
                 Ok(origin) => break origin,
-                // It will be told, sooner or later.
-                Err(message) if cluster.is_some() => {
+                Err(message) => {
+                    let Some(cluster) = &cluster else { return Err(StartError::Assignment(message)) };
+                    // It will be told, sooner or later.
                     warn!("{message}; waiting for the API server");
-                    if wait_for(&options.assignment, &runtime, &mut signals) == Waited::Stopped {
-                        return Err(StartError::Stopped);
+                    match wait_for(&options.assignment, cluster, &runtime, &mut signals) {
+                        Waited::ForAnAssignment => {}
+                        Waited::Stopped => return Err(StartError::Stopped),
+                        Waited::InVain => return Err(StartError::Deaf),
                     }
                 }
-                Err(message) => return Err(StartError::Assignment(message)),
             }
         };
         let assignment = origin.assignment;
@@ -288,20 +297,24 @@ impl Worker {
         let remotes = Arc::new(Remotes::default());
         remotes.set(&assignment.remotes, runtime.handle());
         let program = PathBuf::from("/proc/self/exe");
-        let serve = ServeState::new(store.reader(), Arc::clone(&remotes), program, limits);
+        let left = {
+            let store = Arc::clone(&store);
+            move || memory_left(&store)
+        };
+        let serve =
+            ServeState::new(store.reader(), Arc::clone(&remotes), program, limits).with_memory_left(Arc::new(left));
         let sources = Sources { serve, view: Arc::clone(&view), store: Arc::clone(&store), guard: Arc::clone(&guard) };
-        let app = http::router(sources);
+        let (app, spare) = (http::router(sources.clone()), http::spare_router(sources));
         let listener = {
             let _inside = runtime.enter();
             tokio::net::TcpListener::from_std(listener).map_err(listen)?
         };
-        runtime.spawn(http::server::serve(listener, app, Arc::clone(&guard)));
+        runtime.spawn(http::server::serve(listener, app, spare, Arc::clone(&guard)));
         view.set_phase(RecorderPhase::Ready);
         info!(address = %http, "listening");
         let control = control::listen(&options.volumes)
             .inspect_err(|error| warn!(%error, "`volume drain|stop|start` cannot reach this recorder"))
             .ok();
-        volumes.keep_copies(&assignment.object);
         let mut holds = Holds::default();
         holds.assign(&assignment);
         let worker = Self {
@@ -318,6 +331,7 @@ impl Worker {
             store,
             standby,
             remotes,
+            hosts: HashMap::new(),
             channels,
             looks: 0,
             is_replaced: false,
@@ -343,16 +357,28 @@ impl Worker {
                 if self.is_replaced {
                     return Exit::Replaced;
                 }
-                if !self.channels.is_running() || hung.look(self.view.ticks().ticks) {
-                    error!("the tick thread ended or hangs; a restart is the way out");
+                if let Some(trouble) = self.trouble(&mut hung) {
+                    error!(exit_status = Exit::Internal.code(), "{trouble}; a restart is the way out");
                     return Exit::Internal;
                 }
             }
         });
-        if matches!(exit, Exit::Ok | Exit::Replaced) {
-            self.drain();
+        if !matches!(exit, Exit::Ok | Exit::Replaced) {
+            // Nothing is dropped: that would wait for the thread that hangs. Each line of the log went out as it was said.
+            std::process::exit(exit.code().into());
         }
+        self.drain();
         exit
+    }
+
+    /// Why this process can't go on, if it can't: it notices itself, since those who watch it see no more than that it is there.
+    fn trouble(&self, hung: &mut Hung) -> Option<&'static str> {
+        let threads = Threads {
+            ticks: self.channels.is_running(),
+            peers: self.standby.is_running(),
+            cluster: self.cluster.as_ref().is_none_or(Cluster::is_running),
+        };
+        threads.ended().or_else(|| hung.look(self.view.ticks().ticks).then_some("the tick thread hangs"))
     }
 
     /// What is looked at each 250 ms.
@@ -380,13 +406,24 @@ impl Worker {
         self.channels.look(&mut self.secrets);
         self.view.set_ticks(self.channels.ticks());
         self.view.set_peers(self.standby.numbers());
+        self.find_remotes();
         self.volumes.publish(&self.store, &self.view);
+        self.volumes.keep_copies(&self.assignment.object);
         rate_memory(&self.guard, &self.view, &self.store, self.standby.shared_slots().left());
         let long_gops = self.store.streams().into_iter().filter(|stream| stream.gop_too_long);
         self.view.set_long_gops(long_gops.map(|stream| stream.name).collect());
         let usable = self.volumes.any_ready();
         self.view.set_phase(if usable { RecorderPhase::Ready } else { RecorderPhase::Failed });
         tell(&mut self.status, &self.assignment, &self.view, self.http);
+    }
+
+    /// Others are asked for footage where they are heard from.
+    fn find_remotes(&mut self) {
+        let hosts = self.standby.hosts();
+        if hosts != self.hosts {
+            self.hosts = hosts;
+            self.remotes.set(&moved::all(&self.assignment.remotes, &self.hosts), self.runtime.handle());
+        }
     }
 
     /// What somebody at the machine is told.
@@ -431,14 +468,13 @@ impl Worker {
         self.view.set_assignment_is_stale(false);
         info!(version = %assignment.version, channels = assignment.channels.len(), "a new assignment");
         self.channels.apply(&assignment, &mut self.secrets);
-        self.remotes.set(&assignment.remotes, self.runtime.handle());
+        self.remotes.set(&moved::all(&assignment.remotes, &self.hosts), self.runtime.handle());
         self.volumes.assign(&assignment);
         self.store.set_retention(assignment.retention.clone());
         self.store.set_placement(volumes::placement(&assignment));
         self.holds.assign(&assignment);
         self.assignment = assignment;
         self.view.transition();
-        self.volumes.keep_copies(&self.assignment.object);
     }
 
     /// What others can record they begin to, before this one ends. Frames go on coming meanwhile.
@@ -487,10 +523,12 @@ fn files(options: &RunOptions) -> Files {
 enum Waited {
     ForAnAssignment,
     Stopped,
+    /// Nobody will bring one.
+    InVain,
 }
 
-/// Waits until there is an assignment, or nobody wants one any more.
-fn wait_for(assignment: &Path, runtime: &tokio::runtime::Runtime, signals: &mut Signals) -> Waited {
+/// Waits until there is an assignment, or nobody wants or brings one any more.
+fn wait_for(assignment: &Path, cluster: &Cluster, runtime: &tokio::runtime::Runtime, signals: &mut Signals) -> Waited {
     runtime.block_on(async {
         loop {
             tokio::select! {
@@ -499,6 +537,9 @@ fn wait_for(assignment: &Path, runtime: &tokio::runtime::Runtime, signals: &mut 
                 () = tokio::time::sleep(LOOK) => {
                     if assignment.exists() {
                         return Waited::ForAnAssignment;
+                    }
+                    if !cluster.is_running() {
+                        return Waited::InVain;
                     }
                 }
             }
@@ -526,6 +567,13 @@ fn guard(assignment: &Assignment) -> Guard {
         "limits"
     );
     Guard::new(memory_limit_bytes, descriptors, connections)
+}
+
+/// Bytes of memory that nothing uses, and that recording does not wait for; `None` where nothing limits them.
+fn memory_left(store: &Store) -> Option<u64> {
+    let (used, most) = store.frames_bytes();
+    let frames_to_come_bytes = most.saturating_sub(used) as u64;
+    limits::memory_left(OwnMemory { resident_bytes: ProcessNumbers::resident_bytes(), frames_to_come_bytes })
 }
 
 /// Compares what the channels ask for with the memory that there is.
@@ -573,37 +621,8 @@ fn needs_restart(old: &Assignment, new: &Assignment) -> Option<&'static str> {
     }
 }
 
-/// Notices that ticks no longer end. Looks are counted, not time: a process that was stopped for a while is not hung.
-#[derive(Debug, Default)]
-struct Hung {
-    ticks: u64,
-    looks: u32,
-}
-
-impl Hung {
-    fn look(&mut self, ticks: u64) -> bool {
-        self.looks = if ticks == self.ticks { self.looks.saturating_add(1) } else { 0 };
-        self.ticks = ticks;
-        self.looks > HUNG_LOOKS
-    }
-}
-
 impl From<framekeeper_ingest::TickStats> for TickNumbers {
     fn from(stats: framekeeper_ingest::TickStats) -> Self {
         Self { ticks: stats.ticks, late: stats.late_ticks, busy_us: stats.busy_us }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_long_standstill_is_a_hang() {
-        let mut hung = Hung::default();
-        assert!((1..500).all(|tick| !hung.look(tick)));
-        assert!((0..HUNG_LOOKS).all(|_| !hung.look(499)));
-        assert!(hung.look(499));
-        assert!(!hung.look(500));
     }
 }

@@ -6,7 +6,6 @@
 //! store ─► stats      ┘                         └─ drain, undrain: at once
 //! ```
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,10 +19,11 @@ use framekeeper_store::{Placement, SYNC_BUCKETS_US, Store, StoreConfig, VolumeCo
 use tracing::{info, warn};
 
 use super::control::{Reply, Verb};
+use super::copies::Copies;
 use super::foreign::Foreigners;
 use super::opens::Opens;
 use super::wishes::{Wish, Wishes};
-use crate::assignment::{Assignment, VolumePlan, write_copy};
+use crate::assignment::{Assignment, VolumePlan};
 use crate::clock;
 use crate::limits::Shares;
 use crate::status::space::Trouble;
@@ -39,7 +39,7 @@ pub(super) struct Volumes {
     parent: PathBuf,
     segment_bytes: u64,
     known: Vec<Known>,
-    copies: HashMap<PathBuf, JoinHandle<()>>,
+    copies: Copies,
     opens: Opens,
     wishes: Wishes,
 }
@@ -91,8 +91,8 @@ pub(super) fn open(
     let known = assignment.volumes.iter().map(|plan| Known::new(folder, plan.clone(), &wishes)).collect();
     let segment_bytes = assignment.segment_bytes;
     let opens = Opens::read(folder);
-    let mut volumes =
-        Volumes { parent: folder.to_owned(), segment_bytes, known, copies: HashMap::new(), opens, wishes };
+    let copies = Copies::default();
+    let mut volumes = Volumes { parent: folder.to_owned(), segment_bytes, known, copies, opens, wishes };
     for volume in volumes.known.iter_mut().filter(|volume| volume.wish != Wish::Stop) {
         volume.problem = volume.no_folder();
     }
@@ -141,6 +141,7 @@ pub(super) fn placement(assignment: &Assignment) -> Placement {
 impl Volumes {
     /// The assignment may have other volumes now.
     pub(super) fn assign(&mut self, assignment: &Assignment) {
+        self.copies.outdate();
         for volume in &mut self.known {
             volume.gone = true;
         }
@@ -256,27 +257,10 @@ impl Volumes {
         self.known.iter().any(|volume| volume.ready)
     }
 
-    /// Writes the assignment's copy to each volume that can be written to, each on a thread of its own: a disk may hang.
+    /// Writes the assignment's copy to each volume that can be written to, unless it is there. Never waits for a disk.
     pub(super) fn keep_copies(&mut self, object: &Recorder) {
-        self.copies.retain(|_, writing| !writing.is_finished());
-        for volume in self.known.iter().filter(|volume| volume.ready) {
-            let folder = volume.folder.clone();
-            if self.copies.contains_key(&folder) {
-                continue;
-            }
-            let (to, object) = (folder.clone(), object.clone());
-            let write = move || {
-                if let Err(error) = write_copy(&to, &object) {
-                    warn!("the assignment's copy could not be written: {error}");
-                }
-            };
-            match std::thread::Builder::new().name("assignment-copy".to_owned()).spawn(write) {
-                Ok(writing) => {
-                    self.copies.insert(folder, writing);
-                }
-                Err(error) => warn!(%error, "the assignment's copy could not be written"),
-            }
-        }
+        let ready = self.known.iter().filter(|volume| volume.ready);
+        self.copies.keep(ready.map(|volume| volume.folder.as_path()), object);
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderValue, Response, header};
+use axum::http::{HeaderValue, Response, StatusCode, header};
 use framekeeper_media::WallTime;
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -45,10 +45,13 @@ pub(super) async fn frame(
         },
     };
     let footage = Arc::clone(&state.footage);
+    let refused = |problem: &Problem| {
+        if problem.status() == StatusCode::SERVICE_UNAVAILABLE {
+            state.counters.refused_stills.fetch_add(1, Ordering::Relaxed);
+        }
+    };
     // The place in the queue comes first: what waits holds no picture.
-    let turn = state.decoder.turn().await.inspect_err(|_| {
-        state.counters.refused_stills.fetch_add(1, Ordering::Relaxed);
-    })?;
+    let turn = state.decoder.turn().await.inspect_err(refused)?;
     let (request, coded, wall) = blocking(move || {
         let stream = find(footage.as_ref(), &namespace, &name)?;
         let found = ask(footage.as_ref(), stream, passes, || {
@@ -64,7 +67,7 @@ pub(super) async fn frame(
         Err(Problem::no_footage(detail, nearest))
     })
     .await?;
-    let jpeg = state.decoder.decode(turn, &request, &coded).await?;
+    let jpeg = state.decoder.decode(turn, &request, &coded).await.inspect_err(refused)?;
 
     let mut response = Response::new(Body::from(jpeg));
     let headers = response.headers_mut();

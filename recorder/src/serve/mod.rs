@@ -38,6 +38,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use decoder::Decoder;
+pub use decoder::MemoryLeft;
 use footage::{Footage, FootageError};
 use problem::Problem;
 use query::Query;
@@ -84,7 +85,7 @@ pub struct ServeNumbers {
     pub refused_clips: u64,
     /// Pictures being made, or waiting for their turn.
     pub stills: u64,
-    /// Pictures refused because as many as may waited.
+    /// Pictures refused because as many as may waited, or too little memory was left.
     pub refused_stills: u64,
 }
 
@@ -114,6 +115,12 @@ impl ServeState {
             counters: Arc::default(),
             decoder: Arc::new(Decoder::new(program)),
         }
+    }
+
+    /// The same, with pictures made in the memory that `left` says is left.
+    #[must_use]
+    pub fn with_memory_left(self, left: MemoryLeft) -> Self {
+        Self { decoder: Arc::new(self.decoder.with_memory_left(left)), ..self }
     }
 
     /// Bytes of what was read and is kept.

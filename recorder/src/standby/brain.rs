@@ -6,6 +6,7 @@ use framekeeper_takeover::{Action, Assignment, Class, Link, Liveness, Own, Peer,
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use super::spread::Spread;
 use crate::channel::Wish;
 
 /// A recorder that has never told its key to anybody is waited for so long, microseconds: it starts for the first time, and its key comes with
@@ -27,6 +28,12 @@ pub(crate) struct Counts {
     pub(crate) takeovers: u64,
     /// Of these, given back.
     pub(crate) handbacks: u64,
+    /// Of these, given back to one that had been recording all the time, and was only not heard.
+    pub(crate) false_takeovers: u64,
+    /// From the last heartbeat of a recorder that recorded a stream until it was decided to record it here.
+    pub(crate) detection: Spread,
+    /// From then until the first frames of it were durable here.
+    pub(crate) switching: Spread,
     /// Streams that are recorded in another's place now.
     pub(crate) taken: u64,
     /// Streams that are held together with others.
@@ -42,9 +49,16 @@ struct Tie {
     link: Link,
     since: u64,
     has_key: bool,
-    reports: HashMap<Uuid, Report>,
+    reports: HashMap<Uuid, Told>,
     /// As it was last: whoever comes or goes is told of, and decided by, at once.
     was: Liveness,
+}
+
+/// What a recorder says of a stream.
+struct Told {
+    report: Report,
+    /// When it said last that it records it.
+    delivered: Option<u64>,
 }
 
 impl Tie {
@@ -65,6 +79,8 @@ struct Held {
     plan: Assignment,
     stream: Stream,
     seat: Box<dyn Seat>,
+    /// When it was taken over, while nothing of it is durable yet.
+    switching: Option<u64>,
 }
 
 /// All of it.
@@ -80,8 +96,8 @@ pub(super) struct Brain {
     ties: HashMap<Uuid, Tie>,
     streams: BTreeMap<Uuid, Held>,
     released: Vec<Uuid>,
-    takeovers: u64,
-    handbacks: u64,
+    /// Of these only what is counted since the start.
+    counts: Counts,
 }
 
 impl Brain {
@@ -96,8 +112,7 @@ impl Brain {
             ties: HashMap::new(),
             streams: BTreeMap::new(),
             released: Vec::new(),
-            takeovers: 0,
-            handbacks: 0,
+            counts: Counts::default(),
         }
     }
 
@@ -115,13 +130,20 @@ impl Brain {
         self.stir(now);
     }
 
-    /// A stream is held from now on, or by another plan. `epoch`: the highest in its own footage, asked for where it is new.
+    /// For how long a recorder that had failed must record without a fault before it has its streams back, microseconds; of takeovers from now on.
+    pub(super) fn set_hold(&mut self, hold: u64) {
+        self.rules.hold = hold;
+    }
+
+    /// A stream is held from now on, or by another plan. `epoch`: the highest in its own footage, asked for where it is new. `alone`: the epoch in
+    /// which it is recorded here, where nobody else held it so far.
     pub(super) fn hold(
         &mut self,
         now: u64,
         stream: Uuid,
         plan: Assignment,
         epoch: u64,
+        alone: Option<u64>,
         seat: impl FnOnce() -> Box<dyn Seat>,
     ) {
         self.restless = now.saturating_add(self.rules.restless);
@@ -131,9 +153,16 @@ impl Brain {
                 held.plan = plan;
             }
             None => {
-                let mut new = Stream::new(self.me, now, epoch);
+                let epoch = epoch.max(alone.unwrap_or(0));
+                // One that stands by from now on goes on until the primary has proven that it records. Any other one is to record anyway, and begins
+                // an epoch of its own at once, without a gap.
+                let mut new = if alone.is_some() && self.is_standby(&plan) {
+                    Stream::recorded_alone(self.me, now, epoch)
+                } else {
+                    Stream::new(self.me, now, epoch)
+                };
                 new.stir(now, &self.rules);
-                self.streams.insert(stream, Held { plan, stream: new, seat: seat() });
+                self.streams.insert(stream, Held { plan, stream: new, seat: seat(), switching: None });
             }
         }
     }
@@ -160,7 +189,7 @@ impl Brain {
         }
         let Some((epoch, seat)) = alone() else { return false };
         let stream_here = Stream::recorded_alone(self.me, now, epoch);
-        self.streams.insert(stream, Held { plan, stream: stream_here, seat });
+        self.streams.insert(stream, Held { plan, stream: stream_here, seat, switching: None });
         true
     }
 
@@ -201,12 +230,11 @@ impl Brain {
         let alive = self.ties.values().filter(|tie| tie.liveness(now, &self.rules) == Liveness::Alive).count();
         let taken = self.streams.values().filter(|held| held.stream.is_recording() && self.is_standby(&held.plan));
         Counts {
-            takeovers: self.takeovers,
-            handbacks: self.handbacks,
             taken: taken.count() as u64,
             shared: self.streams.len() as u64,
             alive: alive as u64,
             peers: self.ties.len() as u64,
+            ..self.counts
         }
     }
 
@@ -254,11 +282,14 @@ fn peers<'a>(
 ) -> Vec<Peer<'a>> {
     let named = || plan.holders.iter().chain(&plan.retired);
     // Those that have it by a newer plan, of which this one was not told yet, and to which it is a former holder.
-    let is_newer = |tie: &Tie| tie.reports.get(&stream).is_some_and(|report| report.version > plan.version);
+    let is_newer = |tie: &Tie| tie.reports.get(&stream).is_some_and(|told| told.report.version > plan.version);
     let newer = ties.iter().filter(|(peer, tie)| is_newer(tie) && !named().any(|other| other == *peer));
     let others = named().chain(newer.map(|(peer, _)| peer)).filter(|other| **other != me);
     let peer = |recorder: &Uuid| match ties.get(recorder) {
-        Some(tie) => Peer { recorder: *recorder, liveness: tie.liveness(now, rules), report: tie.reports.get(&stream) },
+        Some(tie) => {
+            let report = tie.reports.get(&stream).map(|told| &told.report);
+            Peer { recorder: *recorder, liveness: tie.liveness(now, rules), report }
+        }
         None => Peer { recorder: *recorder, liveness: Liveness::Failed, report: None },
     };
     others.map(peer).collect()
@@ -270,12 +301,14 @@ impl framekeeper_peer::Brain for Brain {
         tie.link.hear(now, hears_us);
         let mut before = std::mem::replace(&mut tie.reports, HashMap::with_capacity(reports.len()));
         for (stream, report) in reports {
-            let is_news = before.remove(&stream).is_none_or(|before| report.is_news(&before));
+            let before = before.remove(&stream);
+            let is_news = before.as_ref().is_none_or(|before| report.is_news(&before.report));
             if let Some(held) = self.streams.get_mut(&stream).filter(|_| is_news) {
                 held.stream.stir(now, &self.rules);
                 self.restless = now.saturating_add(self.rules.restless);
             }
-            tie.reports.insert(stream, report);
+            let delivered = if report.delivers() { Some(now) } else { before.and_then(|before| before.delivered) };
+            tie.reports.insert(stream, Told { report, delivered });
         }
         // What it tells of no more.
         for stream in before.keys() {
@@ -300,7 +333,7 @@ impl framekeeper_peer::Brain for Brain {
         if slept > self.rules.pause.saturating_add(apart) {
             warn!(ms = slept / 1_000, "this process stood still; what was not heard meanwhile is nobody's failure");
             self.ties.values_mut().for_each(|tie| tie.link.slept(slept));
-            self.streams.values_mut().for_each(|held| held.stream.slept());
+            self.streams.values_mut().for_each(|held| held.stream.slept(slept));
         }
         self.watch(now);
         let mut streams = std::mem::take(&mut self.streams);
@@ -310,16 +343,29 @@ impl framekeeper_peer::Brain for Brain {
             let peers = peers(self.me, &self.ties, *uid, &held.plan, now, &self.rules);
             let action = held.stream.step(now, &self.rules, &held.plan, &own, &peers);
             self.restless = self.restless.max(held.stream.restless_until());
+            if let Some(since) = held.switching.filter(|_| action.is_none() && own.footage.is_some()) {
+                held.switching = None;
+                self.counts.switching.add(now.saturating_sub(since));
+            }
             let Some(action) = action else { continue };
             changed = true;
             let in_place = self.is_standby(&held.plan);
             match action {
                 Action::Begin { epoch, from } => {
-                    self.takeovers += u64::from(in_place);
+                    if in_place {
+                        self.counts.takeovers += 1;
+                        held.switching = Some(now);
+                        let told = self.ties.values().filter_map(|tie| tie.reports.get(uid)?.delivered);
+                        if let Some(delivered) = told.max() {
+                            self.counts.detection.add(now.saturating_sub(delivered));
+                        }
+                    }
                     held.seat.wish(Wish::Record { epoch, from });
                 }
-                Action::End => {
-                    self.handbacks += u64::from(in_place);
+                Action::End { false_alarm } => {
+                    self.counts.handbacks += u64::from(in_place);
+                    self.counts.false_takeovers += u64::from(in_place && false_alarm);
+                    held.switching = None;
                     held.seat.wish(Wish::StandBy);
                 }
                 Action::Release => self.released.push(*uid),

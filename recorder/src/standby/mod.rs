@@ -8,11 +8,12 @@
 
 mod brain;
 mod clocks;
+mod spread;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,6 +27,7 @@ use uuid::Uuid;
 pub(crate) use brain::Counts;
 use brain::{Brain, Seat};
 use clocks::{Clocks, News};
+pub(crate) use spread::Spread;
 
 use crate::assignment::{self, ChannelPlan, RetiredPlan};
 use crate::channel::{Control, SharedSlots, Wish};
@@ -69,6 +71,8 @@ pub(crate) struct Standby {
     shared_slots: Arc<SharedSlots>,
     public_key: String,
     address: Option<SocketAddr>,
+    /// Where no plan says it, microseconds.
+    hold: u64,
 }
 
 impl Standby {
@@ -102,7 +106,14 @@ impl Standby {
             shared_slots,
             public_key,
             address,
+            hold,
         })
+    }
+
+    /// For how long a recorder that had failed must record without a fault before it has its streams back, milliseconds, where the plan says it.
+    pub(crate) fn set_hold(&self, told_ms: Option<u32>) {
+        let hold = told_ms.map_or(self.hold, |ms| u64::from(ms) * 1_000);
+        self.brain().set_hold(hold);
     }
 
     fn brain(&self) -> MutexGuard<'_, Brain> {
@@ -137,7 +148,9 @@ impl Standby {
         let seat = || self.seat(uid, control);
         // Not under the lock: footage is read for it.
         let epoch = if self.brain().holds(uid) { 0 } else { self.last_epoch(uid) };
-        self.brain().hold(clock::monotonic_us(), uid, assignment, epoch, seat);
+        // What is recorded here already is no takeover to be decided: it is to be told of, and let go of where another one is the primary.
+        let alone = control.epoch();
+        self.brain().hold(clock::monotonic_us(), uid, assignment, epoch, alone, seat);
         self.links.look();
     }
 
@@ -191,6 +204,11 @@ impl Standby {
         self.brain().is_handing_over(clock::monotonic_us())
     }
 
+    /// Whether others can be heard, and told.
+    pub(crate) fn is_running(&self) -> bool {
+        self.links.is_running()
+    }
+
     /// What others know it by.
     pub(crate) fn public_key(&self) -> &str {
         &self.public_key
@@ -199,6 +217,13 @@ impl Standby {
     /// Where others reach it.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// Hosts that recorders are heard from, by their names.
+    pub(crate) fn hosts(&self) -> HashMap<String, IpAddr> {
+        let names = lock(&self.names);
+        let heard = self.links.peers().into_iter().filter_map(|(peer, state)| Some((peer, state.host?)));
+        heard.filter_map(|(peer, host)| Some((names.get(&peer)?.clone(), host))).collect()
     }
 
     /// What was counted and measured.

@@ -58,6 +58,8 @@ impl Desk {
 struct World {
     now: u64,
     up: Vec<bool>,
+    /// No heartbeat arrives.
+    cut: bool,
     brains: Vec<Brain>,
     desks: Vec<Arc<Desk>>,
 }
@@ -65,7 +67,8 @@ struct World {
 impl World {
     /// Recorders that have keys and hold the stream by this plan.
     fn new(recorders: usize, plan: &Assignment) -> Self {
-        let mut world = Self { now: SECOND, up: vec![true; recorders], brains: Vec::new(), desks: Vec::new() };
+        let mut world =
+            Self { now: SECOND, up: vec![true; recorders], cut: false, brains: Vec::new(), desks: Vec::new() };
         for me in 0..recorders {
             let mut brain = Brain::new(name(me), Rules { hold: 3 * SECOND, ..Rules::default() });
             let others: Vec<_> = (0..recorders).filter(|other| *other != me).map(|other| (name(other), true)).collect();
@@ -83,12 +86,18 @@ impl World {
 
     fn hold(&self, brain: &mut Brain, desk: &Arc<Desk>, plan: &Assignment) {
         let desk = Arc::clone(desk);
-        brain.hold(self.now, STREAM, plan.clone(), 0, move || Box::new(DeskSeat(desk)));
+        brain.hold(self.now, STREAM, plan.clone(), 0, None, move || Box::new(DeskSeat(desk)));
     }
 
     fn plan(&mut self, number: usize, plan: &Assignment) {
         let desk = Arc::clone(&self.desks[number]);
-        self.brains[number].hold(self.now, STREAM, plan.clone(), 0, move || Box::new(DeskSeat(desk)));
+        self.brains[number].hold(self.now, STREAM, plan.clone(), 0, None, move || Box::new(DeskSeat(desk)));
+    }
+
+    /// The first one, that recorded it alone in epoch 5, holds it together with others from now on.
+    fn share(&mut self, plan: &Assignment) {
+        let desk = Arc::clone(&self.desks[0]);
+        self.brains[0].hold(self.now, STREAM, plan.clone(), 0, Some(5), move || Box::new(DeskSeat(desk)));
     }
 
     /// The first one is to hold it no more.
@@ -117,7 +126,7 @@ impl World {
                     self.brains[*at].step(self.now);
                 }
             }
-            if beat {
+            if beat && !self.cut {
                 for from in &live {
                     for to in live.iter().filter(|to| *to != from) {
                         let (hears, reports) = self.brains[*from].tell(self.now, name(*to));
@@ -174,6 +183,12 @@ fn a_standby_takes_over_at_once_and_gives_back() {
     world.footage(1, true);
     let counts = world.brains[1].counts(world.now);
     assert_eq!((counts.takeovers, counts.taken, counts.alive, counts.peers), (1, 1, 0, 1));
+    let (times, detection) = counts.detection.total();
+    assert!(times == 1 && detection.as_millis() <= 600, "{detection:?}");
+    assert_eq!(counts.switching.total().0, 0, "nothing of it is durable yet");
+    world.run(SECOND, |_| false);
+    let (times, switching) = world.brains[1].counts(world.now).switching.total();
+    assert!(times == 1 && switching.as_millis() <= 100, "{switching:?}");
 
     // It is back, with nothing in memory, and records: after the hold it has the stream again.
     world.run(10 * SECOND, |_| false);
@@ -185,7 +200,26 @@ fn a_standby_takes_over_at_once_and_gives_back() {
     assert!((2_500 * MS..4_500 * MS).contains(&took), "{took} µs");
     assert_eq!(world.desks[1].wishes(), [Wish::StandBy]);
     let counts = world.brains[1].counts(world.now);
-    assert_eq!((counts.handbacks, counts.taken, counts.alive), (1, 0, 1));
+    assert_eq!((counts.handbacks, counts.taken, counts.alive, counts.false_takeovers), (1, 0, 1, 0));
+}
+
+#[test]
+fn a_takeover_from_one_that_had_been_recording_all_the_time_is_counted_as_false() {
+    let mut world = pair();
+    // Neither hears the other one.
+    world.cut = true;
+    let took = world.run(5 * SECOND, |world| !world.desks[1].wishes.lock().unwrap().is_empty());
+    assert!((1_000 * MS..=1_600 * MS).contains(&took), "{took} µs");
+    world.footage(1, true);
+    world.desks[1].wishes();
+    world.run(3 * SECOND, |_| false);
+    world.cut = false;
+    world.run(5 * SECOND, |_| false);
+    assert_eq!((world.desks[0].wishes(), world.desks[1].wishes()), (vec![], vec![Wish::StandBy]));
+    let counts = world.brains[1].counts(world.now);
+    assert_eq!((counts.takeovers, counts.handbacks, counts.false_takeovers), (1, 1, 1));
+    let (_, detection) = counts.detection.total();
+    assert!((1_000..=1_600).contains(&detection.as_millis()), "{detection:?}");
 }
 
 #[test]
@@ -277,6 +311,49 @@ fn moves(alone: bool) {
     world.run(3 * SECOND, |_| false);
     assert_eq!(world.desks[0].wishes(), [Wish::StandBy]);
     assert_eq!(world.brains[0].released(), [STREAM]);
+}
+
+/// The first one records alone, and others are to be told of it.
+fn alone() -> World {
+    let mut world = World::new(2, &plan(1, &[], &[]));
+    world.footage(0, true);
+    world.run(SECOND, |_| false);
+    world
+}
+
+#[test]
+fn who_recorded_alone_and_stands_by_from_now_on_records_until_the_primary_does() {
+    let mut world = alone();
+    let shared = plan(2, &[1, 0], &[]);
+    world.share(&shared);
+    // The primary hears of it later.
+    world.run(5 * SECOND, |_| false);
+    assert_eq!(world.desks[0].wishes(), [], "it goes on in the epoch in which it records");
+    world.plan(1, &shared);
+    world.run(200 * MS, |_| false);
+    assert!(matches!(world.desks[1].wishes()[..], [Wish::Record { epoch: 6, from: Some(_) }]));
+    assert_eq!(world.desks[0].wishes(), [], "nothing of it is durable yet");
+    world.footage(1, true);
+    world.run(3 * SECOND, |_| false);
+    assert_eq!(world.desks[0].wishes(), [Wish::StandBy]);
+    // It is a standby as any other.
+    world.run(5 * SECOND, |_| false);
+    assert_eq!((world.desks[0].wishes(), world.brains[0].released()), (vec![], vec![]));
+    world.die(1);
+    world.run(SECOND, |_| false);
+    assert!(matches!(world.desks[0].wishes()[..], [Wish::Record { epoch: 7, from: Some(_) }]));
+}
+
+#[test]
+fn who_recorded_alone_and_is_to_record_together_with_others_is_not_interrupted() {
+    let mirrored = Assignment { class: Class::Mirrored, ..plan(2, &[1, 0], &[]) };
+    for shared in [plan(2, &[0, 1], &[]), mirrored] {
+        let mut world = alone();
+        world.share(&shared);
+        world.plan(1, &shared);
+        world.run(10 * SECOND, |_| false);
+        assert_eq!(world.desks[0].wishes(), [Wish::Record { epoch: 6, from: None }], "{shared:?}");
+    }
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //! A fragment is read as a whole, and must check; what does not is remembered as damaged, and left out of everything from then on. A head
 //! that rotted is made again from the catalogue and from another segment with the same parameters; an index that rotted, from the fragments.
 
-use std::collections::VecDeque;
+mod kept;
+
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -16,13 +17,15 @@ use framekeeper_media::unit::VIDEO_CLOCK_HZ;
 use framekeeper_media::{MediaTime, WallTime};
 use uuid::Uuid;
 
+use kept::{FRAGMENT_BYTES, Fragments, Lru, key};
+
 use crate::env::{File, read_exact};
 use crate::error::ReadError;
 use crate::lock;
 use crate::manifest::SealedSegment;
 use crate::reach::Reaches;
 use crate::reader::{Reader, SegmentInit};
-use crate::segment::fetch::{self, Checked};
+use crate::segment::fetch;
 use crate::segment::sealed::read_index;
 use crate::segment::survey::survey;
 use crate::segment::walk::{self, Head, HeadError};
@@ -35,8 +38,6 @@ use crate::volume::scrub::Reading;
 const FILES: usize = 256;
 /// What one takes in memory: its parameters, and what the allocator and the list add.
 const FILE_BYTES: usize = 4 << 10;
-/// Checked fragments kept for whoever takes them in small pieces, in bytes; never more than a quarter of what readers may keep.
-const FRAGMENT_BYTES: usize = 8 << 20;
 /// Where the use nonce stands in the segment box.
 const NONCE_OFFSET: u64 = 32;
 /// So many segments of a stream are looked at for a head that is like one that rotted.
@@ -48,93 +49,6 @@ pub(crate) struct Caches {
     files: Mutex<Lru<Arc<OpenSegment>>>,
     fragments: Mutex<Fragments>,
     pub(crate) reaches: Mutex<Reaches>,
-}
-
-type Key = (Uuid, u64, u64);
-
-fn key(segment: &SegmentInfo) -> Key {
-    (segment.volume, segment.file_number, segment.nonce)
-}
-
-/// What was read, by segment, bounded in bytes: the least recently used goes first.
-struct Lru<T> {
-    /// With the bytes that each takes.
-    entries: VecDeque<(Key, T, usize)>,
-    bytes: usize,
-}
-
-impl<T> Default for Lru<T> {
-    fn default() -> Self {
-        Self { entries: VecDeque::new(), bytes: 0 }
-    }
-}
-
-impl<T: Clone> Lru<T> {
-    fn get(&mut self, key: &Key) -> Option<T> {
-        let at = self.entries.iter().position(|(k, ..)| k == key)?;
-        let entry = self.entries.remove(at)?;
-        let value = entry.1.clone();
-        self.entries.push_back(entry);
-        Some(value)
-    }
-
-    /// Keeps a value that takes so many bytes, if `most` allow that at all.
-    fn put(&mut self, key: Key, value: T, bytes: usize, most: usize) {
-        self.remove(&key);
-        self.entries.push_back((key, value, bytes));
-        self.bytes += bytes;
-        while self.bytes > most {
-            let Some((.., freed)) = self.entries.pop_front() else { break };
-            self.bytes -= freed;
-        }
-    }
-
-    fn remove(&mut self, key: &Key) {
-        if let Some(at) = self.entries.iter().position(|(k, ..)| k == key)
-            && let Some((.., freed)) = self.entries.remove(at)
-        {
-            self.bytes -= freed;
-        }
-    }
-}
-
-/// Fragments that checked, never more than [`FRAGMENT_BYTES`] of them.
-#[derive(Default)]
-struct Fragments {
-    entries: VecDeque<(Key, Arc<Checked>)>,
-    bytes: usize,
-}
-
-impl Fragments {
-    fn copy(&mut self, key: &Key, range: &Range<u64>, into: &mut [u8]) -> bool {
-        let holds = |(of, fragment): &(Key, Arc<Checked>)| of == key && fragment.get(range.clone()).is_some();
-        let Some(entry) = self.entries.iter().position(holds).and_then(|at| self.entries.remove(at)) else {
-            return false;
-        };
-        let copied = entry.1.get(range.clone()).filter(|bytes| bytes.len() == into.len());
-        copied.inspect(|bytes| into.copy_from_slice(bytes));
-        let copied = copied.is_some();
-        self.entries.push_back(entry);
-        copied
-    }
-
-    fn put(&mut self, key: Key, fragment: Arc<Checked>, most: usize) {
-        if fragment.len() > most / 2 {
-            return;
-        }
-        self.bytes += fragment.len();
-        self.entries.push_back((key, fragment));
-        while self.bytes > most
-            && let Some((_, oldest)) = self.entries.pop_front()
-        {
-            self.bytes -= oldest.len();
-        }
-    }
-
-    fn remove(&mut self, key: &Key) {
-        self.entries.retain(|(k, _)| k != key);
-        self.bytes = self.entries.iter().map(|(_, fragment)| fragment.len()).sum();
-    }
 }
 
 struct OpenSegment {
@@ -586,32 +500,5 @@ fn nameless(nonce: u64, offset: u64, run: Uuid) -> RunBox {
         sender_report: None,
         previous_end: None,
         previous_run: None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(number: u64) -> Key {
-        (Uuid::nil(), number, 1)
-    }
-
-    #[test]
-    fn what_is_kept_is_bounded_in_bytes_and_the_least_used_goes_first() {
-        let mut kept = Lru::default();
-        for number in 0..4 {
-            kept.put(key(number), number, 25, 100);
-        }
-        assert_eq!(kept.get(&key(0)), Some(0));
-        kept.put(key(4), 4, 30, 100);
-        // 1 and 2 had to go for it; 0 was asked for since.
-        assert_eq!([0, 1, 2, 3, 4].map(|number| kept.get(&key(number))), [Some(0), None, None, Some(3), Some(4)]);
-        assert_eq!(kept.bytes, 80);
-        kept.put(key(4), 5, 10, 100);
-        kept.remove(&key(3));
-        assert_eq!((kept.bytes, kept.get(&key(4))), (35, Some(5)));
-        kept.put(key(5), 6, 101, 100);
-        assert_eq!((kept.bytes, kept.entries.len()), (0, 0), "more than may be kept at all");
     }
 }

@@ -166,31 +166,34 @@ impl Inner {
 
     /// The streams of a volume that takes none go on elsewhere, if they can. From a volume that failed they go in any case.
     pub(crate) fn leave(&self, volume: &Volume) {
+        let mut moved = false;
         if volume.has_failed() || volume.is_stalled() {
-            self.streams().iter().for_each(|stream| stream.lost(volume.at));
+            for stream in self.streams() {
+                moved |= stream.lost(volume.at);
+            }
         }
-        let streams = std::mem::take(&mut *lock(&volume.streams));
-        let mut staying = Vec::new();
+        // All of them stay on its list: one that was placed here a moment ago is not here yet, and would be written by nobody.
+        let streams = lock(&volume.streams).clone();
         for stream in streams {
             if stream.volume() != Some(volume.at) {
                 continue;
             }
             let to = match self.place_off(&stream, Some(volume.at)) {
                 Some(at) => Destination::Volume(at),
-                None if !volume.has_failed() => {
-                    staying.push(stream);
-                    continue;
-                }
+                None if !volume.has_failed() => continue,
                 None if self.one_may_come() => Destination::Wait,
                 None => Destination::Nowhere,
             };
             if stream.move_to(volume.at, to, &self.budget) {
                 lock(&volume.left).push(stream.ident.uid);
+                moved = true;
             }
         }
-        lock(&volume.streams).append(&mut staying);
         volume.count_recording();
-        self.flush_tick();
+        // The writer of a failed volume comes here whenever it wakes: told of nothing new, it would wake itself for ever.
+        if moved {
+            self.flush_tick();
+        }
     }
 
     /// Streams that wait for a volume get one.

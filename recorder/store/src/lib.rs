@@ -69,6 +69,8 @@ pub mod frames;
 mod identity;
 mod inner;
 pub mod inspect;
+#[cfg(test)]
+mod keeping_tests;
 mod manifest;
 mod manifest_log;
 mod names;
@@ -77,6 +79,8 @@ mod rate;
 mod reach;
 mod reader;
 mod retention;
+#[cfg(test)]
+mod retired_tests;
 mod segment;
 mod stats;
 #[doc(hidden)]

@@ -30,6 +30,8 @@ use crate::{identity, lock, names};
 /// How often, and how long each time, a volume's lock is waited for: two seconds.
 const LOCK_LOOKS: u32 = 40;
 const LOCK_LOOK: Duration = Duration::from_millis(50);
+/// A hold waits this long for the manifest to be read.
+const BOOKS_AT_MOST: Duration = Duration::from_secs(60);
 
 /// Whoever read from a volume when it was stopped, or looks whether it is in use, lets go of it at once.
 fn when_free<T>(open: impl Fn() -> Result<T, OpenError>) -> Result<T, OpenError> {
@@ -215,10 +217,9 @@ impl Store {
         volume.set_draining(true);
         self.inner.leave(&volume);
         let ended = self.threads.finish(&volume, Instant::now() + patience(&volume));
-        if !ended {
-            self.inner.streams().iter().for_each(|stream| stream.lost(volume.at));
-        }
         for stream in self.inner.streams() {
+            // Also where they ended: the volume may have failed in its last sync. What is durable there is waited for no more.
+            stream.lost(volume.at);
             stream.move_to(volume.at, streams, &self.inner.budget);
         }
         self.threads.release(&volume);
@@ -233,8 +234,8 @@ impl Store {
     pub(crate) fn take_out_stepped(&self, volume: &Volume, streams: Destination) {
         volume.set_draining(true);
         self.inner.leave(volume);
-        self.inner.streams().iter().for_each(|stream| stream.lost(volume.at));
         for stream in self.inner.streams() {
+            stream.lost(volume.at);
             stream.move_to(volume.at, streams, &self.inner.budget);
         }
         self.inner.remove(volume.at);
@@ -348,7 +349,8 @@ impl Store {
 
     fn on_each_volume(&self, set: &[Hold], release: &[Uuid]) -> Result<(), HoldError> {
         let volumes = self.inner.volumes();
-        volumes.iter().filter(|v| !v.has_failed()).try_for_each(|volume| change_holds(volume, set, release))
+        let mut well = volumes.iter().filter(|v| !v.has_failed());
+        well.try_for_each(|volume| change_holds(volume, set, release, BOOKS_AT_MOST))
     }
 
     /// The holds of each volume that is open.
@@ -365,7 +367,7 @@ impl Store {
     pub fn change_holds(&self, volume: Uuid, set: &[Hold], release: &[Uuid]) -> Result<(), HoldError> {
         let found = self.inner.volumes().into_iter().find(|v| v.uuid == volume);
         let found = found.filter(|v| !v.has_failed()).ok_or(HoldError::NotWritable { volume })?;
-        change_holds(&found, set, release)
+        change_holds(&found, set, release, BOOKS_AT_MOST)
     }
 
     /// Numbers of each volume, those that could not be opened included.
@@ -458,14 +460,21 @@ impl Store {
     }
 }
 
-/// Changes what of the holds is not so yet.
-fn change_holds(volume: &Volume, set: &[Hold], release: &[Uuid]) -> Result<(), HoldError> {
+/// Changes what of the holds is not so yet. Waits for the manifest to be read, for `books_at_most`.
+pub(crate) fn change_holds(
+    volume: &Volume,
+    set: &[Hold],
+    release: &[Uuid],
+    books_at_most: Duration,
+) -> Result<(), HoldError> {
+    let io = |source| HoldError::Io { volume: volume.uuid, source };
     let failed = |source| {
         volume.fail("write manifest.log", &source);
-        HoldError::Io { volume: volume.uuid, source }
+        io(source)
     };
-    // Behind a start the manifest may not have been read yet, and what it says of holds not be known. Nothing is retired until then.
-    volume.books.wait().map_err(failed)?;
+    // Behind a start the manifest may not have been read yet, and what it says of holds not be known. Nothing is retired until then. A manifest
+    // that takes long to be read is no failure of its volume.
+    volume.books.wait(books_at_most).map_err(io)?;
     let retiring = lock(&volume.retiring);
     let mut holds = lock(&volume.holds);
     let set: Vec<Hold> = set.iter().filter(|hold| !holds.contains(hold)).copied().collect();
@@ -479,8 +488,9 @@ fn change_holds(volume: &Volume, set: &[Hold], release: &[Uuid]) -> Result<(), H
     }
     let records = set.iter().map(|hold| Record::Hold(*hold));
     let mut records = records.chain(release.iter().map(|hold| Record::HoldReleased { hold: *hold }));
-    let written = records.try_for_each(|record| volume.record(record, None));
-    written.and_then(|()| volume.books.wait()?.sync()).map_err(failed)
+    records.try_for_each(|record| volume.record(record, None)).map_err(failed)?;
+    let manifest = volume.books.wait(books_at_most).map_err(io)?;
+    manifest.sync().map_err(failed)
 }
 
 /// How long an orderly end waits for a volume.

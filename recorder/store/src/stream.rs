@@ -30,6 +30,11 @@ impl Latch {
         self.opened.notify_all();
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_open(&self) -> bool {
+        *lock(&self.open)
+    }
+
     pub(crate) fn wait_until(&self, until: Instant) {
         let longest = until.saturating_duration_since(Instant::now());
         drop(self.opened.wait_timeout_while(lock(&self.open), longest, |open| !*open));
@@ -311,12 +316,14 @@ impl StreamState {
         handed
     }
 
-    /// A volume that it was handed over from makes nothing durable any more: what it had goes on where the stream is now.
-    pub(crate) fn lost(&self, volume: usize) {
+    /// A volume that it was handed over from makes nothing durable any more: what it had goes on where the stream is now. Whether it had anything.
+    pub(crate) fn lost(&self, volume: usize) -> bool {
         let mut queue = lock(&self.queue);
-        if queue.backlog.waits_for(volume) {
+        let had_some = queue.backlog.waits_for(volume);
+        if had_some {
             queue.backlog.move_on();
         }
+        had_some
     }
 
     /// Whether it has frames and no volume.

@@ -244,6 +244,9 @@ mod tests {
                 hears_you: true,
                 echo: self.of_other.echo(now.monotonic),
                 reports: vec![(STREAM, report.told(now))],
+                port: 0,
+                seeks: Vec::new(),
+                places: Vec::new(),
             }
         }
 

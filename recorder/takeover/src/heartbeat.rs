@@ -8,12 +8,17 @@
 //!              uuid sender  u64 life of the sender's process  u64 number  i64 sender's wall clock, µs  u8 flags (1 hears you)
 //!              u32 streams, each: uuid stream  u16 bytes of its report  report
 //!              from version 2 on: u8 1 where it echoes one of the receiver's  u64 its number  u64 for how long it has been there, µs
+//!              from version 3 on: u16 port at which the sender listens, 0 for none
+//!              u16 recorders that it does not reach, each: uuid
+//!              u16 recorders that the receiver does not reach and the sender does, each: uuid  16 bytes IPv6 address, or IPv4 mapped  u16 port
 //!  report      u64 term  u64 sequence  u64 epoch  u8 flags (1 recording, 2 able, 4 leaving, 8 you are superseded, 16 footage, 32 last takeover)
 //!              u64 unsynced  u64 recording for  u64 holding for  i64 first, i64 durable  u64 hold, u64 ended ago
 //!              u8 heard, each: uuid recorder  i64 durable
 //! ```
 //! A later version adds to the end of a report or of the message; what a reader does not know there it passes over. A change that an older reader
 //! would misunderstand raises the oldest version that can read it, and that reader refuses the message.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use framekeeper_media::WallTime;
 use framekeeper_media::boxes::run::PlanVersion;
@@ -23,7 +28,7 @@ use uuid::Uuid;
 use crate::report::{Footage, Report, Standing};
 
 const MAGIC: [u8; 4] = *b"FKHB";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 /// The oldest that can read what is written here.
 const NEEDS: u16 = 1;
 /// Magic, versions and length.
@@ -32,6 +37,8 @@ pub const HEAD_BYTES: usize = 12;
 pub const STREAMS_AT_MOST: usize = 2_000;
 /// More holders than a stream may have.
 pub const HEARD_AT_MOST: usize = 16;
+/// Recorders that are sought, or whose addresses are told, in one message; a recorder seeks and tells of others in turn where there are more.
+pub const PLACES_AT_MOST: usize = 32;
 /// What a message may measure behind its head: all of the above, with room for what later versions add.
 pub const BYTES_AT_MOST: usize = 2 << 20;
 
@@ -52,6 +59,12 @@ pub struct Heartbeat {
     pub echo: Option<Echo>,
     /// Of each stream that both have to do with, what the sender says, with times by [`Heartbeat::sent`]'s clock.
     pub reports: Vec<(Uuid, Report<WallTime>)>,
+    /// At which port the sender listens, of the address that it comes from; 0: it does not.
+    pub port: u16,
+    /// Recorders that the sender does not reach, [`PLACES_AT_MOST`] at most.
+    pub seeks: Vec<Uuid>,
+    /// Where those are reached that the receiver said it does not reach, as far as the sender does; [`PLACES_AT_MOST`] at most.
+    pub places: Vec<(Uuid, SocketAddr)>,
 }
 
 /// That a heartbeat came, told to whoever sent it.
@@ -98,15 +111,29 @@ impl From<Ended> for HeartbeatError {
 
 /// The newest heartbeat of a peer, so that one that comes twice, or from a former life of its process, is none.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Newest(Option<(u64, u64)>);
+pub struct Newest {
+    /// Life and number.
+    newest: Option<(u64, u64)>,
+    /// That life may be over: one that has begun since is news, also where it is the lower one.
+    may_be_over: bool,
+}
 
 impl Newest {
     /// Whether this one is newer than all before it.
     pub fn is_news(&mut self, heartbeat: &Heartbeat) -> bool {
-        let this = Some((heartbeat.life, heartbeat.number));
-        let news = this > self.0;
-        self.0 = self.0.max(this);
+        let this = (heartbeat.life, heartbeat.number);
+        let is_over = |life: u64| self.may_be_over && life != heartbeat.life;
+        let news = self.newest.is_none_or(|newest| this > newest || is_over(newest.0));
+        if news {
+            *self = Self { newest: Some(this), may_be_over: false };
+        }
         news
+    }
+
+    /// A connection with the peer ended: its process may have begun anew, with a clock that was set back. What comes on another connection of the same
+    /// life is no news by that.
+    pub fn ended(&mut self) {
+        self.may_be_over = true;
     }
 }
 
@@ -157,6 +184,23 @@ impl Heartbeat {
             w.u64(number);
             w.u64(held);
         }
+        w.u16(self.port);
+        let seeks = self.seeks.len().min(PLACES_AT_MOST);
+        w.u16(u16::try_from(seeks).unwrap_or(0));
+        for sought in self.seeks.iter().take(seeks) {
+            w.bytes(sought.as_bytes());
+        }
+        let places = self.places.len().min(PLACES_AT_MOST);
+        w.u16(u16::try_from(places).unwrap_or(0));
+        for (recorder, place) in self.places.iter().take(places) {
+            w.bytes(recorder.as_bytes());
+            let address = match place.ip() {
+                IpAddr::V4(address) => address.to_ipv6_mapped(),
+                IpAddr::V6(address) => address,
+            };
+            w.bytes(&address.octets());
+            w.u16(place.port());
+        }
         let body = w.len() - HEAD_BYTES;
         w.patch_u32(HEAD_BYTES - 4, u32::try_from(body).unwrap_or(0));
         w.into_vec()
@@ -180,7 +224,20 @@ impl Heartbeat {
         // The first version ends here.
         let has_echo = !r.rest().is_empty() && r.u8()? & 1 != 0;
         let echo = if has_echo { Some(Echo { number: r.u64()?, held: r.u64()? }) } else { None };
-        Ok(Self { sender, life, number, sent, hears_you: flags & 1 != 0, echo, reports })
+        let (mut port, mut seeks, mut places) = (0, Vec::new(), Vec::new());
+        // The second one here.
+        if !r.rest().is_empty() {
+            port = r.u16()?;
+            for _ in 0..bounded("recorders sought", usize::from(r.u16()?), PLACES_AT_MOST)? {
+                seeks.push(Uuid::from_bytes(r.array()?));
+            }
+            for _ in 0..bounded("addresses", usize::from(r.u16()?), PLACES_AT_MOST)? {
+                let recorder = Uuid::from_bytes(r.array()?);
+                let address = Ipv6Addr::from(r.array::<16>()?).to_canonical();
+                places.push((recorder, SocketAddr::new(address, r.u16()?)));
+            }
+        }
+        Ok(Self { sender, life, number, sent, hears_you: flags & 1 != 0, echo, reports, port, seeks, places })
     }
 }
 
@@ -255,6 +312,13 @@ mod tests {
     fn any(random: &mut StdRng) -> Heartbeat {
         let id = |random: &mut StdRng| Uuid::from_u128(random.random());
         let wall = |random: &mut StdRng| WallTime(random.random());
+        let place = |random: &mut StdRng| {
+            let address = match random.random() {
+                true => IpAddr::from(random.random::<[u8; 4]>()),
+                false => IpAddr::from(random.random::<[u8; 16]>()),
+            };
+            SocketAddr::new(address, random.random())
+        };
         let report = |random: &mut StdRng| Report {
             version: PlanVersion { term: random.random(), sequence: random.random() },
             epoch: random.random(),
@@ -277,6 +341,9 @@ mod tests {
             hears_you: random.random(),
             echo: random.random_bool(0.5).then(|| Echo { number: random.random(), held: random.random() }),
             reports: (0..random.random_range(0..6)).map(|_| (id(random), report(random))).collect(),
+            port: random.random(),
+            seeks: (0..random.random_range(0..4)).map(|_| id(random)).collect(),
+            places: (0..random.random_range(0..4)).map(|_| (id(random), place(random))).collect(),
         }
     }
 
@@ -308,6 +375,22 @@ mod tests {
     }
 
     #[test]
+    fn a_life_with_an_earlier_clock_is_news_when_a_connection_ended() {
+        let beat = |life, number| Heartbeat { life, number, ..any(&mut StdRng::seed_from_u64(5)) };
+        let mut newest = Newest::default();
+        let news = |comes: &[(u64, u64)], newest: &mut Newest| -> Vec<bool> {
+            comes.iter().map(|(life, number)| newest.is_news(&beat(*life, *number))).collect()
+        };
+        assert_eq!(news(&[(9, 5), (2, 1)], &mut newest), [true, false]);
+        // One of two connections of the same life: the other one is behind, and says nothing new.
+        newest.ended();
+        assert_eq!(news(&[(9, 4), (9, 5), (9, 6)], &mut newest), [false, false, true]);
+        assert_eq!(news(&[(2, 2)], &mut newest), [false], "the life that it was went on");
+        newest.ended();
+        assert_eq!(news(&[(2, 3), (2, 3), (9, 7), (9, 8)], &mut newest), [true, false, true, true]);
+    }
+
+    #[test]
     fn whatever_comes_is_read_or_refused() {
         let mut random = StdRng::seed_from_u64(2);
         let mut refused = 0;
@@ -332,22 +415,26 @@ mod tests {
             bytes[8..12].copy_from_slice(&body.to_be_bytes());
             bytes
         };
-        // The first one, which echoes nothing.
-        let mut bytes = sent.encode();
+        // The second one, which seeks nobody, and the first one, which echoes nothing besides.
+        let plain = Heartbeat { port: 0, seeks: Vec::new(), places: Vec::new(), ..sent };
+        let mut bytes = plain.encode();
+        bytes[5] = 2;
+        bytes.truncate(bytes.len() - 6);
+        assert_eq!(read(&sized(bytes.clone())), Ok(plain.clone()));
         bytes[5] = 1;
         bytes.truncate(bytes.len() - 17);
-        assert_eq!(read(&sized(bytes)), Ok(Heartbeat { echo: None, ..sent.clone() }));
+        assert_eq!(read(&sized(bytes)), Ok(Heartbeat { echo: None, ..plain.clone() }));
         // A later one with more behind what is known.
-        let mut bytes = sent.encode();
-        bytes[5] = 3;
+        let mut bytes = plain.encode();
+        bytes[5] = 4;
         bytes.extend_from_slice(b"more");
         let mut bytes = sized(bytes);
-        assert_eq!(read(&bytes), Ok(sent));
+        assert_eq!(read(&bytes), Ok(plain));
         // One that must not be misunderstood.
-        bytes[7] = 3;
-        assert_eq!(read(&bytes), Err(HeartbeatError::TooNew { needs: 3 }));
-        let said = HeartbeatError::TooNew { needs: 3 }.to_string();
-        assert!(said.contains("version 3") && said.contains("upgrade"), "{said}");
+        bytes[7] = 4;
+        assert_eq!(read(&bytes), Err(HeartbeatError::TooNew { needs: 4 }));
+        let said = HeartbeatError::TooNew { needs: 4 }.to_string();
+        assert!(said.contains("version 4") && said.contains("upgrade"), "{said}");
     }
 
     #[test]

@@ -23,6 +23,8 @@ mod link;
 mod report;
 mod rules;
 mod stream;
+#[cfg(test)]
+mod stream_tests;
 
 pub use clock::{Moment, Offset, PeerClock, SteadyTime};
 pub use link::{Link, Liveness};

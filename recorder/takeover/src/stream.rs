@@ -24,7 +24,10 @@ pub enum Action {
         from: Option<SteadyTime>,
     },
     /// Record it no more: another holder has proven that it does.
-    End,
+    End {
+        /// That one was only not heard: it had been recording all the time.
+        false_alarm: bool,
+    },
     /// It is not held any more, nor recorded: the operator may forget this holder.
     Release,
 }
@@ -41,6 +44,8 @@ pub struct Stream {
     covered: Option<SteadyTime>,
     /// Since when nobody records, or nobody has what is missing in another's footage.
     wanted: Option<u64>,
+    /// Since when those before it are waited for that have only begun, while nothing of what they record becomes durable.
+    begun: Option<u64>,
     /// Since when each holder with a lower rank delivers.
     stable: BTreeMap<Uuid, u64>,
     /// Hold and end of the last takeover that is known of, one's own or another's.
@@ -82,6 +87,7 @@ impl Stream {
             recording: None,
             covered: None,
             wanted: None,
+            begun: None,
             stable: BTreeMap::new(),
             last: None,
             released: false,
@@ -103,10 +109,14 @@ impl Stream {
         self.recording.is_some()
     }
 
-    /// This process stood still: nobody was stable meanwhile as far as it knows, and nobody was missed. To be told beside [`crate::Link::slept`].
-    pub fn slept(&mut self) {
+    /// This process stood still for `slept`: nobody was stable meanwhile as far as it knows, and nobody was missed. For how long each was stable
+    /// before is not forgotten: else one that stands still again and again would never give back. To be told beside [`crate::Link::slept`].
+    pub fn slept(&mut self, slept: u64) {
         self.wanted = None;
-        self.stable.clear();
+        self.begun = None;
+        for since in self.stable.values_mut() {
+            *since = since.saturating_add(slept);
+        }
         self.next = 0;
     }
 
@@ -262,10 +272,21 @@ impl Stream {
         }
         if !scene.is_able() || (scene.somebody_records() && !self.is_missed(scene)) {
             self.wanted = None;
+            // One that ends again before anything of it is durable has not come.
+            if !scene.is_able() || scene.somebody_keeps() {
+                self.begun = None;
+            }
             return None;
         }
         if scene.better().any(|better| scene.peer(better).is_none_or(|peer| scene.may_come(peer))) {
             return None;
+        }
+        // Not in each life anew of one that ends and begins again and again.
+        if scene.better().filter_map(|better| scene.peer(better)).any(|peer| scene.has_begun(peer)) {
+            let begun = *self.begun.get_or_insert(scene.now);
+            if scene.now.saturating_sub(begun) < scene.rules.joining {
+                return None;
+            }
         }
         // Those before it that could: each is given time to begin, as it may not have seen the failure yet.
         let wanted = *self.wanted.get_or_insert(scene.now);
@@ -281,6 +302,7 @@ impl Stream {
 
     fn begin(&mut self, scene: &Scene<'_>, hold: Option<u64>) -> Action {
         self.wanted = None;
+        self.begun = None;
         // Whoever says the highest that there is does not begin them anew.
         self.epoch = self.epoch.saturating_add(1);
         // One that is back before anybody missed it has failed all the same: it does not go on with what there is.
@@ -328,22 +350,26 @@ impl Stream {
         if !done && !needless {
             return None;
         }
+        let false_alarm = scene.better().filter_map(|better| scene.peer(better)).any(|peer| {
+            scene.delivers(peer)
+                && recording.failed.get(&peer.recorder) == Some(&Failing::Unheard)
+                && scene.recorded_before(peer)
+        });
         if let Some(hold) = recording.hold {
             self.remember(hold, scene.now);
         }
         self.recording = None;
-        Some(Action::End)
+        Some(Action::End { false_alarm })
     }
 
     /// Whether a holder that failed has been back for long enough.
     fn has_waited(&self, recording: &Recording, scene: &Scene<'_>, peer: &Peer<'_>) -> bool {
         let Some(failing) = recording.failed.get(&peer.recorder) else { return true };
-        let (Some(report), mine) = (peer.report, scene.own.footage) else { return false };
+        let Some(report) = peer.report else { return false };
         let age = scene.now.saturating_sub(recording.since);
         // Cut off, and never stopped. A standby that began meanwhile, and did not die, did so for the same reason as this one.
-        let before = report.footage.zip(mine).is_some_and(|(its, mine)| its.first <= mine.first);
         let beside = scene.plan.rank(peer.recorder) != Some(0) && report.holding_for >= age;
-        if *failing == Failing::Unheard && (before || beside) {
+        if *failing == Failing::Unheard && (scene.recorded_before(peer) || beside) {
             return true;
         }
         let stable = self.stable.get(&peer.recorder).map_or(0, |since| scene.now.saturating_sub(*since));
@@ -414,21 +440,37 @@ impl<'a> Scene<'a> {
         peer.liveness == Liveness::Alive && peer.report.is_some_and(fit)
     }
 
-    /// It is about to be heard, to be told of the stream, or to see the camera for the first time.
+    /// It is about to be heard, or to be told of the stream.
     fn may_come(&self, peer: &Peer<'_>) -> bool {
-        let begun = |report: &Report| {
-            report.recording && !report.able && !report.leaving && report.holding_for < self.rules.joining
-        };
         match peer.liveness {
             Liveness::Joining => true,
-            Liveness::Alive => peer.report.map_or(self.held_for < self.rules.joining, begun),
+            Liveness::Alive => peer.report.is_none() && self.held_for < self.rules.joining,
             Liveness::Failed => false,
         }
     }
 
+    /// It is about to see the camera for the first time.
+    fn has_begun(&self, peer: &Peer<'_>) -> bool {
+        let begun = |report: &Report| {
+            report.recording && !report.able && !report.leaving && report.holding_for < self.rules.joining
+        };
+        peer.liveness == Liveness::Alive && peer.report.is_some_and(begun)
+    }
+
     /// Another one records, by what it says, or by what those say that hear it.
     fn somebody_records(&self) -> bool {
-        let direct = |peer: &Peer<'_>| self.delivers(peer) && !self.is_leaving(peer);
+        self.somebody(|_| true)
+    }
+
+    /// Another one records, and something of it is durable.
+    fn somebody_keeps(&self) -> bool {
+        self.somebody(|report| report.footage.is_some())
+    }
+
+    /// Another one records, by what those say that hear it, or by what it says itself, where that is so.
+    fn somebody(&self, is_so: impl Fn(&Report) -> bool) -> bool {
+        let says_so = |peer: &Peer<'_>| peer.report.is_some_and(&is_so);
+        let direct = |peer: &Peer<'_>| self.delivers(peer) && !self.is_leaving(peer) && says_so(peer);
         let hears_it = |who: Uuid| self.peer(who).is_some_and(|peer| peer.liveness == Liveness::Alive);
         let alive = self.peers.iter().filter(|peer| peer.liveness == Liveness::Alive);
         let told = alive.filter_map(|peer| peer.report).flat_map(|report| &report.hears);
@@ -451,6 +493,12 @@ impl<'a> Scene<'a> {
             None => report.recording_for,
         };
         behind > report.unsynced.saturating_add(self.rules.silence)
+    }
+
+    /// What it records without a hole begins no later than what is recorded here.
+    fn recorded_before(&self, peer: &Peer<'_>) -> bool {
+        let its = peer.report.and_then(|report| report.footage);
+        its.zip(self.own.footage).is_some_and(|(its, mine)| its.first <= mine.first)
     }
 
     /// It goes by a plan that is no older, and has a whole group of pictures durable of the time in which this one recorded as well, or, where

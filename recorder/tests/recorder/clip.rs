@@ -11,6 +11,8 @@ use framekeeper_recorder::serve::clip::plan::{Gaps, Plan, Request, plan};
 use framekeeper_store::GapReason;
 use proptest::prelude::*;
 
+mod several;
+
 const PLAIN: &str = "-preset ultrafast -bf 0 -g 25 -keyint_min 25 -sc_threshold 0";
 const REORDERED: &str = "-preset fast -bf 3 -g 50 -keyint_min 50 -sc_threshold 0";
 const ANOTHER_PLAIN: &str = "-preset ultrafast -bf 0 -g 40 -keyint_min 40 -sc_threshold 0";

@@ -1,9 +1,10 @@
 //! The recorder as a process: its supervisor, its exit statuses, its assignment, its probes.
 
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use crate::support::{Bench, channel, files, get, is_alive, until};
+use crate::support::{Bench, LIMIT, channel, files, get, is_alive, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -267,5 +268,73 @@ fn probes_channels_and_metrics_answer() {
         assert!(metrics.contains(wanted), "{wanted}\n{metrics}");
     }
     assert_eq!(get(&address, "/nothing").0, 404);
+    assert_eq!(recorder.stop().0.code(), Some(0));
+}
+
+/// The kubelet ends a recorder that does not answer: whoever holds connections must not bring that about.
+#[test]
+fn probes_are_answered_while_others_hold_all_connections() {
+    let mut bench = Bench::new();
+    bench.assign(&[]);
+    let recorder = bench.start_with_descriptors(200);
+    let status = recorder.ready(0);
+    let address = status["addresses"]["http"].as_str().unwrap().to_owned();
+    let log = recorder.log();
+    let limits = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .find(|line| line["message"] == "limits")
+        .unwrap_or_else(|| panic!("no limits in {log}"));
+    let most = limits["connections"].as_u64().unwrap();
+    let silent = |_| TcpStream::connect(&address).unwrap();
+    // What comes until the recorder closes the connection.
+    let told = |mut stream: TcpStream| {
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let is_too_many = |answer: &str| {
+        answer.starts_with("HTTP/1.1 503 ")
+            && answer.contains("\r\nConnection: close\r\n")
+            && answer.ends_with("\r\n\r\ntoo many connections to this recorder are open\n")
+    };
+
+    let held: Vec<TcpStream> = (0..most).map(silent).collect();
+    // Twice as many as there are places for probes: some wait in one for a second, the others are told at once.
+    let beyond: Vec<TcpStream> = (0..32).map(silent).collect();
+    for stream in beyond {
+        let answer = told(stream);
+        assert!(is_too_many(&answer), "{answer}");
+    }
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(get(&address, path), (200, "ok\n".to_owned()), "{path}");
+    }
+    assert_eq!(get(&address, "/readyz?verbose").0, 200);
+    for path in ["/v1/channels", "/metrics", "/nothing"] {
+        assert_eq!(get(&address, path), (503, "too many connections to this recorder are open\n".to_owned()), "{path}");
+    }
+    let mut kept = TcpStream::connect(&address).unwrap();
+    kept.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let answer = told(kept);
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    let mut posted = TcpStream::connect(&address).unwrap();
+    posted.write_all(b"POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").unwrap();
+    let answer = told(posted);
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nretry-after: 2\r\n"), "{answer}");
+    let mut half = TcpStream::connect(&address).unwrap();
+    half.write_all(b"GET /livez HT").unwrap();
+    let answer = told(half);
+    assert!(is_too_many(&answer), "{answer}");
+
+    drop(held);
+    let metrics = until(|| {
+        let (code, text) = get(&address, "/metrics");
+        (code == 200).then_some(text)
+    })
+    .expect("all is served again");
+    let refused = metrics.lines().find_map(|line| line.strip_prefix("framekeeper_http_refused_connections_total "));
+    // Those beyond, three paths, the POST and the half word; of the probes none.
+    assert!(refused.unwrap().parse::<u64>().unwrap() >= 37, "{metrics}");
     assert_eq!(recorder.stop().0.code(), Some(0));
 }

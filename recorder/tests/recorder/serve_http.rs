@@ -1,6 +1,8 @@
 //! The footage routes over HTTP: statuses, headers, ranges, problems; and pictures from the real child process.
 
+use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
 
@@ -9,6 +11,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode};
 use framekeeper_recorder::serve::{ServeState, router};
+use framekeeper_recorder::still::{EXIT_MEMORY, StillRequest, StillSample};
 use framekeeper_store::GapReason;
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -277,7 +280,7 @@ async fn pictures() {
 /// How much a JPEG is like picture `number` of the source, in dB.
 fn likeness(jpeg: &str, number: usize) -> f64 {
     let picture = format!("testsrc2=size=160x96:rate=25:duration=7,select=eq(n\\,{number})");
-    let output = std::process::Command::new("ffmpeg")
+    let output = Command::new("ffmpeg")
         .args(["-v", "info", "-i", jpeg, "-f", "lavfi", "-i", &picture])
         .args([
             "-lavfi",
@@ -314,4 +317,48 @@ async fn a_missing_decoder_program_is_an_error_with_its_reason() {
     let app = router(ServeState::of(footage as _, PathBuf::from("/nowhere/framekeeper-recorder"), 64));
     let uri = format!("/v1/streams/default/door/frame.jpg?at={}", at(1_000));
     assert!(problem(&app, &uri, 500).await["detail"].as_str().unwrap().contains("decoder"));
+}
+
+#[tokio::test]
+async fn a_picture_is_made_within_the_memory_that_is_left_or_not_at_all() {
+    let footage = Arc::new(memory());
+    let with = |left: u64| {
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_framekeeper-recorder"));
+        ServeState::of(Arc::clone(&footage) as _, program, 64).with_memory_left(Arc::new(move || Some(left)))
+    };
+    let uri = format!("/v1/streams/default/door/frame.jpg?at={}", at(1_000));
+    let state = with(90 << 20);
+    let app = router(state.clone());
+    let response = ask(&app, "GET", &uri, &[]).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(header(&response, "retry-after").parse::<u32>().unwrap() > 0);
+    let refused: Value = serde_json::from_slice(&bytes(response).await).unwrap();
+    let detail = refused["detail"].as_str().unwrap();
+    assert!(detail.contains("90 MiB are left") && detail.contains("MiB are missing"), "{detail}");
+    assert!(detail.contains("template.resources.limits.memory"), "{detail}");
+    assert_eq!(state.numbers().refused_stills, 1);
+
+    let response = ask(&router(with(2 << 30)), "GET", &uri, &[]).await;
+    let status = response.status();
+    let jpeg = bytes(response).await;
+    assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&jpeg));
+    assert!(jpeg.starts_with(&[0xff, 0xd8]), "no JPEG");
+}
+
+#[test]
+fn a_decoder_that_may_not_have_the_memory_it_takes_says_so() {
+    let sample = StillSample { len: 64 << 20, pts_us: 0 };
+    let request = StillRequest { width: None, wanted_pts_us: 0, configuration: Vec::new(), samples: vec![sample] };
+    let mut child = Command::new(env!("CARGO_BIN_EXE_framekeeper-recorder"))
+        .args(["decode-still", "--memory=33554432"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&request.encode().unwrap()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(EXIT_MEMORY), "{said}");
+    assert!(said.contains("memory") && output.stdout.is_empty(), "{said}");
 }

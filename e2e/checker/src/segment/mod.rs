@@ -173,6 +173,17 @@ impl Segment {
         self.fragments.iter().flat_map(|fragment| &fragment.video)
     }
 
+    /// Of each of its video frames, whether it is behind a loss: where packets were lost, those up to the next random access point refer to what is not there.
+    pub fn behind_loss(&self) -> impl Iterator<Item = bool> {
+        let mut is_whole = true;
+        self.video().map(move |frame| {
+            let begins = frame.flags & VideoFrame::RANDOM_ACCESS != 0;
+            let follows = frame.flags & (VideoFrame::LOSS_BEFORE | VideoFrame::INCOMPLETE) == 0;
+            is_whole = begins || (is_whole && follows);
+            !is_whole
+        })
+    }
+
     /// Its audio frames.
     pub fn audio(&self) -> impl Iterator<Item = &Sound> {
         self.fragments.iter().flat_map(|fragment| &fragment.audio)

@@ -284,14 +284,10 @@ fn sound_is_compared_with_the_pictures_of_its_own_run() {
     };
     let frame = |(number, file_seconds, stretch): (u64, f64, usize)| FoundFrame {
         number: Some(number),
-        merged: false,
-        hash: 0,
-        size_and_crc: 0,
-        media_time: 0,
         file_seconds,
         wall_us: Some(0),
         stretch,
-        file: 0,
+        ..FoundFrame::default()
     };
     // The second run is 1.84 s of media time behind the first one. Its first sound lies between pictures of the first one that are shown late.
     let video = [(0, 0.0, 0), (1, 0.04, 0), (2, 0.12, 0), (50, 0.16, 1), (51, 0.20, 1)];
@@ -306,6 +302,36 @@ fn sound_is_compared_with_the_pictures_of_its_own_run() {
     assert!(judge(&[&found(0.0)], &ledger, &Rules::default()).av_deviation_ms < 0.01);
     let late = judge(&[&found(0.03)], &ledger, &Rules::default()).av_deviation_ms;
     assert!((29.9..30.1).contains(&late), "{late}");
+}
+
+#[test]
+fn what_is_behind_a_loss_counts_where_another_copy_has_it_whole() {
+    let emitted = |number: u64| Emitted {
+        number,
+        media_time: number as i64 * 3_600,
+        wall_ns: 0,
+        hash: number,
+        bytes: 0,
+        key: number == 0,
+    };
+    let ledger = Ledger { video: (0..10).map(emitted).collect(), ..Ledger::default() };
+    let copy = |numbers: std::ops::Range<u64>, lost: u64| {
+        let frame = |number: u64| FoundFrame {
+            number: Some(number),
+            hash: number,
+            media_time: number as i64 * 3_600,
+            wall_us: Some(0),
+            behind_loss: number >= lost,
+            ..FoundFrame::default()
+        };
+        Found { video: numbers.map(frame).collect(), ..Found::default() }
+    };
+    let together = Rules { decodable: true, ..Rules::default() };
+    let (lossy, whole, short) = (copy(0..10, 6), copy(0..10, 10), copy(0..8, 10));
+    assert_eq!(judge(&[&lossy, &whole], &ledger, &together).video.missing, 0);
+    assert_eq!(judge(&[&lossy, &short], &ledger, &together).video.missing, 2);
+    assert_eq!(judge(&[&lossy], &ledger, &together).video.missing, 4);
+    assert_eq!(judge(&[&lossy], &ledger, &Rules::default()).video.missing, 0);
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub const RECORDER: &str = "framekeeper.dev/recorder";
 pub const VOLUME_UUID: &str = "framekeeper.dev/volume-uuid";
 /// Annotation: what was applied last, so that nothing is written that is so already.
 pub const APPLIED: &str = "framekeeper.dev/applied";
+/// Annotation of a pod: what of the pool's `segment` takes effect only when a recorder begins.
+pub const SEGMENT: &str = "framekeeper.dev/segment";
 /// Annotation of a pod: the template that it was made from.
 pub const TEMPLATE: &str = "framekeeper.dev/template";
 

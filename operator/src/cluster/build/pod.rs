@@ -12,7 +12,7 @@ use framekeeper_crds::k8s_openapi::api::core::v1::{
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use framekeeper_crds::k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use framekeeper_crds::{FailureDomain, PodResources, StoragePoolSpec};
+use framekeeper_crds::{FailureDomain, PodResources, SegmentSpec, StoragePoolSpec};
 
 use super::{OfRecorder, names};
 
@@ -24,7 +24,7 @@ pub const PEER_PORT: u16 = 7447;
 const RUN: &str = "/run/framekeeper";
 /// Credentials as the kubelet mounts them, for when the API server does not answer.
 const CAMERAS: &str = "/etc/framekeeper/cameras";
-/// Each volume is below this, by its name.
+/// Each volume is below this, by its name. Beside them is what is remembered of them, and the socket by which people at the machine ask.
 const VOLUMES: &str = "/volumes";
 /// Owner of the volumes' files: nobody in particular.
 const USER: i64 = 65_532;
@@ -75,7 +75,9 @@ fn template(recorder: &OfRecorder<'_>) -> PodTemplateSpec {
     let ours = |key: &str| ["framekeeper.dev/", "app.kubernetes.io/"].iter().any(|prefix| key.starts_with(prefix));
     let mut labels: BTreeMap<String, String> = more.labels.into_iter().filter(|(key, _)| !ours(key)).collect();
     labels.extend(names::labels(&recorder.pool.key.name, recorder.name));
-    let annotations: BTreeMap<String, String> = more.annotations.into_iter().filter(|(key, _)| !ours(key)).collect();
+    let mut annotations: BTreeMap<String, String> =
+        more.annotations.into_iter().filter(|(key, _)| !ours(key)).collect();
+    annotations.insert(names::SEGMENT.to_owned(), segment(&spec.segment));
     let image = recorder.pool.image;
     let pull_secrets = image.pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() });
     PodTemplateSpec {
@@ -105,6 +107,15 @@ fn template(recorder: &OfRecorder<'_>) -> PodTemplateSpec {
             volumes: Some(volumes(recorder)),
             ..PodSpec::default()
         }),
+    }
+}
+
+/// What a recorder takes up only when it begins: its pod is to be made anew when one of these changes, so the template has them.
+fn segment(spec: &SegmentSpec) -> String {
+    let SegmentSpec { bytes: _, part, sync } = spec;
+    match sync {
+        Some(sync) => format!("part={part},sync={sync}"),
+        None => format!("part={part}"),
     }
 }
 
@@ -240,7 +251,12 @@ fn mounts(spec: &StoragePoolSpec) -> Vec<VolumeMount> {
         read_only: Some(read_only),
         ..VolumeMount::default()
     };
-    let fixed = [mount("run".to_owned(), RUN.to_owned(), false), mount("cameras".to_owned(), CAMERAS.to_owned(), true)];
+    let fixed = [
+        // Before what is mounted below it: container runtimes sort by path, but nothing obliges them to.
+        mount("volumes".to_owned(), VOLUMES.to_owned(), false),
+        mount("run".to_owned(), RUN.to_owned(), false),
+        mount("cameras".to_owned(), CAMERAS.to_owned(), true),
+    ];
     let volumes = spec
         .storage
         .volumes
@@ -250,6 +266,15 @@ fn mounts(spec: &StoragePoolSpec) -> Vec<VolumeMount> {
 }
 
 fn volumes(recorder: &OfRecorder<'_>) -> Vec<Volume> {
+    // On the node's disk: a volume that somebody stopped stays stopped when the node starts again.
+    let beside = Volume {
+        name: "volumes".to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource {
+            size_limit: Some(Quantity("16Mi".to_owned())),
+            ..EmptyDirVolumeSource::default()
+        }),
+        ..Volume::default()
+    };
     let run = Volume {
         name: "run".to_owned(),
         empty_dir: Some(EmptyDirVolumeSource {
@@ -281,7 +306,7 @@ fn volumes(recorder: &OfRecorder<'_>) -> Vec<Volume> {
         }),
         ..Volume::default()
     });
-    [run, cameras].into_iter().chain(claims).collect()
+    [beside, run, cameras].into_iter().chain(claims).collect()
 }
 
 /// Milliseconds of CPU a second that a channel takes, receiving 4 Mbit/s and writing them, and twice as much for bursts.

@@ -31,11 +31,11 @@ pub fn service(pool: &OfPool<'_>) -> Service {
     }
 }
 
-/// How many recorders others may stop at once: as many as may fail, one where that is none.
+/// How many recorders others may stop at once ([`crate::decide::caution::PoolCaution::at_once`]).
 #[must_use]
-pub fn disruption_budget(pool: &OfPool<'_>) -> PodDisruptionBudget {
+pub fn disruption_budget(pool: &OfPool<'_>, at_once: u32) -> PodDisruptionBudget {
     // Recorders of one node fail together, but are not stopped together: each has streams that have to go on elsewhere first.
-    let at_once = i32::try_from(pool.spec.tolerated_failures.max(1)).unwrap_or(1);
+    let at_once = i32::try_from(at_once).unwrap_or(1);
     PodDisruptionBudget {
         metadata: pool.metadata(&names::of_pool(&pool.key.name)),
         spec: Some(PodDisruptionBudgetSpec {

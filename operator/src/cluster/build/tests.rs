@@ -68,6 +68,18 @@ fn pods_keep_to_the_restricted_level() {
 }
 
 #[test]
+fn what_is_remembered_of_volumes_can_be_written_beside_them() {
+    let set = set(json!({}));
+    let pod = set.pointer("/spec/template/spec").unwrap();
+    let volumes = pod["volumes"].as_array().unwrap();
+    let beside = volumes.iter().find(|volume| volume["name"] == "volumes").unwrap();
+    assert_eq!(beside["emptyDir"], json!({ "sizeLimit": "16Mi" }), "on disk: the node may start again");
+    let mounts = pod.pointer("/containers/0/volumeMounts").and_then(Value::as_array).unwrap();
+    assert_eq!(mounts[0], json!({ "name": "volumes", "mountPath": "/volumes", "readOnly": false }));
+    assert!(mounts[1..].iter().any(|mount| mount["mountPath"] == "/volumes/footage"), "{mounts:?}");
+}
+
+#[test]
 fn what_a_pool_says_of_its_pods_counts_and_what_is_ours_stays() {
     let told = json!({ "template": {
         "metadata": { "labels": { "team": "gates", "framekeeper.dev/pool": "other" }, "annotations": { "a": "b" } },
@@ -86,6 +98,26 @@ fn what_a_pool_says_of_its_pods_counts_and_what_is_ours_stays() {
     let template = |set: &Value| set.pointer("/spec/template/metadata/annotations/framekeeper.dev~1template").cloned();
     assert_ne!(template(&plain), template(&told), "its pods are to be made anew");
     assert_eq!(template(&plain), template(&self::set(json!({}))));
+}
+
+#[test]
+fn pods_are_made_anew_for_what_only_takes_effect_when_a_recorder_begins() {
+    let of = |segment: Value| {
+        let set = set(json!({ "segment": segment }));
+        let annotation = |name: &str| {
+            let annotations = set.pointer("/spec/template/metadata/annotations").unwrap();
+            annotations[name].as_str().unwrap().to_owned()
+        };
+        (annotation(names::SEGMENT), annotation(names::TEMPLATE))
+    };
+    let (said, plain) = of(json!({}));
+    assert_eq!(said, "part=500ms");
+    let (said, both) = of(json!({ "part": "1000ms", "sync": "2s" }));
+    assert_eq!(said, "part=1s,sync=2s");
+    assert_ne!(both, plain);
+    assert_eq!(of(json!({ "part": "1s", "sync": "2000ms" })).1, both, "the same, written in another way");
+    assert_eq!(of(json!({ "part": "500ms" })).1, plain, "what it is anyway");
+    assert_ne!(of(json!({ "sync": "500ms" })).1, plain, "for rotating disks, too");
 }
 
 #[test]

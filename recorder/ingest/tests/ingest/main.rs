@@ -10,5 +10,6 @@
 mod common;
 mod gstreamer;
 mod oracle;
+mod redirects;
 mod sessions;
 mod trouble;

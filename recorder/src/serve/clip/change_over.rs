@@ -7,6 +7,7 @@
 use framekeeper_media::WallTime;
 
 use super::descriptions::Descriptions;
+use super::merge::Merged;
 use super::overlap::Candidate;
 use super::select::{Part, inconsistent};
 use super::stretch::REACH_US;
@@ -24,28 +25,21 @@ pub(super) struct ChangeOver {
     pub(super) from: WallTime,
 }
 
-/// The end of one run's frames, or the beginning of another's.
-pub(super) struct Side<'a> {
-    pub(super) parts: &'a mut [Part],
-    /// Those of the time in which there are both, and of some seconds around it.
-    pub(super) frames: &'a [Candidate],
-}
-
-/// Where the second goes on for the first; `None` where they do not overlap, or it is not certain that they show the same.
+/// Where the second goes on for the first, by what was seen of both in the time in which there are both, and some seconds around it; `None` where they do
+/// not overlap, or it is not certain that they show the same.
 pub(super) fn find(
     footage: &dyn Footage,
-    first: &mut Side<'_>,
-    second: &mut Side<'_>,
+    first: &mut [Part],
+    second: &mut [Part],
+    seen: &Merged,
 ) -> Result<Option<ChangeOver>, FootageError> {
-    let (Some(begins), Some(last)) =
-        (second.frames.iter().map(|f| f.wall).min(), first.frames.iter().map(|f| f.wall).max())
-    else {
-        return Ok(None);
-    };
+    let (Some(begins), Some(last)) = (seen.second_begins, seen.walls.iter().max()) else { return Ok(None) };
     if last.0 - begins.0 <= REACH_US {
         return Ok(None);
     }
-    let (Some(ahead), Some(behind)) = (camera_ahead_us(footage, first)?, camera_ahead_us(footage, second)?) else {
+    let (Some(ahead), Some(behind)) =
+        (camera_ahead_us(footage, first, seen.first_ends)?, camera_ahead_us(footage, second, seen.second_ends)?)
+    else {
         return Ok(None);
     };
     let apart_us = ahead - behind;
@@ -53,10 +47,9 @@ pub(super) fn find(
         return Ok(None);
     }
     let both = begins.saturating_add_us(-apart_us);
-    let mut pictures: Vec<WallTime> =
-        first.frames.iter().map(|frame| frame.wall).filter(|wall| *wall >= both).collect();
+    let mut pictures: Vec<WallTime> = seen.walls.iter().copied().filter(|wall| *wall >= both).collect();
     let Some(end) = cut_where_one_is_missing(&mut pictures) else { return Ok(None) };
-    let heard = sound_end(footage, first.parts)?.filter(|heard| (0..SOUND_BEHIND_US).contains(&(end.0 - heard.0)));
+    let heard = sound_end(footage, first)?.filter(|heard| (0..SOUND_BEHIND_US).contains(&(end.0 - heard.0)));
     let next = pictures.iter().skip(1).chain([&end]);
     let within = |(_, next): &(&WallTime, &WallTime)| heard.is_none_or(|heard| **next <= heard);
     let seam = pictures.iter().zip(next).filter(within).last();
@@ -82,10 +75,14 @@ fn cut_where_one_is_missing(pictures: &mut Vec<WallTime>) -> Option<WallTime> {
     pictures.last().map(|last| last.saturating_add_us(usual_us))
 }
 
-/// How far the camera's clock is ahead of the recorder's, by the last of these frames; microseconds, and not from the same beginning.
-fn camera_ahead_us(footage: &dyn Footage, side: &mut Side<'_>) -> Result<Option<i64>, FootageError> {
-    let Some(frame) = side.frames.last() else { return Ok(None) };
-    let part = side.parts.get_mut(frame.part).ok_or_else(|| inconsistent("a part of a clip is missing"))?;
+/// How far the camera's clock is ahead of the recorder's, by this frame of these parts; microseconds, and not from the same beginning.
+fn camera_ahead_us(
+    footage: &dyn Footage,
+    parts: &mut [Part],
+    frame: Option<Candidate>,
+) -> Result<Option<i64>, FootageError> {
+    let Some(frame) = frame else { return Ok(None) };
+    let part = parts.get_mut(frame.part).ok_or_else(|| inconsistent("a part of a clip is missing"))?;
     let loaded = part.load(footage)?;
     let entry = loaded.frames.video.get(frame.frame as usize);
     let zero_us = loaded.run()?.camera_zero_us;

@@ -1,11 +1,12 @@
 //! `clip.mp4`: a range of a stream's time as one progressive MP4, made while it is sent.
 //!
 //! ```text
-//! catalogue ─ select ─► parts ─ stretch (overlap, change_over) ─► stretches ─ plan (audio, descriptions) ─► plan
+//! catalogue ─ select ─► parts ─ stretch (merge, overlap, change_over) ─► stretches ─ plan (audio, descriptions) ─► plan
 //! plan ─ layout (boxes) ─► slices of a virtual file ─ file (view) ─► any range of its bytes ─ stream ─► HTTP
 //! ```
 //! Everything up to the bytes is a pure function of the footage. Only what must be decided is read ahead: the first and the last
-//! segment of each run. The indexes between are read while their rows are sent.
+//! segment of each run, and, where two recorders recorded at once, what both have, some minutes of it at a time. The indexes between are read while their
+//! rows are sent.
 
 mod audio;
 mod boxes;
@@ -13,6 +14,7 @@ mod change_over;
 pub mod descriptions;
 pub mod file;
 pub mod layout;
+mod merge;
 mod overlap;
 pub mod plan;
 mod select;

@@ -60,49 +60,11 @@ impl Candidate {
     }
 }
 
-/// From which of the two runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Of {
-    First,
-    Second,
-}
-
-/// Two runs as one.
-#[derive(Debug)]
-pub(super) struct Merged {
-    /// Stretches of the one and the other, as positions in the two slices, each frame once.
-    pub(super) stretches: Vec<(Of, Range<usize>)>,
-    /// The last frame that is in both, in the first and in the second one.
-    pub(super) copy: Option<(Candidate, Candidate)>,
-}
-
-/// Merges the end of one run with the beginning of the next. Without copies the second simply follows the first.
-pub(super) fn merge(first: &[Candidate], second: &[Candidate]) -> Merged {
-    let mut merged: Vec<(Of, Range<usize>)> = Vec::new();
-    let mut push = |of: Of, range: Range<usize>| match merged.last_mut() {
-        _ if range.is_empty() => {}
-        Some((last_of, last)) if *last_of == of && last.end == range.start => last.end = range.end,
-        _ => merged.push((of, range)),
-    };
-    let copies = Copies { first, second, ahead: ahead(first, second) };
-    let mut copy = None;
-    let (mut in_first, mut in_second) = (0, 0);
-    while let Some((a, b)) = copies.next(in_first, in_second) {
-        push(Of::First, in_first..a);
-        push(Of::Second, in_second..b);
-        push(Of::First, a..a + 1);
-        copy = first.get(a).copied().zip(second.get(b).copied());
-        (in_first, in_second) = (a + 1, b + 1);
-    }
-    push(Of::First, in_first..first.len());
-    push(Of::Second, in_second..second.len());
-    Merged { stretches: merged, copy }
-}
-
-/// By how much the media clock of the first run is ahead of the second one's, 90 kHz, as all say that can be told apart; `None` where it is not certain.
-fn ahead(first: &[Candidate], second: &[Candidate]) -> Option<i64> {
+/// By how much the media clock of the first run is ahead of the second one's, 90 kHz, as all of these frames say that can be told apart; `None` where it is
+/// not certain. `known`: what was found of the frames before them, which holds unless these say otherwise.
+pub(super) fn ahead(first: &[Candidate], second: &[Candidate], known: Option<i64>) -> Option<i64> {
     if [first, second].iter().any(|frames| !is_long_enough(frames)) {
-        return None;
+        return known;
     }
     let alone = alone(first);
     let mut said = Vec::new();
@@ -110,8 +72,11 @@ fn ahead(first: &[Candidate], second: &[Candidate]) -> Option<i64> {
         let same = alone.get(&frame.identity).into_iter().flatten();
         said.extend(same.filter(|other| other.is_near(frame, CLOCKS_APART_US)).map(|other| other.media - frame.media));
     }
-    let (least, most) = (said.iter().min()?, said.iter().max()?);
-    (said.len() >= AGREEING && most - least <= ROUNDED).then_some(*least)
+    let (Some(least), Some(most)) = (said.iter().chain(&known).min(), said.iter().chain(&known).max()) else {
+        return None;
+    };
+    let is_said = known.is_some() || said.len() >= AGREEING;
+    (is_said && most - least <= ROUNDED).then_some(known.unwrap_or(*least))
 }
 
 /// Whether a scene that repeats itself would be known as such.
@@ -148,15 +113,15 @@ fn around(frames: &[Candidate], from: WallTime, to: WallTime) -> Range<usize> {
 }
 
 /// Looks for copies in two runs.
-struct Copies<'a> {
-    first: &'a [Candidate],
-    second: &'a [Candidate],
-    ahead: Option<i64>,
+pub(super) struct Copies<'a> {
+    pub(super) first: &'a [Candidate],
+    pub(super) second: &'a [Candidate],
+    pub(super) ahead: Option<i64>,
 }
 
 impl Copies<'_> {
     /// The earliest frame of the second run, from `in_second` on, that has a copy in the first from `in_first` on.
-    fn next(&self, in_first: usize, in_second: usize) -> Option<(usize, usize)> {
+    pub(super) fn next(&self, in_first: usize, in_second: usize) -> Option<(usize, usize)> {
         let end_of_first = self.first.last()?.wall.saturating_add_us(self.apart_us());
         for (b, frame) in self.second.iter().enumerate().skip(in_second) {
             if frame.wall > end_of_first {
@@ -184,53 +149,13 @@ impl Copies<'_> {
     }
 }
 
+/// Frames for tests.
 #[cfg(test)]
-mod tests {
+pub(super) mod testing {
     use super::*;
 
-    fn frames(identities: &[u64], from_us: i64) -> Vec<Candidate> {
-        let frame = |(i, identity): (usize, &u64)| Candidate {
-            part: 0,
-            frame: i as u32,
-            wall: WallTime(from_us + 40_000 * i as i64),
-            media: from_us + 3_600 * i as i64,
-            identity: *identity,
-        };
-        identities.iter().enumerate().map(frame).collect()
-    }
-
-    fn merged(first: &[Candidate], second: &[Candidate]) -> Vec<u64> {
-        let pick = |(of, range): (Of, Range<usize>)| match of {
-            Of::First => first[range].to_vec(),
-            Of::Second => second[range].to_vec(),
-        };
-        merge(first, second).stretches.into_iter().flat_map(pick).map(|frame| frame.identity).collect()
-    }
-
-    #[test]
-    fn a_burst_of_cached_frames_is_not_shown_twice() {
-        let (first, second) = (frames(&[1, 2, 3, 4, 5], 0), frames(&[3, 4, 5, 6, 7], 83_000));
-        assert_eq!(merged(&first, &second), [1, 2, 3, 4, 5, 6, 7]);
-        let merged = super::merge(&first, &second);
-        assert_eq!((merged.stretches.len(), merged.copy), (2, Some((first[4], second[2]))));
-    }
-
-    #[test]
-    fn a_frame_that_only_the_second_run_has_is_put_in_its_place() {
-        let mut first = frames(&[1, 2, 3, 4, 5], 0);
-        first.remove(2);
-        assert_eq!(merged(&first, &frames(&[1, 2, 3, 4, 5, 6], 1_000)), [1, 2, 3, 4, 5, 6]);
-    }
-
-    #[test]
-    fn equal_pictures_at_other_times_are_no_copies() {
-        let (first, second) = (frames(&[1, 2, 3], 0), frames(&[1, 2, 3], 400_000));
-        assert_eq!(merged(&first, &second), [1, 2, 3, 1, 2, 3]);
-        assert_eq!(merged(&frames(&[0, 0], 0), &frames(&[0, 0], 0)), [0, 0, 0, 0]);
-    }
-
     /// Of one camera that two recorders record: frames by their numbers, received by clocks of which the second one's is ahead.
-    fn of_two(
+    pub(in super::super) fn of_two(
         identity: impl Fn(i64) -> u64,
         first: Range<i64>,
         second: Range<i64>,
@@ -247,66 +172,40 @@ mod tests {
         let second = second.map(|number| frame(number, ahead_us, 5_000_000 + number % 2)).collect();
         (first, second)
     }
+}
 
-    fn numbers(first: &[Candidate], second: &[Candidate]) -> Vec<u32> {
-        let of = |of: Of| if of == Of::First { first } else { second };
-        merge(first, second)
-            .stretches
-            .into_iter()
-            .flat_map(|(from, range)| of(from)[range].to_vec())
-            .map(|f| f.frame)
-            .collect()
-    }
-
-    #[test]
-    fn clocks_that_differ_show_no_frame_twice() {
-        for ahead_us in [-990_000, -300_000, 0, 300_000, 990_000] {
-            let (first, second) = of_two(|number| 1 + number as u64, 0..150, 90..260, ahead_us);
-            assert!(numbers(&first, &second).iter().copied().eq(0..260), "{ahead_us}");
-        }
-    }
-
-    #[test]
-    fn a_still_scene_of_which_pictures_repeat_is_shown_once() {
-        // Of 40 frames some are the same picture as the one before, and all come again.
-        let still = |number: i64| 1 + (number % 40 / 3) as u64 + if number % 40 > 24 { 100 + number as u64 } else { 0 };
-        for ahead_us in [-400_000, 0, 400_000] {
-            let (first, second) = of_two(still, 0..150, 110..260, ahead_us);
-            assert!(numbers(&first, &second).iter().copied().eq(0..260), "{ahead_us}");
-        }
-    }
-
-    #[test]
-    fn a_black_scene_that_repeats_itself_each_second_hides_no_frame() {
-        // However few frames both have, and wherever in the second.
-        for overlap in 1..60 {
-            let (first, second) = of_two(|number| 1 + (number % 25) as u64, 0..150, 150 - overlap..260, 3_000);
-            assert_eq!(ahead(&first, &second), None);
-            assert!(numbers(&first, &second).iter().copied().eq(0..260), "{overlap}");
-        }
-    }
-
-    #[test]
-    fn a_frame_that_one_of_two_recorders_lacks_is_shown_all_the_same() {
-        let (mut first, mut second) = of_two(|number| 1 + number as u64, 0..150, 90..260, 700_000);
-        first.retain(|frame| !(100..105).contains(&frame.frame));
-        second.retain(|frame| !(120..125).contains(&frame.frame));
-        assert!(numbers(&first, &second).iter().copied().eq(0..260));
-    }
+#[cfg(test)]
+mod tests {
+    use super::testing::of_two;
+    use super::*;
 
     #[test]
     fn identities_that_do_not_agree_tell_nothing() {
         let (first, mut second) = of_two(|number| 1 + number as u64, 0..150, 90..260, 0);
         // The clock of the one goes on at twice its pace.
         second.iter_mut().for_each(|frame| frame.media *= 2);
-        assert_eq!(ahead(&first, &second), None);
+        assert_eq!(ahead(&first, &second, None), None);
         let (first, second) = of_two(|number| 1 + number as u64 % 12, 0..150, 90..260, 0);
-        assert_eq!(ahead(&first, &second), None);
+        assert_eq!(ahead(&first, &second, None), None);
         let (first, second) = of_two(|number| 1 + number as u64, 0..150, 143..260, 0);
-        assert_eq!(ahead(&first, &second), None, "seven frames are too few");
+        assert_eq!(ahead(&first, &second, None), None, "seven frames are too few");
         let (first, second) = of_two(|number| 1 + number as u64, 0..150, 60..150, 0);
-        assert_eq!(ahead(&first, &second), None, "what is too short may repeat itself behind its end");
+        assert_eq!(ahead(&first, &second, None), None, "what is too short may repeat itself behind its end");
         let (first, second) = of_two(|number| 1 + number as u64, 0..150, 142..260, 0);
-        assert!(ahead(&first, &second).is_some());
+        assert!(ahead(&first, &second, None).is_some());
+    }
+
+    #[test]
+    fn what_is_known_holds_until_frames_say_otherwise() {
+        let (first, second) = of_two(|number| 1 + number as u64, 0..150, 90..260, 0);
+        let found = ahead(&first, &second, None);
+        assert!(found.is_some());
+        assert_eq!(ahead(&first, &second, found.map(|found| found + 9_000)), None);
+        // A black scene tells nothing, nor do few frames.
+        let (black, repeated) = of_two(|number| 1 + (number % 25) as u64, 0..150, 90..260, 0);
+        for (first, second) in [(&black, &repeated), (&first[..3].to_vec(), &second)] {
+            assert_eq!(ahead(first, second, None), None);
+            assert_eq!(ahead(first, second, found), found);
+        }
     }
 }

@@ -47,6 +47,29 @@ impl Loaded {
 }
 
 impl Part {
+    /// Whether it is all that there is in its segment, so that the catalogue's counts say all of it.
+    pub(super) fn is_whole(&self) -> bool {
+        let counts = &self.segment.counts;
+        self.segment.sealed && counts.runs == 1 && self.video == (0..counts.video_frames)
+    }
+
+    /// Frames are held only where the catalogue's counts do not say all.
+    pub(super) fn forget_if_whole(&mut self) {
+        if self.is_whole() {
+            self.loaded = None;
+        }
+    }
+
+    /// Some of its frames: the catalogue does not say which these are, so they are held.
+    pub(super) fn cut(&self, footage: &dyn Footage, video: Range<u32>) -> Result<Self, FootageError> {
+        let mut part = self.clone();
+        if video != part.video {
+            part.load(footage)?;
+            part.video = video;
+        }
+        Ok(part)
+    }
+
     /// Reads the segment's frames, if that was not done before.
     pub(super) fn load(&mut self, footage: &dyn Footage) -> Result<Loaded, FootageError> {
         if let Some(loaded) = &self.loaded {
@@ -102,7 +125,9 @@ pub(super) fn select(
                 for (index, part) in frames.runs.iter().enumerate() {
                     let (run, video) = (part.run, part.video.clone());
                     let loaded = Some(Loaded { frames: Arc::clone(&frames), index });
-                    by_run.entry(run).or_default().push(Part { segment: segment.clone(), run, loaded, video });
+                    let mut part = Part { segment: segment.clone(), run, loaded, video };
+                    part.forget_if_whole();
+                    by_run.entry(run).or_default().push(part);
                 }
             }
         }

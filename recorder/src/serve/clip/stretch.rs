@@ -5,8 +5,9 @@ use std::ops::Range;
 use framekeeper_media::WallTime;
 use uuid::Uuid;
 
-use super::change_over::{self, ChangeOver, Side};
-use super::overlap::{CLOCKS_APART_US, Candidate, LOOKED_AT_US, Of, merge};
+use super::change_over::{self, ChangeOver};
+use super::merge::{Feed, Merged, Of, Piece, WINDOW_US, merge};
+use super::overlap::{CLOCKS_APART_US, Candidate, LOOKED_AT_US};
 use super::select::{Part, RunSelection, inconsistent, trim};
 use crate::serve::footage::{Footage, FootageError, VideoEntry};
 
@@ -70,30 +71,24 @@ pub(super) fn arrange(
     let mut end = WallTime(i64::MIN);
     let mut recorder = None;
     for RunSelection { run, mut parts } in selections {
-        match stretches.last_mut() {
-            Some(last) if run.from < end.saturating_add_us(CLOCKS_APART_US) => {
-                let first = candidates_behind(footage, &mut last.parts, run.from.saturating_add_us(-LOOKED_AT_US))?;
-                let second = candidates_ahead(footage, &mut parts, end.saturating_add_us(LOOKED_AT_US))?;
-                let merged = merge(&first, &second);
-                if let Some((a, b)) = merged.copy {
-                    let ahead = a.media - b.media;
-                    splice(&mut stretches, parts, &first, &second, &merged.stretches, ahead);
-                } else {
-                    // Of one recorder, the same time twice is a clock that was set back.
-                    let mut sides =
-                        (Side { parts: &mut last.parts, frames: &first }, Side { parts: &mut parts, frames: &second });
-                    let of_others = recorder.is_some_and(|recorder| recorder != run.recorder);
-                    match of_others
-                        .then(|| change_over::find(footage, &mut sides.0, &mut sides.1))
-                        .transpose()?
-                        .flatten()
-                    {
-                        Some(seam) => go_over(footage, stream, &mut stretches, parts, seam)?,
-                        None => stretches.push(Stretch::new(parts)),
-                    }
+        if stretches.is_empty() || run.from >= end.saturating_add_us(CLOCKS_APART_US) {
+            stretches.push(Stretch::new(parts));
+        } else {
+            let mut before = Behind::new(footage, &mut stretches, run.from.saturating_add_us(-LOOKED_AT_US))?;
+            let mut next = Ahead { footage, parts: &parts, until: end.saturating_add_us(LOOKED_AT_US), read: 0 };
+            let merged = merge(&mut before, &mut next, WINDOW_US)?;
+            if merged.copy.is_some() {
+                splice(footage, &mut stretches, parts, before.finish(), &merged)?;
+            } else {
+                // Of one recorder, the same time twice is a clock that was set back.
+                let mut before: Vec<Part> = before.sources.into_iter().map(|source| source.part).collect();
+                let of_others = recorder.is_some_and(|recorder| recorder != run.recorder);
+                let found = of_others.then(|| change_over::find(footage, &mut before, &mut parts, &merged));
+                match found.transpose()?.flatten() {
+                    Some(seam) => go_over(footage, stream, &mut stretches, parts, seam)?,
+                    None => stretches.push(Stretch::new(parts)),
                 }
             }
-            _ => stretches.push(Stretch::new(parts)),
         }
         end = end.max(run.to);
         recorder = Some(run.recorder);
@@ -126,110 +121,166 @@ fn go_over(
     Ok(())
 }
 
-/// The frames at the end of `parts`, from the first one at or after `from` on.
-fn candidates_behind(
-    footage: &dyn Footage,
-    parts: &mut [Part],
-    from: WallTime,
-) -> Result<Vec<Candidate>, FootageError> {
-    let mut found = Vec::new();
-    for (index, part) in parts.iter_mut().enumerate().rev() {
-        let loaded = part.load(footage)?;
-        let Some((start, _)) = loaded.video(&part.video).find(|(_, entry)| entry.wall >= from) else { break };
-        let offset = loaded.run()?.video_offset;
-        let here =
-            loaded.video(&(start..part.video.end)).map(|(frame, entry)| Candidate::new(index, frame, entry, offset));
-        found.splice(0..0, here);
-        if start != part.video.start {
-            break;
-        }
-    }
-    Ok(found)
+/// A part at the end of what there is, in which frames are looked at.
+struct Source {
+    part: Part,
+    /// Position of its stretch.
+    stretch: usize,
+    /// By how much the media clock of the last stretch is ahead of this one's, 90 kHz.
+    ahead: i64,
 }
 
-/// The frames at the beginning of `parts`, up to the last one at or before `to`.
-fn candidates_ahead(footage: &dyn Footage, parts: &mut [Part], to: WallTime) -> Result<Vec<Candidate>, FootageError> {
-    let mut found = Vec::new();
-    for (index, part) in parts.iter_mut().enumerate() {
-        let loaded = part.load(footage)?;
-        let Some((last, _)) = loaded.video(&part.video).rev().find(|(_, entry)| entry.wall <= to) else { break };
-        let offset = loaded.run()?.video_offset;
-        let here = loaded
-            .video(&(part.video.start..last + 1))
-            .map(|(frame, entry)| Candidate::new(index, frame, entry, offset));
-        found.extend(here);
-        if last + 1 != part.video.end {
-            break;
-        }
-    }
-    Ok(found)
+/// The frames at the end of the stretches, from the first one at or after some time on, on the media clock of the last one; back to where that clock
+/// begins. Of three recorders that record at once the first may have what the third has, and the second what comes behind it. `part` of each is the
+/// position of its source.
+struct Behind<'f> {
+    footage: &'f dyn Footage,
+    sources: Vec<Source>,
+    read: usize,
 }
 
-/// Replaces the end of the last stretch and the beginning of `parts` by what came out of merging them. The media time of the first run is `ahead` of
-/// the second one's.
+impl<'f> Behind<'f> {
+    fn new(footage: &'f dyn Footage, stretches: &mut [Stretch], from: WallTime) -> Result<Self, FootageError> {
+        // From the last one on.
+        let mut sources = Vec::new();
+        let mut ahead = 0;
+        'all: for (stretch, Stretch { parts, resumes, .. }) in stretches.iter_mut().enumerate().rev() {
+            for part in parts.iter_mut().rev() {
+                let mut part = part.clone();
+                // What is whole and begins later need not be read to know that.
+                let begins = if part.is_whole() && part.segment.first >= from {
+                    part.video.start
+                } else {
+                    let loaded = part.load(footage)?;
+                    let Some((begins, _)) = loaded.video(&part.video).find(|(_, entry)| entry.wall >= from) else {
+                        break 'all;
+                    };
+                    begins
+                };
+                let is_cut = begins != part.video.start;
+                part = part.cut(footage, begins..part.video.end)?;
+                part.forget_if_whole();
+                sources.push(Source { part, stretch, ahead });
+                if is_cut {
+                    break 'all;
+                }
+            }
+            let Some(before) = resumes else { break };
+            ahead -= *before;
+        }
+        sources.reverse();
+        Ok(Self { footage, sources, read: 0 })
+    }
+
+    /// The sources, and how many of them were read.
+    fn finish(self) -> (Vec<Source>, usize) {
+        (self.sources, self.read)
+    }
+}
+
+impl Feed for Behind<'_> {
+    fn next(&mut self) -> Result<Option<Vec<Candidate>>, FootageError> {
+        let Some(source) = self.sources.get(self.read) else { return Ok(None) };
+        let loaded = source.part.clone().load(self.footage)?;
+        let offset = loaded.run()?.video_offset.saturating_add(source.ahead);
+        let here = loaded.video(&source.part.video);
+        let found = here.map(|(frame, entry)| Candidate::new(self.read, frame, entry, offset)).collect();
+        self.read += 1;
+        Ok(Some(found))
+    }
+}
+
+/// The frames at the beginning of parts, up to the last one at or before some time.
+struct Ahead<'f> {
+    footage: &'f dyn Footage,
+    parts: &'f [Part],
+    until: WallTime,
+    read: usize,
+}
+
+impl Feed for Ahead<'_> {
+    fn next(&mut self) -> Result<Option<Vec<Candidate>>, FootageError> {
+        let Some(part) = self.parts.get(self.read) else { return Ok(None) };
+        let loaded = part.clone().load(self.footage)?;
+        let last = loaded.video(&part.video).rev().find(|(_, entry)| entry.wall <= self.until);
+        let Some((last, _)) = last else {
+            self.read = self.parts.len();
+            return Ok(None);
+        };
+        let offset = loaded.run()?.video_offset;
+        let here = loaded.video(&(part.video.start..last + 1));
+        let found = here.map(|(frame, entry)| Candidate::new(self.read, frame, entry, offset)).collect();
+        self.read = if last + 1 == part.video.end { self.read + 1 } else { self.parts.len() };
+        Ok(Some(found))
+    }
+}
+
+/// Replaces the end of the stretches, which is `sources`, of which so many were read, and the beginning of `parts` by what came out of merging them.
 fn splice(
+    footage: &dyn Footage,
     stretches: &mut Vec<Stretch>,
     mut parts: Vec<Part>,
-    first: &[Candidate],
-    second: &[Candidate],
-    merged: &[(Of, Range<usize>)],
-    ahead: i64,
-) {
-    let Some(before) = stretches.last_mut() else { return };
-    let old = before.parts.clone();
-    if let Some(cut) = first.first() {
-        before.parts.truncate(cut.part + 1);
+    (sources, read): (Vec<Source>, usize),
+    merged: &Merged,
+) -> Result<(), FootageError> {
+    let (Some(begin), Some((a, b))) = (sources.first(), merged.copy) else { return Ok(()) };
+    // The media time of the last stretch is so far ahead of that of `parts`.
+    let ahead = a.media - b.media;
+    let taken = sources.iter().filter(|source| source.stretch == begin.stretch).count();
+    stretches.truncate(begin.stretch + 1);
+    if let Some(before) = stretches.last_mut() {
+        before.parts.truncate((before.parts.len() + 1).saturating_sub(taken));
         if let Some(part) = before.parts.last_mut() {
-            part.video.end = cut.frame;
+            *part = part.cut(footage, part.video.start..begin.part.video.start)?;
         }
+        before.parts.retain(|part| !part.video.is_empty());
     }
     let new = parts.clone();
-    if let Some(cut) = second.last() {
+    if let Some(cut) = merged.second_ends {
         parts.drain(..cut.part);
         if let Some(part) = parts.first_mut() {
-            part.video.start = cut.frame + 1;
+            *part = part.cut(footage, cut.frame + 1..part.video.end)?;
         }
     }
-    let mut of_last = Of::First;
-    for (of, range) in merged {
-        let (source, taken) = match of {
-            Of::First => (&old, first.get(range.clone())),
-            Of::Second => (&new, second.get(range.clone())),
-        };
-        let pieces = slices(source, taken.unwrap_or_default());
+    parts.retain(|part| !part.video.is_empty());
+    // Whose stretch the last one is (`None`: that of `parts`), and by how much the clock of what was the last one is ahead of its clock.
+    let mut last = (Some(begin.stretch), begin.ahead);
+    let mut push = |of: Option<usize>, ahead: i64, part: Part| {
+        let (last_of, last_ahead) = last;
         match stretches.last_mut() {
-            Some(last) if of_last == *of => last.parts.extend(pieces),
-            _ => stretches.push(Stretch {
-                resumes: Some(if *of == Of::Second { ahead } else { -ahead }),
-                ..Stretch::new(pieces)
-            }),
+            Some(stretch) if last_of == of => stretch.parts.push(part),
+            Some(stretch) if stretch.parts.is_empty() => {
+                stretch.parts.push(part);
+                stretch.resumes = stretch.resumes.map(|resumes| resumes + ahead - last_ahead);
+            }
+            _ => stretches.push(Stretch { resumes: Some(ahead - last_ahead), ..Stretch::new(vec![part]) }),
         }
-        of_last = *of;
-    }
-    match stretches.last_mut() {
-        Some(last) if of_last == Of::Second => last.parts.extend(parts),
-        _ => stretches.push(Stretch { resumes: Some(ahead), ..Stretch::new(parts) }),
-    }
-    for stretch in stretches {
-        stretch.parts.retain(|part| !part.video.is_empty());
-        join(&mut stretch.parts);
-    }
-}
-
-/// Parts made of frames that follow each other.
-fn slices(source: &[Part], taken: &[Candidate]) -> Vec<Part> {
-    let mut parts: Vec<(usize, Part)> = Vec::new();
-    for candidate in taken {
-        match parts.last_mut() {
-            Some((index, part)) if *index == candidate.part && part.video.end == candidate.frame => part.video.end += 1,
-            _ => {
-                let Some(part) = source.get(candidate.part) else { continue };
-                let video = candidate.frame..candidate.frame + 1;
-                parts.push((candidate.part, Part { video, ..part.clone() }));
+        last = (of, ahead);
+    };
+    for Piece { of, part, frames } in &merged.pieces {
+        let video = frames.clone();
+        match of {
+            Of::First => {
+                let Some(source) = sources.get(*part) else { continue };
+                push(Some(source.stretch), source.ahead, source.part.cut(footage, video)?);
+            }
+            Of::Second => {
+                let Some(part) = new.get(*part) else { continue };
+                push(None, ahead, part.cut(footage, video)?);
             }
         }
     }
-    parts.into_iter().map(|(_, part)| part).collect()
+    for source in sources.iter().skip(read) {
+        push(Some(source.stretch), source.ahead, source.part.clone());
+    }
+    for part in parts {
+        push(None, ahead, part);
+    }
+    for stretch in stretches {
+        join(&mut stretch.parts);
+        stretch.parts.iter_mut().for_each(Part::forget_if_whole);
+    }
+    Ok(())
 }
 
 /// Joins neighbours that are one stretch of the same segment.

@@ -104,6 +104,13 @@ impl Catalogue {
         Self::with_tables(db, false)
     }
 
+    /// One that answers nothing, as where the disk does not give it.
+    #[cfg(test)]
+    pub(crate) fn broken() -> Result<Self> {
+        let db = Builder::new().create_with_backend(redb::backends::InMemoryBackend::new())?;
+        Ok(Self { db, kept: false })
+    }
+
     fn from_file(file: Arc<dyn File>) -> Result<Self> {
         let mut builder = Builder::new();
         builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);

@@ -16,6 +16,8 @@ use super::{
 pub enum Operation {
     /// [`File::write_vectored_at`], and each [`Write`] that a [`Batch`] is given.
     Write,
+    /// [`Folder::open`].
+    Open,
     /// [`File::read_at`].
     Read,
     /// [`File::sync`], [`Folder::sync_folder`] and [`Folder::sync_all`].
@@ -199,6 +201,7 @@ impl FaultFolder {
 
 impl Folder for FaultFolder {
     fn open(&self, path: &Path, write: bool) -> io::Result<Arc<dyn File>> {
+        self.control.enter(Operation::Open, path)?;
         Ok(self.wrap(path, self.folder.open(path, write)?))
     }
 

@@ -11,9 +11,6 @@ use crate::manifest::Record;
 use crate::manifest_log::ManifestLog;
 use crate::segment::live::LiveSegment;
 
-/// A hold waits this long for the manifest to be read.
-const OPEN_AT_MOST: Duration = Duration::from_secs(60);
-
 /// The manifest, once it is open.
 #[derive(Default)]
 pub(crate) struct Books {
@@ -38,9 +35,9 @@ impl Books {
         self.lock().log.as_ref().map(ManifestLog::file)
     }
 
-    /// The file, when it is open.
-    pub(crate) fn wait(&self) -> io::Result<Arc<dyn File>> {
-        let (inner, _) = match self.opened.wait_timeout_while(self.lock(), OPEN_AT_MOST, |inner| inner.log.is_none()) {
+    /// The file, when it is open; that is waited for.
+    pub(crate) fn wait(&self, at_most: Duration) -> io::Result<Arc<dyn File>> {
+        let (inner, _) = match self.opened.wait_timeout_while(self.lock(), at_most, |inner| inner.log.is_none()) {
             Ok(both) => both,
             Err(poisoned) => poisoned.into_inner(),
         };

@@ -75,6 +75,12 @@ impl Volume {
         });
     }
 
+    /// Whether frames of a stream that is here were not written yet.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        let streams = crate::lock(&self.streams);
+        streams.iter().any(|s| s.volume() == Some(self.at) && s.memory().waiting_bytes > 0)
+    }
+
     /// Counts the streams that have a handle.
     pub(crate) fn count_recording(&self) {
         let streams = crate::lock(&self.streams);

@@ -336,6 +336,7 @@ impl Volume {
                     let Some(number) = lock(&self.pool).give_up_one() else { return Err(error) };
                     tracing::warn!(volume = %self.uuid, dir = %self.dir.display(), "the file system is full; an empty segment file makes room");
                     self.folder.remove(&names::numbered(names::POOL, number))?;
+                    lock(&self.pool).not_made(number);
                 }
                 other => return other,
             }

@@ -92,17 +92,30 @@ impl Syncer {
         let clock = &self.volume.env.clock;
         let (noted_us, noted) = (clock.monotonic_us(), clock.wall());
         let dirty = std::mem::take(&mut *crate::lock(&self.volume.dirty));
-        let Some(since_us) = dirty.since_us else { return false };
+        let Some(since_us) = dirty.since_us else {
+            // All that was noted has been synced, also what was noted between the start of the last sync and now: a file that was retired
+            // then may be emptied. With all streams waiting for a file, nothing else is ever written, and no sync would say so.
+            if !self.volume.has_failed() {
+                self.durable_until(noted_us);
+            }
+            return false;
+        };
         self.volume.pending.sync(Some(since_us));
         let result = if self.volume.has_failed() {
             Err(io::Error::other("the volume has failed before"))
         } else {
             self.sync(&dirty, noted_us, noted)
         };
-        match result {
-            Ok(()) => dirty.latches.iter().for_each(|latch| latch.open()),
-            // Who waits for these waits for the volume that the stream goes on to.
-            Err(error) => self.volume.fail("sync", &error),
+        let result = result.and_then(|()| {
+            let followed = self.follow(&dirty);
+            // What they wait for is durable, whatever becomes of the volume in what follows. It may have been let go of, and no other volume be
+            // asked for it again.
+            dirty.latches.iter().for_each(|latch| latch.open());
+            followed
+        });
+        if let Err(error) = result {
+            // Where it is not durable, who waits for it waits for the volume that the stream goes on to.
+            self.volume.fail("sync", &error);
         }
         self.volume.pending.sync(None);
         true
@@ -120,12 +133,22 @@ impl Syncer {
                 observer.call(stream.ident.uid, durable);
             }
         }
+        self.durable_until(noted_us);
+        Ok(())
+    }
+
+    /// What follows from a sync: seals, and what the manifest is told.
+    fn follow(&self, dirty: &Dirty) -> io::Result<()> {
+        dirty.seals.iter().try_for_each(|live| self.seal(live))?;
+        dirty.sealed.iter().try_for_each(|live| self.record(live))
+    }
+
+    /// What was noted by `noted_us` is durable; files that wait for that may be emptied.
+    fn durable_until(&self, noted_us: u64) {
         self.volume.synced_us.store(noted_us, Ordering::Release);
         if crate::lock(&self.volume.pool).numbers().3 > 0 {
             self.volume.wake_keeper.notify();
         }
-        dirty.seals.iter().try_for_each(|live| self.seal(live))?;
-        dirty.sealed.iter().try_for_each(|live| self.record(live))
     }
 
     /// The index of a segment is durable: now the segment may say that it is sealed.

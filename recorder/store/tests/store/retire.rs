@@ -147,7 +147,7 @@ fn a_leased_file_is_not_emptied_before_the_lease_ends_or_a_minute_has_passed() {
         let (_, site) = Site::mem(5);
         let clock = Arc::new(HandClock::default());
         let site = Site { env: Env { clock: clock.clone(), ..site.env.clone() }, ..site };
-        // The hand clock stands still, so the sync thread is woken by finish() only.
+        // The hand clock goes on only as it is looked at: a sync is always due.
         let store = Store::open(
             StoreConfig { sync_interval: Some(std::time::Duration::from_micros(1)), ..site.config() },
             site.env.clone(),

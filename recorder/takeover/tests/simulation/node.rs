@@ -254,7 +254,7 @@ impl Node {
         }
         self.links.iter_mut().for_each(|link| link.slept(slept));
         for held in self.held.iter_mut().flatten() {
-            held.machine.slept();
+            held.machine.slept(slept);
             // The camera gave up on it.
             held.session = None;
         }
@@ -333,7 +333,7 @@ impl Node {
                 held.began = key_of(stream, next) + late;
                 (held.next_written, held.run, held.recorded) = (Some(held.began), None, None);
             }
-            Some(Action::End) => {
+            Some(Action::End { .. }) => {
                 // What the store was given is still written.
                 (held.next_written, held.run, held.recorded, held.kept) = (None, None, None, true);
             }
@@ -375,6 +375,9 @@ impl Node {
             hears_you: self.links[to].hears(now, rules),
             echo: self.clocks[to].echo(now),
             reports,
+            port: 0,
+            seeks: Vec::new(),
+            places: Vec::new(),
         }
     }
 

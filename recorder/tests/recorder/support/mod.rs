@@ -79,12 +79,24 @@ impl Bench {
 
     /// Starts a recorder on a free port.
     pub(crate) fn start(&self, more: &[&str]) -> Process {
+        self.spawn(self.command(&["--listen", "127.0.0.1:0"]).args(more))
+    }
+
+    /// The same, with no more descriptors than so many.
+    pub(crate) fn start_with_descriptors(&self, most: u32) -> Process {
+        let recorder = self.command(&["--listen", "127.0.0.1:0"]);
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &format!("ulimit -n {most} && exec \"$@\""), "sh"]);
+        command.arg(recorder.get_program()).args(recorder.get_args());
+        self.spawn(command.stdin(Stdio::null()).stdout(Stdio::null()))
+    }
+
+    fn spawn(&self, command: &mut Command) -> Process {
         // What an earlier process said is not to be taken for what this one says.
         let _ = std::fs::remove_file(self.path("status.yaml"));
         let log = self.path("log");
         let to = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log");
-        let child =
-            self.command(&["--listen", "127.0.0.1:0"]).args(more).stderr(to).spawn().expect("the recorder starts");
+        let child = command.stderr(to).spawn().expect("the recorder starts");
         Process { child, status: self.path("status.yaml"), log }
     }
 }

@@ -104,6 +104,8 @@ impl Keeper {
             }
             self.volume.reclaim(number)?;
             crate::lock(&self.volume.pool).reclaimed(number);
+            // A stream may wait for it, and nobody else tell the writer: there are no ticks while the store is being closed.
+            self.volume.wake_writer.notify();
             self.volume.wrote(|dirty| {
                 dirty.folders.extend([PathBuf::from(names::POOL), PathBuf::from(names::RETIRED)]);
             });

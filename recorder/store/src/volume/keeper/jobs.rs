@@ -27,24 +27,26 @@ impl Keeper {
         if !self.volume.catalogue_replayed.load(Ordering::Acquire) {
             return;
         }
-        let jobs = std::mem::take(&mut *crate::lock(&self.volume.jobs));
-        let Some(last) = jobs.last() else { return };
-        let position = Some(last.position);
-        let records: Vec<_> = jobs.iter().map(|job| job.record.clone()).collect();
+        let (records, position) = {
+            let jobs = crate::lock(&self.volume.jobs);
+            let Some(last) = jobs.last() else { return };
+            (jobs.iter().map(|job| job.record.clone()).collect::<Vec<_>>(), last.position)
+        };
         // Under the write lock, so that readers see each segment either here or there.
         let Ok(mut catalogue) = self.volume.catalogue.write() else { return };
-        if let Err(error) = catalogue.apply(&records, position) {
+        if let Err(error) = catalogue.apply(&records, Some(position)) {
             // A file system that is full, for instance. The catalogue is a cache: it can be anywhere.
             tracing::error!(%error, volume = %self.volume.uuid, "the catalogue failed, and is built anew in memory");
             match self.in_memory() {
                 Ok(anew) => *catalogue = anew,
                 Err(error) => {
                     tracing::error!(%error, volume = %self.volume.uuid, "the catalogue cannot be built; segments stay in memory");
-                    crate::lock(&self.volume.jobs).splice(0..0, jobs);
                     return;
                 }
             }
         }
+        // Not before: where the catalogue makes its thread panic, the one that is built anew needs them, and what they tell of live segments.
+        let jobs: Vec<_> = crate::lock(&self.volume.jobs).drain(..records.len()).collect();
         for live in jobs.iter().filter_map(|job| job.live.as_ref()) {
             self.volume.remove_live(live);
         }

@@ -52,7 +52,8 @@ impl Keeper {
     /// Runs until the store is closed.
     pub(crate) fn run(mut self) {
         loop {
-            let longest = if self.later.is_some() { Duration::ZERO } else { ROUND };
+            let goes_on = self.later.is_some() && !self.volume.has_failed();
+            let longest = if goes_on { Duration::ZERO } else { ROUND };
             let wake = self.volume.wake_keeper.wait(Some(longest));
             if wake.stop {
                 return;

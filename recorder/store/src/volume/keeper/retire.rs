@@ -11,7 +11,7 @@ use super::Keeper;
 use super::catch_up::CatchUp;
 use crate::manifest::{Record, SealedSegment};
 use crate::names;
-use crate::segment::walk::{HeadError, head};
+use crate::segment::walk::head;
 
 /// Readers have let go of a retired segment after that long.
 pub(crate) const LEASE_US: u64 = 60_000_000;
@@ -39,16 +39,21 @@ impl Keeper {
     pub(super) fn retire(&mut self) -> io::Result<()> {
         self.volume.count_recording();
         let recording = self.volume.recording.load(Ordering::Relaxed).max(self.volume.coming.load(Ordering::Relaxed));
-        let recording = recording as u64;
+        // A stream that waits for a file wants one, also when it has no handle any more.
+        let recording = recording.max(usize::from(self.volume.is_waited_for())) as u64;
         let ahead = self.volume.files_ahead.load(Ordering::Relaxed);
         while !self.volume.has_failed() {
             let leased = self.leased();
             let wanted = crate::lock(&self.volume.pool).wanted(recording, ahead, leased);
+            // Readers may keep theirs for long; any other one that was retired is free behind the next sync, and is waited for.
+            let is_coming = || {
+                let (_, _, free, retired) = crate::lock(&self.volume.pool).numbers();
+                free + retired.saturating_sub(leased) > 0
+            };
+            if is_coming() {
+                self.volume.note_retirement(None);
+            }
             if wanted == 0 {
-                let any = crate::lock(&self.volume.pool).numbers();
-                if any.2 + any.3 > 0 {
-                    self.volume.note_retirement(None);
-                }
                 return Ok(());
             }
             self.apply_jobs();
@@ -61,12 +66,16 @@ impl Keeper {
             let oldest = match oldest {
                 Ok(oldest) => oldest,
                 Err(error) => {
-                    tracing::error!(%error, "the catalogue failed");
+                    // Nothing else may come that finds it out: where all streams wait for a file, nothing is sealed any more.
+                    tracing::error!(%error, volume = %self.volume.uuid, "the catalogue failed, and is built anew in memory");
+                    let before = self.later.take();
+                    self.later = Some(CatchUp::again(before, self.volume.env.clock.monotonic_us()));
                     return Ok(());
                 }
             };
             if self.wait_for_a_seal(oldest.as_ref().map(|s| s.end)) {
                 // Sealed first, then it is as any other; the seal takes a tick and a sync.
+                self.volume.note_retirement(None);
                 return Ok(());
             }
             let free = {
@@ -79,8 +88,7 @@ impl Keeper {
                 return Ok(());
             }
             let Some(segment) = oldest else {
-                let free = crate::lock(&self.volume.pool).numbers().2;
-                if free == 0 {
+                if !is_coming() {
                     let why = "all files are being written, held, or waiting for readers; nothing may be retired";
                     self.volume.note_retirement(Some(why));
                 }
@@ -149,13 +157,13 @@ impl Keeper {
             return Ok(());
         }
         let path = Path::new(&segment.path);
-        let there = self.volume.folder.open(path, false).map_err(HeadError::from).and_then(|file| head(file.as_ref()));
         let gone = Record::Retired { file_number: segment.file_number, nonce: segment.nonce };
-        // A head that rotted is nobody else's either: the name was given for this use.
-        let ours = match there {
-            Ok(head) => head.segment.nonce == segment.nonce,
-            Err(HeadError::NotOurs(_)) => true,
-            Err(HeadError::Io(_)) => false,
+        let ours = match self.volume.folder.open(path, false) {
+            // A head that rotted, or that the disk does not give, is nobody else's either: the name was given for this use.
+            Ok(file) => head(file.as_ref()).ok().is_none_or(|head| head.segment.nonce == segment.nonce),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            // Taken for gone, it would make no file free, and all footage would go one after the other.
+            Err(error) => return Err(error),
         };
         // A hold that was set since the segment was chosen keeps it; one that is set from now on waits until it is gone.
         let retiring = crate::lock(&self.volume.retiring);
