@@ -1,5 +1,6 @@
 //! ffmpeg as a judge of whether what was recorded can be decoded.
 
+use std::io::Read as _;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -53,6 +54,15 @@ pub fn undecodable(path: &Path, pictures: RangeInclusive<u64>, grows: bool) -> s
             pictures.start()
         )
     }))
+}
+
+/// The same of a file's beginning: what is behind its first `end` bytes is not looked at.
+///
+/// Errors: the file cannot be copied, or ffmpeg not started.
+pub fn undecodable_up_to(path: &Path, end: usize, pictures: RangeInclusive<u64>) -> std::io::Result<Option<String>> {
+    let mut beginning = tempfile::NamedTempFile::new()?;
+    std::io::copy(&mut std::fs::File::open(path)?.take(end as u64), &mut beginning)?;
+    undecodable(beginning.path(), pictures, false)
 }
 
 /// The frame number that a ledger camera drew into a JPEG picture; `None` if there is none.

@@ -30,7 +30,7 @@ pub fn search(volume: &Path, ledgers: &[Ledger], camera_of: impl Fn(&str) -> Str
     for file in files_below(&volume.join("streams"))? {
         let data = read(&file)?;
         searched.files += 1;
-        let stream = match Segment::walk(&file, &data) {
+        let stream = match Segment::walk(&file, &data, Tail::Whole) {
             Ok(segment) => segment.header.name,
             Err(finding) => {
                 searched.findings.push(finding);

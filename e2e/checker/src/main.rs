@@ -20,7 +20,7 @@ use framekeeper_e2e_checker::judge::{From, Rules, Until, judge};
 use framekeeper_e2e_checker::ledger::Ledger;
 use framekeeper_e2e_checker::movie::{Handler, Movie};
 use framekeeper_e2e_checker::report::Report;
-use framekeeper_e2e_checker::segment::{Finding, Segment};
+use framekeeper_e2e_checker::segment::{Finding, Segment, Tail};
 use framekeeper_e2e_checker::volume::{State, Volume};
 
 #[derive(Parser)]
@@ -80,6 +80,9 @@ struct Check {
     /// A recorder has the volumes open.
     #[arg(long)]
     live: bool,
+    /// Those of the volumes whose power was lost while they were recorded to, and which nobody has opened since.
+    #[arg(long, num_args = 1..)]
+    unopened: Vec<PathBuf>,
     /// A clip to check; with `--volume` against the wall times recorded there.
     #[arg(long, requires_all = ["from", "to", "stream"])]
     clip: Option<PathBuf>,
@@ -207,7 +210,7 @@ fn walk(files: &[PathBuf], no_decode: bool) -> anyhow::Result<bool> {
     let mut report = Report { files: files.len(), ..Report::default() };
     let mut segments = Vec::new();
     for file in files {
-        match Segment::read(file).with_context(|| file.display().to_string())? {
+        match Segment::read(file, Tail::Whole).with_context(|| file.display().to_string())? {
             Ok(segment) => segments.push(segment),
             Err(finding) => report.file_findings.push(finding),
         }
@@ -242,10 +245,17 @@ fn check_all(check: &Check) -> anyhow::Result<bool> {
         bail!("--volume or --clip must be given");
     }
     let mut report = Report::default();
-    let state = if check.live { State::Live } else { State::AtRest };
+    if let Some(path) = check.unopened.iter().find(|path| !check.volume.contains(path)) {
+        bail!("--unopened {}: not among those of --volume", path.display());
+    }
+    let state = |path| match (check.unopened.contains(path), check.live) {
+        (true, _) => State::Unopened,
+        (false, true) => State::Live,
+        (false, false) => State::AtRest,
+    };
     let read = |path: &PathBuf| match (&check.clip, &check.stream) {
-        (Some(_), Some(stream)) => Volume::read_streams(path, stream, state),
-        _ => Volume::read(path, state),
+        (Some(_), Some(stream)) => Volume::read_streams(path, stream, state(path)),
+        _ => Volume::read(path, state(path)),
     };
     let volumes = check.volume.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     // Again: cameras that go on have emitted since what the volumes hold by now.
@@ -374,7 +384,12 @@ fn decode_all<'a>(
         while let Some(segment) = segments.get(next.fetch_add(1, Ordering::Relaxed)) {
             let all = segment.video().count() as u64;
             let lost = segment.behind_loss().filter(|lost| others && *lost).count() as u64;
-            if let Some(what) = decode::undecodable(&segment.path, all - lost..=all, grows)?
+            let pictures = all - lost..=all;
+            let undecodable = match segment.torn_at {
+                Some(end) => decode::undecodable_up_to(&segment.path, end, pictures)?,
+                None => decode::undecodable(&segment.path, pictures, grows)?,
+            };
+            if let Some(what) = undecodable
                 && let Ok(mut findings) = findings.lock()
             {
                 findings.push(Finding { file: segment.path.clone(), at: None, what });

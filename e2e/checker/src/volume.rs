@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::manifest::{self, Record};
-use crate::segment::{Finding, Segment, Uid};
+use crate::segment::{Finding, Segment, Tail, Uid};
 
 /// A volume that cannot be judged at all.
 #[derive(Debug, thiserror::Error)]
@@ -56,13 +56,15 @@ pub struct Identity {
     pub made: Option<u64>,
 }
 
-/// Whether a recorder has the volume open.
+/// What is done with the volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Nothing is being written.
     AtRest,
-    /// Files come and go while they are read.
+    /// A recorder has it open: files come and go while they are read.
     Live,
+    /// Its power was lost while a recorder had it open, and none has opened it since: what was not synced may be there, or not, or in part.
+    Unopened,
 }
 
 /// A volume that was read.
@@ -108,10 +110,13 @@ impl Volume {
     }
 
     fn read_segment(&mut self, file: &Path, state: State) -> Result<(), VolumeError> {
-        let segment = match Segment::read(file) {
+        let tail = if state == State::Unopened { Tail::Torn } else { Tail::Whole };
+        let segment = match Segment::read(file, tail) {
             // Retired and zeroed while it was read: what was read is worthless (format.md §10).
             Ok(_) if state == State::Live && !file.exists() => return Ok(()),
             Ok(Ok(segment)) => segment,
+            // Taken just then: no fragment of it can have been durable.
+            Ok(Err(_)) if state == State::Unopened => return Ok(()),
             Ok(Err(finding)) => {
                 self.findings.push(finding);
                 return Ok(());
@@ -179,6 +184,10 @@ impl Volume {
 
     /// Empty files hold nothing but zero bytes.
     fn check_pool(&mut self, state: State) -> Result<(), VolumeError> {
+        // Who opens it looks through its pool, and zeroes what was being taken (format.md §1).
+        if state == State::Unopened {
+            return Ok(());
+        }
         for file in files_below(&self.path.join("pool"))? {
             let size = file.metadata().map(|metadata| metadata.len()).unwrap_or(self.identity.segment_bytes);
             let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();

@@ -251,12 +251,18 @@ impl Site {
         self.count(stop, more)
     }
 
-    /// The same of these cameras only: of others nothing is looked at, not even whether they still send.
-    pub(super) fn judge_only(&self, cameras: &BTreeSet<String>) -> Result<()> {
+    /// The same of these cameras only: of others nothing is looked at, not even whether they still send. No recorder has opened the volumes that are
+    /// `unopened` since their power was lost.
+    pub(super) fn judge_only(&self, cameras: &BTreeSet<String>, unopened: &[&str]) -> Result<()> {
         let stop = judge::now_ns()?;
         self.take_pool_away()?;
         let bound = self.bound()?;
-        self.count_only(cameras, &bound.iter().map(String::as_str).collect::<Vec<&str>>(), stop, &[])
+        let mut more = Vec::new();
+        for folder in self.cluster.with_footage(unopened)? {
+            more.extend(["--unopened".to_owned(), folder.to_str().context("a path that is not UTF-8")?.to_owned()]);
+        }
+        let more: Vec<&str> = more.iter().map(String::as_str).collect();
+        self.count_only(cameras, &bound.iter().map(String::as_str).collect::<Vec<&str>>(), stop, &more)
     }
 
     /// The pool goes, and its pods with it. Claims and footage stay.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::bytes::Box4;
 pub use crate::bytes::{Broken, Bytes};
 pub use fragment::{Fragment, Sound, VideoFrame};
 pub use init::Timescales;
@@ -107,6 +108,15 @@ pub struct Header {
     pub name: String,
 }
 
+/// What may be behind the last fragment of a file that is not sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tail {
+    /// What its writer puts there.
+    Whole,
+    /// Whatever a loss of power left: reading ends before the first fragment that does not check (format.md §6).
+    Torn,
+}
+
 /// A segment file that was walked.
 #[derive(Debug)]
 pub struct Segment {
@@ -124,6 +134,8 @@ pub struct Segment {
     pub fragments: Vec<Fragment>,
     /// The index box, when there is one that can be read.
     pub index: Option<Index>,
+    /// Where reading ended, of a file that may be torn there: what follows means nothing.
+    pub torn_at: Option<usize>,
     /// What is wrong with the file.
     pub findings: Vec<Finding>,
 }
@@ -133,12 +145,12 @@ impl Segment {
     ///
     /// Errors: the file cannot be read. What is wrong *in* it is in `Err` of the inner result, when not even its segment
     /// box can be read, or else in [`Segment::findings`].
-    pub fn read(path: &Path) -> std::io::Result<Result<Self, Finding>> {
-        Ok(Self::walk(path, &std::fs::read(path)?))
+    pub fn read(path: &Path, tail: Tail) -> std::io::Result<Result<Self, Finding>> {
+        Ok(Self::walk(path, &std::fs::read(path)?, tail))
     }
 
     /// Walks a file's bytes.
-    pub fn walk(path: &Path, data: &[u8]) -> Result<Self, Finding> {
+    pub fn walk(path: &Path, data: &[u8], tail: Tail) -> Result<Self, Finding> {
         let bytes = Bytes(data);
         let mut findings = Findings::new(path);
         let header = read_header(bytes, &mut findings).map_err(|broken| Finding {
@@ -149,6 +161,7 @@ impl Segment {
         let mut walker = Walker {
             bytes,
             findings,
+            tail,
             segment: Self {
                 path: path.to_owned(),
                 bytes: data.len(),
@@ -156,6 +169,7 @@ impl Segment {
                 runs: Vec::new(),
                 fragments: Vec::new(),
                 index: None,
+                torn_at: None,
                 findings: Vec::new(),
                 header,
             },
@@ -193,6 +207,7 @@ impl Segment {
 struct Walker<'a> {
     bytes: Bytes<'a>,
     findings: Findings,
+    tail: Tail,
     segment: Segment,
 }
 
@@ -202,30 +217,46 @@ impl Walker<'_> {
         self.findings
             .check(bytes.len().is_multiple_of(4096), 0, || format!("size {}, no multiple of 4096", bytes.len()));
         self.read_sealed()?;
+        let may_be_torn = self.tail == Tail::Torn && self.segment.sealed.is_none();
         let mut at = self.segment.header.at + 512;
         // Every byte up to the end of the file lies in a top-level box, and each box is one that may stand there.
         let mut behind = Vec::new();
         while at < bytes.len() {
-            let one = bytes.box_at(at, bytes.len())?;
-            // A fragment's length counts with its mdat.
-            let whole = one.size().is_multiple_of(8) || one.kind == *b"moof";
-            self.findings.check(at.is_multiple_of(8) && whole, at, || {
-                format!("`{}`, {} bytes: begin and length must be multiples of 8", one.name(), one.size())
-            });
-            at = match &one.kind {
-                b"uuid" if behind.is_empty() && bytes.array(one.body)? == *RUN.as_bytes() => {
-                    self.read_run(&one)?;
-                    one.end
-                }
-                b"moof" if behind.is_empty() => self.read_fragment(&one)?,
-                _ => {
-                    behind.push(one);
-                    one.end
-                }
-            };
+            let before = self.findings.list.len();
+            let read = self.read_box(at, &mut behind);
+            if may_be_torn && (read.is_err() || !behind.is_empty()) {
+                self.findings.list.truncate(before);
+                self.segment.torn_at = Some(at);
+                self.check_runs();
+                return Ok(());
+            }
+            at = read?;
         }
         self.check_runs();
         self.read_tail(&behind)
+    }
+
+    /// Reads the box at an offset, and gives back where it ends. What is neither run nor fragment, and all that follows it, is put `behind` them.
+    fn read_box(&mut self, at: usize, behind: &mut Vec<Box4>) -> Result<usize, Broken> {
+        let bytes = self.bytes;
+        let one = bytes.box_at(at, bytes.len())?;
+        // A fragment's length counts with its mdat.
+        let whole = one.size().is_multiple_of(8) || one.kind == *b"moof";
+        self.findings.check(at.is_multiple_of(8) && whole, at, || {
+            format!("`{}`, {} bytes: begin and length must be multiples of 8", one.name(), one.size())
+        });
+        match &one.kind {
+            b"uuid" if behind.is_empty() && bytes.array(one.body)? == *RUN.as_bytes() => {
+                self.read_run(&one)?;
+                Ok(one.end)
+            }
+            b"moof" if behind.is_empty() => self.read_fragment(&one),
+            _ => {
+                let end = one.end;
+                behind.push(one);
+                Ok(end)
+            }
+        }
     }
 }
 

@@ -5,10 +5,10 @@ use std::path::Path;
 use crate::common::boxes::{Built, Plan, build, fix};
 use crate::common::{Footage, footage};
 use framekeeper_e2e_checker::decode;
-use framekeeper_e2e_checker::segment::{Finding, Segment};
+use framekeeper_e2e_checker::segment::{Finding, Segment, Tail};
 
 fn walk(built: &Built) -> (Option<Segment>, Vec<Finding>) {
-    match Segment::walk(Path::new("seg.mp4"), &built.bytes) {
+    match Segment::walk(Path::new("seg.mp4"), &built.bytes, Tail::Whole) {
         Ok(segment) => {
             let findings = segment.findings.clone();
             (Some(segment), findings)

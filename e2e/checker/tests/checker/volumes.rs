@@ -27,6 +27,15 @@ fn out(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
+/// The only file below a folder.
+fn one_file_below(folder: &Path) -> PathBuf {
+    let mut path = folder.to_owned();
+    while path.is_dir() {
+        path = std::fs::read_dir(&path).unwrap().next().unwrap().unwrap().path();
+    }
+    path
+}
+
 struct World {
     folder: tempfile::TempDir,
     footage: Footage,
@@ -332,6 +341,45 @@ fn what_is_behind_a_loss_counts_where_another_copy_has_it_whole() {
     assert_eq!(judge(&[&lossy, &short], &ledger, &together).video.missing, 2);
     assert_eq!(judge(&[&lossy], &ledger, &together).video.missing, 4);
     assert_eq!(judge(&[&lossy], &ledger, &Rules::default()).video.missing, 0);
+}
+
+#[test]
+fn what_a_loss_of_power_tore_is_the_end_of_a_file_that_nobody_opened_since_and_no_other() {
+    let world = World::new(75, 0, false);
+    let plan = |sealed| Plan { sealed, ..Plan::of(&world.footage) };
+    let built = build(&plan(false), &world.footage);
+    let (moof, _, mdat, _) = built.fragments[built.fragments.len() - 2];
+    let garbage: Vec<u8> = (0..64_u8).map(|byte| byte.wrapping_mul(37) | 0x80).collect();
+    let torn = |name: &str, sealed: bool, at: usize| {
+        let folder = world.volume(name, &plan(sealed));
+        let path = one_file_below(&folder.join("streams"));
+        let mut data = std::fs::read(&path).unwrap();
+        data[at..at + 64].copy_from_slice(&garbage);
+        std::fs::write(path, data).unwrap();
+        folder.to_str().unwrap().to_owned()
+    };
+    let ledger = world.ledger.to_str().unwrap();
+    let check = |volume: &str, more: &[&str]| {
+        let all = [&["--ledger", ledger, "--union", "--volume", volume][..], more].concat();
+        let output = ledger_check(&all);
+        (output.status.code(), out(&output))
+    };
+    let whole = world.volume("whole", &plan(false)).to_str().unwrap().to_owned();
+    assert_eq!(check(&whole, &["--unopened", &whole]).0, Some(0), "what nothing tore is whole");
+    // The begin of the fragment is there, the rest is not; or its first page is not; or some bytes within it are not.
+    for (number, at) in [mdat, moof, mdat + 500].into_iter().enumerate() {
+        let volume = torn(&format!("torn {number}"), false, at);
+        assert!(check(&volume, &[]).1.contains("WRONG"), "at {at}");
+        let (code, said) = check(&volume, &["--unopened", &volume, "--until-last-found"]);
+        assert_eq!(code, Some(0), "at {at}: {said}");
+        let (code, said) = check(&volume, &["--unopened", &volume]);
+        let missing: usize = plan(false).fragments.iter().rev().take(2).map(|(_, pictures, _)| pictures.len()).sum();
+        assert_eq!(code, Some(1), "at {at}: {said}");
+        assert!(said.contains(&format!("{missing} frames missing")), "at {at}: {said}");
+    }
+    let sealed = torn("sealed", true, mdat);
+    assert!(check(&sealed, &["--unopened", &sealed]).1.contains("WRONG"), "what is sealed was synced");
+    assert_eq!(check(&whole, &["--unopened", &sealed]).0, Some(2), "one that is not looked at");
 }
 
 #[test]
