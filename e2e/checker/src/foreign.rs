@@ -7,7 +7,7 @@ use memchr::memmem;
 use serde::Serialize;
 
 use crate::ledger::{Emitted, Ledger};
-use crate::segment::{Finding, Segment};
+use crate::segment::{Finding, Segment, Tail};
 use crate::stamp::{self, Stamp};
 use crate::volume::{VolumeError, files_below};
 

@@ -248,7 +248,7 @@ fn check_all(check: &Check) -> anyhow::Result<bool> {
     if let Some(path) = check.unopened.iter().find(|path| !check.volume.contains(path)) {
         bail!("--unopened {}: not among those of --volume", path.display());
     }
-    let state = |path| match (check.unopened.contains(path), check.live) {
+    let state = |path: &PathBuf| match (check.unopened.contains(path), check.live) {
         (true, _) => State::Unopened,
         (false, true) => State::Live,
         (false, false) => State::AtRest,

@@ -207,3 +207,65 @@ fn what_somebody_deletes_of_a_pool_is_there_again_and_costs_no_frame() -> Result
     site.judge(&[])?;
     site.clean()
 }
+
+/// Waits until recorders of this pool have a stream as it was planned, and it says so.
+fn recorded_in(site: &Site, stream: &str, pool: &str, patience: Duration) -> Result<Duration> {
+    let (_, took) = site.cluster.wait(&format!("{stream} is recorded in {pool}"), patience, || {
+        let stream = site.cluster.get(&["camerastream", stream, "-n", &site.namespace])?;
+        let text = |path: &str| stream.pointer(path).and_then(Value::as_str).unwrap_or_default();
+        let (primary, active) = (text("/status/assignment/primary"), text("/status/assignment/active"));
+        let is_there = primary.starts_with(&format!("{pool}-recorder-")) && primary == active;
+        ensure!(is_there && is_true(&stream, "Ready") && is_true(&stream, "Recording"), "{:?}", stream.get("status"));
+        Ok(Some(()))
+    })?;
+    Ok(took)
+}
+
+/// Waits until a stream is told that it can't be moved, and is recorded.
+fn stays(site: &Site, stream: &str, words: &[&str]) -> Result<()> {
+    site.cluster.wait(&format!("{stream} is told {words:?}"), TOLD_WITHIN, || {
+        let stream = site.cluster.get(&["camerastream", stream, "-n", &site.namespace])?;
+        let ready = condition(&stream, "Ready").cloned().unwrap_or_default();
+        let is_told = words.iter().all(|word| ready.to_string().contains(word)) && !is_true(&stream, "Ready");
+        ensure!(is_told && is_true(&stream, "Recording"), "{:?}", stream.get("status"));
+        Ok(Some(()))
+    })?;
+    Ok(())
+}
+
+#[test]
+fn streams_that_move_to_another_pool_lose_no_frame_and_stay_where_they_are_until_it_has_a_slot() -> Result<()> {
+    let site = Site::new("moved", 4)?;
+    let cluster = site.cluster;
+    let failures = "  maxChannels: 8\n  toleratedFailures: 1\n  redundancy: {handbackAfter: 3s}\n";
+    cluster.apply(&format!("{}{}", site.pool(2, failures), site.streams()))?;
+    site.wait_recorded(RECORDED_WITHIN, 4)?;
+    site.wait_as_planned(Duration::from_secs(60))?;
+    let to = |stream: &str, pool: &str| {
+        let patch = format!(r#"{{"spec":{{"poolRef":{{"name":"{pool}"}}}}}}"#);
+        site.kubectl(&["patch", "camerastream", stream, "--type=merge", "-p", &patch])
+    };
+    to("cam-1", "other")?;
+    to("cam-2", "other")?;
+    stays(&site, "cam-1", &["PoolNotFound", "other"])?;
+    // Its pod is only being started: they are recorded where they are until it records them.
+    let other = site.pool(1, "  maxChannels: 3\n").replace("name: main", "name: other");
+    cluster.apply(&other)?;
+    for stream in ["cam-1", "cam-2"] {
+        let took = recorded_in(&site, stream, "other", RECORDED_WITHIN)?;
+        judge::result(&format!("{stream} is in the other pool {:.1} s after that was asked for", took.as_secs_f64()));
+    }
+    to("cam-3", "other")?;
+    recorded_in(&site, "cam-3", "other", CHANGED_WITHIN)?;
+    to("cam-4", "other")?;
+    stays(&site, "cam-4", &["NoSlot", "StoragePool other", "recorded in StoragePool main"])?;
+    let pool = cluster.get(&["storagepool", "other", "-n", &site.namespace])?;
+    let capacity = condition(&pool, "CapacitySufficient").cloned().unwrap_or_default();
+    ensure!(capacity.to_string().contains("4 streams need 4 normal slots"), "{capacity}");
+    to("cam-1", "main")?;
+    recorded_in(&site, "cam-1", "main", CHANGED_WITHIN)?;
+    recorded_in(&site, "cam-4", "other", CHANGED_WITHIN)?;
+    site.wait_as_planned(Duration::from_secs(60))?;
+    site.judge(&[])?;
+    site.clean()
+}

@@ -265,12 +265,12 @@ impl Site {
         self.count_only(cameras, &bound.iter().map(String::as_str).collect::<Vec<&str>>(), stop, &more)
     }
 
-    /// The pool goes, and its pods with it. Claims and footage stay.
+    /// The pools go, and their pods with them. Claims and footage stay.
     pub(super) fn take_pool_away(&self) -> Result<()> {
         // A kubelet whose API server was gone watches its pods again after up to a minute: its client waits longer each time.
-        self.kubectl(&["delete", "storagepool", "main", "--cascade=foreground", "--timeout=150s"])?;
+        self.kubectl(&["delete", "storagepool", "--all", "--cascade=foreground", "--timeout=150s"])?;
         self.cluster.wait("the recorders' pods are gone", GONE_WITHIN, || {
-            let left = self.cluster.list(&["pods", "-n", &self.namespace, "-l", "framekeeper.dev/pool=main"])?;
+            let left = self.cluster.list(&["pods", "-n", &self.namespace, "-l", "framekeeper.dev/pool"])?;
             Ok(left.is_empty().then_some(()))
         })?;
         Ok(())

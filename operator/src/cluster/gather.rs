@@ -12,6 +12,7 @@ use kube::{Resource as _, ResourceExt as _};
 use super::guarded::Guarded;
 use super::streams::Stream;
 use crate::decide::holders;
+use crate::decide::moves;
 use crate::decide::state::{CameraLimits, RecorderState, Retiring, State, StreamState};
 use crate::decide::wanted::{Desired, Identity, Key, Refusal, Wanted};
 
@@ -87,8 +88,7 @@ fn want(wanted: &mut Wanted, key: &Key, stream: &Stream, state: &State) {
                     known.filter(|known| known.recorder.is_some()).and_then(|known| holders::key_of(&known.pool));
                 let former = former.filter(|_| wanted.refused.contains_key(key));
                 let former = former.filter(|former| *former != pool && wanted.pools.contains_key(former));
-                let object =
-                    former.map_or_else(|| Arc::clone(&asks.spec), |former| Arc::new(in_pool(&asks.spec, former)));
+                let object = former.map_or_else(|| Arc::clone(&asks.spec), |former| moves::in_pool(&asks.spec, former));
                 wanted.streams.insert(key.clone(), Desired { object, identity: Some(identity.clone()) });
                 return;
             }
@@ -104,10 +104,6 @@ fn want(wanted: &mut Wanted, key: &Key, stream: &Stream, state: &State) {
         wanted.holds.insert(key.clone(), known.holds.clone());
     }
     wanted.refused.extend(refusal.map(|refusal| (key.clone(), refusal)));
-}
-
-fn in_pool(spec: &CameraStreamSpec, pool: Key) -> CameraStreamSpec {
-    CameraStreamSpec { pool_ref: PoolRef { name: pool.name }, ..spec.clone() }
 }
 
 fn keep_known<T>(into: &mut BTreeMap<Key, Desired<T>>, key: &Key, identity: Option<Identity>, known: Option<T>) {
@@ -196,16 +192,14 @@ fn remember_leaving(state: &mut State, recorder: &Recorder, by_uid: &HashMap<Str
     let pool = format!("{}/{}", own.namespace, recorder.spec.pool);
     let leaving = recorder.spec.channels.iter().filter_map(|channel| {
         let known = state.streams.get(by_uid.get(&channel.stream.uid)?)?;
-        let stays = known.pool == pool;
-        let holds = stays && known.holders().contains(&recorder.spec.ordinal);
-        (!holds && channel.plan_version < known.plan_version)
-            .then(|| (channel.stream.clone(), known.plan_version, stays))
+        let holds = known.pool == pool && known.holders().contains(&recorder.spec.ordinal);
+        (!holds && channel.plan_version < known.plan_version).then(|| (channel.stream.clone(), known.plan_version))
     });
-    let leaving: Vec<(StreamRef, PlanVersion, bool)> = leaving.collect();
+    let leaving: Vec<(StreamRef, PlanVersion)> = leaving.collect();
     let Some(known) = state.recorders.get_mut(&own.to_string()) else { return };
-    for (stream, plan_version, handover) in leaving {
+    for (stream, plan_version) in leaving {
         known.retiring.retain(|retiring| retiring.stream != stream);
-        known.retiring.push(Retiring { stream, plan_version, generation: known.generation + 1, handover });
+        known.retiring.push(Retiring { stream, plan_version, generation: known.generation + 1, handover: true });
     }
 }
 

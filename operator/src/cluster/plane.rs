@@ -38,7 +38,7 @@ use crate::decide::report::{Reporter, View};
 use crate::decide::seen::Seen;
 use crate::decide::state::State;
 use crate::decide::wanted::{Key, Wanted};
-use crate::decide::{learn, standing};
+use crate::decide::{learn, moves, standing};
 
 /// Everything that the leader knows and does.
 pub struct Plane {
@@ -368,7 +368,7 @@ impl Plane {
     async fn decide(&mut self, term: u64, facts: &Facts) -> Result<(), WriteError> {
         let pools = self.watches.pools.all();
         let streams = |look: &mut dyn FnMut(&Key, &Stream)| self.watches.streams.each(look);
-        let wanted = gather::wanted(streams, pools.iter().map(AsRef::as_ref), &self.state);
+        let mut wanted = gather::wanted(streams, pools.iter().map(AsRef::as_ref), &self.state);
         if let Some(what) = self.is_missing_by_mistake(&wanted).await {
             warn!(
                 "{what} is not among what the API server lists, but is there; nothing is taken away until that is clear"
@@ -377,6 +377,7 @@ impl Plane {
             return Ok(());
         }
         let began = Instant::now();
+        moves::stay(&mut wanted, &self.state, &ClusterWorld::of(facts));
         // What was wanted and planned before is given up first: of ten thousand streams, twice is most of what a decision needs for a moment.
         self.wanted = wanted;
         self.plans.clear();

@@ -90,18 +90,7 @@ pub fn assign(wanted: &Wanted, mut state: State, world: &mut dyn World) -> Assig
 
     let mut pools = Vec::new();
     for (key, placed) in &wanted.pools {
-        let (spec, streams) = (&placed.object, place::streams_of(wanted, key));
-        let known = |stream: &Key| {
-            let remembered = state.streams.get(&stream.to_string());
-            let last = remembered.filter(|last| last.pool == key.to_string()).and_then(|last| last.recorder);
-            Known { last, camera: remembered.map(|remembered| remembered.camera).unwrap_or_default() }
-        };
-        let held = holders::recorded(&state, key, world);
-        let draining = holders::draining(&state, key, spec, &held, world);
-        let recorders = recorders_of(key, spec, &draining, world);
-        let holds = holds::bytes(&state, &key.namespace);
-        let plan = place::place(spec, place::max_channels(spec), holds, &streams, known, &held, &recorders);
-        let pool = Pool { key, spec, streams, plan, draining };
+        let pool = planned(wanted, &state, (key, &placed.object), world);
         for (stream, assigned) in &pool.plan.plan.placed {
             decided |= holders::give(&mut state, stream, &pool, assigned, decision);
         }
@@ -111,14 +100,14 @@ pub fn assign(wanted: &Wanted, mut state: State, world: &mut dyn World) -> Assig
         state.sequence = decision.sequence;
     }
     for pool in &pools {
-        holders::forget(&mut state, pool, world);
+        holders::forget(&mut state, pool, &pools, world);
     }
     let uids = uids(&state, &pools, world);
     let mut recorders = BTreeMap::new();
+    let holding = Holding::of(&state, &pools);
     for pool in &pools {
         let mut kept = kept(&state, wanted, pool);
         let holds = holds::of_namespace(&state, &pool.key.namespace);
-        let holding = Holding::of(&state, pool);
         for ordinal in pool.ordinals() {
             let shared = holding.told(&state, pool, ordinal, &uids, world);
             let kept = kept.remove(&ordinal).unwrap_or_default();
@@ -126,8 +115,30 @@ pub fn assign(wanted: &Wanted, mut state: State, world: &mut dyn World) -> Assig
             recorders.insert(pool.recorder(ordinal), recorder);
         }
     }
+    drop(holding);
     let plans = pools.into_iter().map(|pool| (pool.key.clone(), pool.plan)).collect();
     Assignment { state, recorders, plans }
+}
+
+/// A pool, and who is to hold its streams.
+pub(super) fn planned<'w>(
+    wanted: &'w Wanted,
+    state: &State,
+    (key, spec): (&'w Key, &'w StoragePoolSpec),
+    world: &dyn World,
+) -> Pool<'w> {
+    let streams = place::streams_of(wanted, key);
+    let known = |stream: &Key| {
+        let remembered = state.streams.get(&stream.to_string());
+        let last = remembered.filter(|last| last.pool == key.to_string()).and_then(|last| last.recorder);
+        Known { last, camera: remembered.map(|remembered| remembered.camera).unwrap_or_default() }
+    };
+    let held = holders::recorded(state, key, world);
+    let draining = holders::draining(state, key, spec, &held, world);
+    let recorders = recorders_of(key, spec, &draining, world);
+    let holds = holds::bytes(state, &key.namespace);
+    let plan = place::place(spec, place::max_channels(spec), holds, &streams, known, &held, &recorders);
+    Pool { key, spec, streams, plan, draining }
 }
 
 /// The recorders of a pool for the planner.

@@ -163,7 +163,7 @@ pub fn give(state: &mut State, key: &Key, pool: &Pool<'_>, assigned: &Assigned, 
             stream: stream.clone(),
             plan_version: decision,
             generation: recorder.generation + 1,
-            handover: stays && may_overlap,
+            handover: may_overlap,
         });
     }
     true
@@ -175,9 +175,11 @@ fn sessions(spec: &CameraStreamSpec, camera: CameraLimits) -> Option<u32> {
 }
 
 /// Whether the new primary of a stream waits for a session that the former holder has, and would for ever.
-fn waits_for_a_session(state: &State, pool: &Pool<'_>, stream: &StreamRef, world: &dyn World) -> bool {
+fn waits_for_a_session(state: &State, pools: &[Pool<'_>], stream: &StreamRef, world: &dyn World) -> bool {
     let key = Key::new(&stream.namespace, &stream.name);
-    let (Some(known), Some(spec)) = (state.streams.get(&key.to_string()), pool.streams.get(&key)) else { return false };
+    let Some(known) = state.streams.get(&key.to_string()) else { return false };
+    let now = pools.iter().find_map(|pool| Some((pool, pool.streams.get(&key)?)));
+    let Some((pool, spec)) = now else { return false };
     let Some(sessions) = sessions(spec, known.camera) else { return false };
     if sessions == 1 {
         return true;
@@ -196,14 +198,14 @@ pub fn has_let_go(retiring: &Retiring, status: &RecorderStatus) -> bool {
 }
 
 /// Forgets what recorders of a pool need not be told any more: what they have again, and what they have let go of. One that keeps from a new holder the
-/// session that it waits for is to let go at once: how many sessions a camera gives may have been found out since.
-pub fn forget(state: &mut State, pool: &Pool<'_>, world: &dyn World) {
+/// session that it waits for is to let go at once: how many sessions a camera gives may have been found out since. `pools`: all there are.
+pub fn forget(state: &mut State, pool: &Pool<'_>, pools: &[Pool<'_>], world: &dyn World) {
     for ordinal in pool.ordinals() {
         let key = pool.recorder(ordinal);
         let retiring = state.recorders.get(&key.to_string()).map_or(&[][..], |recorder| &recorder.retiring);
         let in_the_way: Vec<StreamRef> = retiring
             .iter()
-            .filter(|retiring| retiring.handover && waits_for_a_session(state, pool, &retiring.stream, world))
+            .filter(|retiring| retiring.handover && waits_for_a_session(state, pools, &retiring.stream, world))
             .map(|retiring| retiring.stream.clone())
             .collect();
         let held = |stream: &StreamRef| {
@@ -221,25 +223,30 @@ pub fn forget(state: &mut State, pool: &Pool<'_>, world: &dyn World) {
     }
 }
 
-/// Who holds what in a pool: gone through once, and not by each recorder. A hundred recorders have ten thousand streams.
+/// A stream, its holders, and the rank of one of them.
+type Ranked<'p> = (&'p Key, &'p Assigned, u32);
+
+/// Who holds what in all pools: gone through once, and not by each recorder. A hundred recorders have ten thousand streams.
 pub struct Holding<'p> {
     sharing: BTreeMap<&'p Key, Sharing>,
-    /// By ordinal, with the rank.
-    held: BTreeMap<u32, Vec<(&'p Key, &'p Assigned, u32)>>,
+    /// By pool and ordinal.
+    held: BTreeMap<(&'p Key, u32), Vec<Ranked<'p>>>,
 }
 
 impl<'p> Holding<'p> {
-    /// As it was decided.
+    /// As it was decided. A stream is in one pool, and may still be held by former holders in another.
     #[must_use]
-    pub fn of(state: &State, pool: &'p Pool<'_>) -> Self {
-        let (placed, former) = (&pool.plan.plan.placed, former(state, pool));
-        let sharing =
-            placed.iter().map(|(key, assigned)| (key, sharing(state, pool, key, assigned, &former))).collect();
-        let mut held: BTreeMap<u32, Vec<(&Key, &Assigned, u32)>> = BTreeMap::new();
-        for (key, assigned) in placed {
-            let holders = std::iter::once(&assigned.primary).chain(&assigned.standbys);
-            for (rank, ordinal) in (0..).zip(holders) {
-                held.entry(*ordinal).or_default().push((key, assigned, rank));
+    pub fn of(state: &State, pools: &'p [Pool<'p>]) -> Self {
+        let former = former(state, pools);
+        let mut sharing = BTreeMap::new();
+        let mut held: BTreeMap<_, Vec<Ranked<'_>>> = BTreeMap::new();
+        for pool in pools {
+            for (key, assigned) in &pool.plan.plan.placed {
+                sharing.insert(key, self::sharing(state, pool, key, assigned, &former));
+                let holders = std::iter::once(&assigned.primary).chain(&assigned.standbys);
+                for (rank, ordinal) in (0..).zip(holders) {
+                    held.entry((pool.key, *ordinal)).or_default().push((key, assigned, rank));
+                }
             }
         }
         Self { sharing, held }
@@ -251,7 +258,7 @@ impl<'p> Holding<'p> {
         let own = pool.recorder(ordinal);
         let mut peers = BTreeSet::new();
         let mut channels = Vec::new();
-        for (key, assigned, rank) in self.held.get(&ordinal).into_iter().flatten() {
+        for (key, assigned, rank) in self.held.get(&(pool.key, ordinal)).into_iter().flatten() {
             let Some(sharing) = self.sharing.get(key) else { continue };
             channels.extend(channel(state, pool, key, assigned, *rank, sharing, uids));
             peers.extend(sharing.holders.iter().chain(&sharing.former));
@@ -274,10 +281,11 @@ impl<'p> Holding<'p> {
     }
 }
 
-/// The recorders of a pool that have not let go of a stream yet, by the stream's UID. Those that are not wanted any more are being stopped.
-fn former<'s>(state: &'s State, pool: &Pool<'_>) -> HashMap<&'s str, Vec<Key>> {
+/// The recorders that have not let go of a stream yet, by the stream's UID. Those that are not wanted any more are being stopped.
+fn former<'s>(state: &'s State, pools: &[Pool<'_>]) -> HashMap<&'s str, Vec<Key>> {
     let mut former: HashMap<&str, Vec<Key>> = HashMap::new();
-    for recorder in pool.ordinals().map(|ordinal| pool.recorder(ordinal)) {
+    let recorders = pools.iter().flat_map(|pool| pool.ordinals().map(|ordinal| pool.recorder(ordinal)));
+    for recorder in recorders {
         let known = state.recorders.get(&recorder.to_string());
         let retiring = known.into_iter().flat_map(|known| &known.retiring);
         for retiring in retiring.filter(|retiring| retiring.handover) {

@@ -7,6 +7,7 @@ pub mod caution;
 pub mod holders;
 pub mod holds;
 pub mod learn;
+pub mod moves;
 pub mod observe;
 pub mod place;
 pub mod pool_status;

@@ -492,9 +492,10 @@ fn refused(wanted: &Wanted, key: &Key) -> Doing {
     Doing::Refused { reason, message }
 }
 
-/// How many streams of a pool are to be recorded.
+/// How many streams a pool is to record, with those that wait for it elsewhere.
 fn wanted(wanted: &Wanted, pool: &Key) -> u32 {
-    u32::try_from(place::of_pool(wanted, pool).count()).unwrap_or(u32::MAX)
+    let waiting = wanted.waiting.values().filter(|other| *other == pool).count();
+    u32::try_from(place::of_pool(wanted, pool).count() + waiting).unwrap_or(u32::MAX)
 }
 
 /// The recorders that have not let go of a stream yet, by the stream's UID: looked for once, not by each stream.

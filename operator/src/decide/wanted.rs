@@ -56,6 +56,8 @@ pub struct Wanted {
     pub holds: BTreeMap<Key, Vec<HoldRange>>,
     /// The pools.
     pub pools: BTreeMap<Key, Desired<StoragePoolSpec>>,
+    /// Streams that wait for a slot of this pool, and are recorded in another one meanwhile.
+    pub waiting: BTreeMap<Key, Key>,
     /// Streams that are not recorded as they are written down, and why.
     pub refused: BTreeMap<Key, Refusal>,
     /// Pools that are not as they are written down, and why.
@@ -100,6 +102,18 @@ impl Refusal {
             pool.name, pool.namespace
         );
         Self { reason: "PoolNotFound", message }
+    }
+
+    /// The pool that it is to be moved to has no slot for it.
+    #[must_use]
+    pub fn no_slot(pool: &Key, spec: &StoragePoolSpec, former: &Key) -> Self {
+        let StoragePoolSpec { recorders, max_channels, .. } = spec;
+        let message = format!(
+            "spec.poolRef.name: all slots of StoragePool {} are taken, with recorders: {recorders} and maxChannels: {max_channels}; its condition \
+             CapacitySufficient says what would do. Until then the stream is recorded in StoragePool {}, where it was",
+            pool.name, former.name
+        );
+        Self { reason: "NoSlot", message }
     }
 
     /// The pool is there, can't be understood, and nothing is known of it from before.

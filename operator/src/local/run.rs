@@ -30,6 +30,7 @@ use super::sources::Sources;
 use crate::decide::assign::{self, Assignment, World};
 use crate::decide::cameras::Cameras;
 use crate::decide::learn;
+use crate::decide::moves;
 use crate::decide::observe::Reports;
 use crate::decide::place::PoolPlan;
 use crate::decide::report::{self, Reporter};
@@ -226,7 +227,7 @@ impl World for Outside<'_> {
 impl Plane {
     /// Makes the manifests so. When that fails, what was before goes on.
     fn apply(&mut self, manifests: Manifests) -> Result<(), LocalError> {
-        let wanted_now = manifests.wanted();
+        let mut wanted_now = manifests.wanted();
         let refused = assign::refused_changes(&wanted_now, &self.state);
         if !refused.is_empty() {
             let mistakes = refused.iter().filter_map(|(key, error)| {
@@ -249,6 +250,7 @@ impl Plane {
         let ports = ports::choose(&wanted, &holding, self.options.http_base_port, self.options.listen)?;
         let mut outside =
             Outside { folder: &self.folder, running: &self.running, ports: &ports, listen: self.options.listen };
+        moves::stay(&mut wanted_now, &self.state, &outside);
         let Assignment { mut state, recorders, plans } = assign::assign(&wanted_now, self.state.clone(), &mut outside);
         for (key, Ports { http, peer }) in &ports {
             if let Some(recorder) = state.recorders.get_mut(&key.to_string()) {
