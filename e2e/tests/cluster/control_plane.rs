@@ -14,6 +14,8 @@ use super::struck::{self, Fault, Place};
 
 /// One leader again within a lease and two seconds.
 const LED_WITHIN: Duration = Duration::from_secs(15 + 2);
+/// What looking at who leads takes, at most.
+const LOOKING: Duration = Duration::from_secs(10);
 /// A recorder whose process was killed records again within this time.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
 
@@ -53,6 +55,20 @@ fn named(cluster: &Cluster) -> Result<Option<(Leader, String)>> {
     let node = text("/spec/nodeName").trim_start_matches("node").to_owned();
     let version = lease.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default().to_owned();
     Ok(Some((Leader { holder, term, pod: text("/metadata/name"), node }, version)))
+}
+
+/// Waits until another one than the last leads, and fails unless it did so in time; by what the Lease says, so that looking takes no part in it.
+fn succeeds(cluster: &Cluster, last: &Leader, struck_ns: i64) -> Result<(Leader, Duration)> {
+    let (next, _) = cluster.wait("another operator leads", LED_WITHIN + LOOKING, || {
+        Ok(leader(cluster)?.filter(|next| next.holder != last.holder && next.term > last.term))
+    })?;
+    let lease = cluster.get(&["lease", RELEASE, "-n", RELEASE])?;
+    let acquired = lease.pointer("/spec/acquireTime").and_then(Value::as_str).context("a Lease without acquireTime")?;
+    let acquired: jiff::Timestamp = acquired.parse().with_context(|| format!("acquireTime {acquired:?}"))?;
+    let took = i64::try_from(acquired.as_nanosecond())? - struck_ns;
+    let took = Duration::from_nanos(u64::try_from(took).context("it led before the other one was lost")?);
+    ensure!(took <= LED_WITHIN, "another operator leads after {took:?}, not within {LED_WITHIN:?}");
+    Ok((next, took))
 }
 
 /// Waits until an operator leads. A Lease names who held it also when that has ended: only one that is renewed counts.
@@ -104,8 +120,7 @@ impl Loss {
 }
 
 fn signal(cluster: &Cluster, leader: &Leader, signal: &str) -> Result<()> {
-    let pids = struck::processes(cluster, &leader.node, "^framekeeper-operator run")?;
-    ensure!(!pids.is_empty(), "no operator runs on node {}", leader.node);
+    let pids = struck::some_processes(cluster, &leader.node, "^framekeeper-operator run")?;
     for pid in &pids {
         cluster.fault(&["node-exec", &leader.node, "kill", signal, pid])?;
     }
@@ -219,14 +234,11 @@ fn a_leader_that_is_killed_or_stands_still_or_is_cut_off_has_a_successor_and_nob
         for loss in [Loss::Killed, Loss::StoodStill, Loss::CutOff] {
             // One at a time: who follows is there.
             operators_ready(cluster)?;
-            let struck = Instant::now();
+            let struck_ns = judge::now_ns()?;
             loss.begin(cluster, &last)?;
-            let next = cluster.wait("another operator leads", LED_WITHIN, || {
-                Ok(leader(cluster)?.filter(|next| next.holder != last.holder && next.term > last.term))
-            });
-            let took = struck.elapsed();
+            let next = succeeds(cluster, &last, struck_ns);
             loss.end(cluster, &last)?;
-            let (next, _) = next?;
+            let (next, took) = next?;
             judge::result(&format!(
                 "round {round}: leader {loss:?}: another one led after {:.1} s",
                 took.as_secs_f64()
@@ -305,10 +317,9 @@ fn a_control_plane_that_is_restored_from_a_backup_turns_no_decision_back() -> Re
     cluster.fault(&["etcd-save"])?;
     // What the backup knows nothing of: another leader, and a decision of its.
     let before = wait_led(cluster)?;
+    let struck_ns = judge::now_ns()?;
     Loss::Killed.begin(cluster, &before)?;
-    let (last, _) = cluster.wait("another operator leads", LED_WITHIN, || {
-        Ok(leader(cluster)?.filter(|next| next.holder != before.holder && next.term > before.term))
-    })?;
+    let (last, _) = succeeds(cluster, &before, struck_ns)?;
     cluster.apply(&site.stream("cam-3", ""))?;
     site.wait_recorded(Duration::from_secs(30), 3)?;
     cluster.fault(&["etcd-restore"])?;

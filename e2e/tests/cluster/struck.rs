@@ -23,16 +23,30 @@ const TAKEN_WITHIN: Duration = Duration::from_secs(10);
 const DISK_TAKEN_WITHIN: Duration = Duration::from_secs(5);
 /// A clip ends where all is durable.
 const CLIP_ENDS_BEFORE_NS: i64 = 5_000_000_000;
-/// Who was struck stands by, or records, again within this time: a kubelet's pause before another start is in it, and a hold that has doubled.
-pub(super) const PROTECTED_WITHIN: Duration = Duration::from_secs(180);
+/// Who was struck stands by, or records, again within this time: a kubelet's pause before another start is in it, up to 160 s after the fifth one and no
+/// deadline of ours, and a hold that has doubled.
+pub(super) const PROTECTED_WITHIN: Duration = Duration::from_secs(240);
+/// A clip is whole when all recorders answered in time, which those do that have nothing else to do.
+const WHOLE_WITHIN: Duration = Duration::from_secs(60);
 
 /// A recorder answers within this time, whatever was done to it before. A single question may come while its worker is being started again.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Processes that are there are seen within this time.
+const LISTED_WITHIN: Duration = Duration::from_secs(2);
 
 /// The processes with this in their command line on a node, as that node numbers them.
 pub(super) fn processes(cluster: &Cluster, node: &str, command: &str) -> Result<Vec<String>> {
     let said = cluster.fault(&["node-exec", node, "pgrep", "-f", "--", command]).unwrap_or_default();
     Ok(said.split_whitespace().map(str::to_owned).collect())
+}
+
+/// The same; they are looked for until there is one.
+pub(super) fn some_processes(cluster: &Cluster, node: &str, command: &str) -> Result<Vec<String>> {
+    let (found, _) = cluster.wait(&format!("{command} runs on node {node}"), LISTED_WITHIN, || {
+        Ok(Some(processes(cluster, node, command)?).filter(|pids| !pids.is_empty()))
+    })?;
+    Ok(found)
 }
 
 /// A recorder, where it runs, and where it writes to.
@@ -75,8 +89,12 @@ impl Place {
 
     /// The worker: the one whose parent is the other one. That need not be the one with the higher number, since numbers begin anew at their end.
     pub(super) fn worker(&self, site: &Site) -> Result<String> {
-        let both = self.processes(site)?;
-        ensure!(both.len() == 2, "a supervisor and its worker, not {both:?}");
+        // The list of processes is no snapshot: one look may miss one that is there, or see one twice that is only being started.
+        let (both, _) = site.cluster.wait("a supervisor and its worker", LISTED_WITHIN, || {
+            let both = self.processes(site)?;
+            ensure!(both.len() == 2, "not {both:?}");
+            Ok(Some(both))
+        })?;
         let (parents, command) = (both.join(","), self.command(site));
         let said = site.cluster.fault(&["node-exec", &self.node, "pgrep", "-P", &parents, "-f", "--", &command])?;
         Ok(said.split_whitespace().next().context("neither is the other one's child")?.to_owned())
@@ -220,8 +238,8 @@ impl Fault {
         !matches!(self, Self::Killed | Self::SandboxKilled)
     }
 
-    /// Strikes; says when it struck, Unix nanoseconds, as near as that is known, and never later: to find whom it strikes takes a while. `other`: another
-    /// node, that the cameras are not on.
+    /// Strikes; says when it struck, Unix nanoseconds, as near as that is known, and never later: to find whom it strikes takes a while. A disk hangs from
+    /// when it stands: before that it is synced. `other`: another node, that the cameras are not on.
     pub(super) fn begin(self, site: &Site, struck: &Place, other: &str) -> Result<i64> {
         let node = struck.node.as_str();
         let fault = |arguments: &[&str]| -> Result<i64> {
@@ -231,13 +249,12 @@ impl Fault {
         };
         match self {
             Self::Killed => {
-                let pids = struck.processes(site)?;
-                ensure!(!pids.is_empty(), "no recorder runs on node {node}");
+                let pids = some_processes(site.cluster, node, &struck.command(site))?;
                 // The second may end with the first.
                 fault(&["node-exec", node, "sh", "-c", &format!("date +%s%N; kill -KILL {} || true", pids.join(" "))])
             }
             Self::SandboxKilled => {
-                let pids = struck.processes(site)?;
+                let pids = some_processes(site.cluster, node, &struck.command(site))?;
                 let recorder = pids.first().context("no recorder runs")?;
                 // All that is in the control group of its pod, by the path that its own has.
                 let kill = format!(
@@ -431,9 +448,22 @@ impl<'s> Recorders<'s> {
             let address = address.context("a recorder without an address")?;
             let path = site.ledgers.join(format!("{stream}.mp4"));
             let target = format!("/v1/streams/{}/{stream}/clip.mp4?from={from}&to={to}", site.namespace);
-            let mut curl = Command::new("curl");
-            curl.args(["-sS", "--fail-with-body", "--max-time", "120", "-o"]).arg(&path);
-            judge::silent(curl.arg(format!("http://{address}{target}")))?;
+            // Who does not answer in time is left out, and that is said: asked before and after.
+            let coverage =
+                format!("http://{address}/v1/streams/{}/{stream}/coverage?from={from}&to={to}", site.namespace);
+            let is_whole = || -> Result<()> {
+                let said = judge::silent(Command::new("curl").args(["-sS", "--fail", "--max-time", "10", &coverage]))?;
+                let said: Value = serde_json::from_str(&said)?;
+                ensure!(said.get("complete") == Some(&Value::Bool(true)), "{name} does not hear all others: {said}");
+                Ok(())
+            };
+            site.cluster.wait(&format!("a whole clip of {stream}"), WHOLE_WITHIN, || {
+                is_whole()?;
+                let mut curl = Command::new("curl");
+                curl.args(["-sS", "--fail-with-body", "--max-time", "120", "-o"]).arg(&path);
+                judge::silent(curl.arg(format!("http://{address}{target}")))?;
+                is_whole().map(Some)
+            })?;
             clips.push(Clip { stream: stream.clone(), from: from.clone(), to: to.clone(), path });
         }
         Ok(clips)

@@ -17,8 +17,9 @@ use super::struck::{CAMERAS_ON, Fault, PROTECTED_WITHIN, Place, Recorders};
 const LASTS: Duration = Duration::from_secs(8);
 /// What is not durable yet is not counted while recorders record.
 const DURABLE_AFTER: Duration = Duration::from_secs(5);
-/// It is told who records within this time: who leads may have been on the node that is gone, and another one leads after 17 s.
-const TOLD_WITHIN: Duration = Duration::from_secs(25);
+/// It is told who records within this time: who leads may have been on the node that is gone, another one leads after 17 s, and waits for up to 5 s for the
+/// recorder that is gone to answer. The rest is for writing and looking.
+const TOLD_WITHIN: Duration = Duration::from_secs(40);
 /// Streams of a pool whose recorders have them back soon.
 const SOON: &str = "handbackAfter: 1s";
 /// A takeover that much later than the last one is no flapping, and some more.
@@ -90,9 +91,9 @@ fn lose_a_node(recorders: &mut Recorders<'_>, at: usize) -> Result<String> {
     let struck = recorders.at(at)?.clone();
     let mirrored_since = judge::now_ns()?;
     std::thread::sleep(LASTS);
-    let since = judge::now_ns()?;
-    let struck_ns = Fault::DiskFails.begin(recorders.site, &struck, "")?;
-    let failed = recorders.taken_over("DiskFails", &[at], &streams, (struck_ns, Fault::DiskFails.is_taken_within()));
+    // Up to then all is on the disk that fails, and counted when that is back.
+    let since = Fault::DiskFails.begin(recorders.site, &struck, "")?;
+    let failed = recorders.taken_over("DiskFails", &[at], &streams, (since, Fault::DiskFails.is_taken_within()));
     let streams = struck.records(recorders.site).unwrap_or_default();
     let struck_ns = Fault::NodeKilled.begin(recorders.site, &struck, "")?;
     let killed = recorders.taken_over("NodeKilled", &[at], &streams, (struck_ns, Fault::NodeKilled.is_taken_within()));
@@ -393,15 +394,20 @@ fn lose_both(recorders: &mut Recorders<'_>, what: &str, struck: [usize; 2]) -> R
     streams.extend(recorders.at(struck[1])?.wait_records(recorders.site)?);
     ensure!(!streams.is_empty(), "neither of {struck:?} records anything");
     let nodes = [recorders.at(struck[0])?.node.clone(), recorders.at(struck[1])?.node.clone()];
-    let since = judge::now_ns()?;
     let killed = std::thread::scope(|threads| {
-        let kill = |node: &str| cluster.fault(&["node-kill", node]).map(drop);
+        let kill = |node: &str| -> Result<i64> {
+            let said = cluster.fault(&["node-kill", node])?;
+            Ok(said.lines().next().context("it does not say when")?.trim().parse()?)
+        };
         let both = nodes.each_ref().map(|node| threads.spawn(move || kill(node)));
         both.map(|one| one.join().unwrap_or_else(|_| Err(anyhow::anyhow!("it panicked"))))
     });
-    let result = killed.into_iter().collect::<Result<Vec<()>>>().and_then(|_| {
-        recorders.taken_over(what, &struck, &streams, (since, Fault::NodeKilled.is_taken_within()))?;
+    let result = killed.into_iter().collect::<Result<Vec<i64>>>().and_then(|moments| {
+        let first = moments.iter().min().copied().context("no node")?;
+        recorders.taken_over(what, &struck, &streams, (first, Fault::NodeKilled.is_taken_within()))?;
         std::thread::sleep(LASTS);
+        // What the second one recorded until it was struck is there when it is back.
+        let since = moments.iter().max().copied().context("no node")?;
         count_without(recorders, &nodes.each_ref().map(String::as_str), since)
     });
     for node in &nodes {
@@ -515,12 +521,12 @@ fn all_streams_of_a_node_with_very_many_are_taken_over_at_once() -> Result<()> {
     let streams = recorders.records(at)?;
     let struck = recorders.at(at)?.clone();
     ensure!(struck.node != CAMERAS_ON, "it runs beside the cameras");
-    let (began, since) = (Instant::now(), judge::now_ns()?);
+    let began = Instant::now();
     let when = (Fault::NodeKilled.begin(&site, &struck, "")?, Fault::NodeKilled.is_taken_within());
     let result = recorders.taken_over(&format!("{cameras} streams of one node"), &[at], &streams, when);
     let result = result.and_then(|()| {
         std::thread::sleep(LASTS.saturating_sub(began.elapsed()));
-        count_without(&recorders, &[&struck.node], since)
+        count_without(&recorders, &[&struck.node], when.0)
     });
     Fault::NodeKilled.end(cluster, &struck)?;
     result?;
