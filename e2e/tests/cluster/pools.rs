@@ -261,7 +261,7 @@ fn streams_that_move_to_another_pool_lose_no_frame_and_stay_where_they_are_until
     stays(&site, "cam-4", &["NoSlot", "StoragePool other", "recorded in StoragePool main"])?;
     let pool = cluster.get(&["storagepool", "other", "-n", &site.namespace])?;
     let capacity = condition(&pool, "CapacitySufficient").cloned().unwrap_or_default();
-    ensure!(capacity.to_string().contains("4 streams need 4 normal slots"), "{capacity}");
+    ensure!(capacity.to_string().contains("4 streams need 4 slots"), "{capacity}");
     to("cam-1", "main")?;
     recorded_in(&site, "cam-1", "main", CHANGED_WITHIN)?;
     recorded_in(&site, "cam-4", "other", CHANGED_WITHIN)?;
