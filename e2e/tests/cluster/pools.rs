@@ -265,6 +265,10 @@ fn streams_that_move_to_another_pool_lose_no_frame_and_stay_where_they_are_until
     to("cam-1", "main")?;
     recorded_in(&site, "cam-1", "main", CHANGED_WITHIN)?;
     recorded_in(&site, "cam-4", "other", CHANGED_WITHIN)?;
+    // Who is only being started has nothing that could be taken from it, and is not said to.
+    let events = site.kubectl(&["get", "events"])?;
+    let said: Vec<&str> = events.lines().filter(|line| line.contains("from other-recorder-0")).collect();
+    ensure!(said.is_empty(), "{said:?}");
     site.wait_as_planned(Duration::from_secs(60))?;
     site.judge(&[])?;
     site.clean()

@@ -92,6 +92,8 @@ pub struct Plane {
     pub(super) is_stirred: bool,
     /// Whether anything was decided since this operator began to lead.
     has_decided: bool,
+    /// Since when recorders are planned for that the watch does not know yet.
+    coming: Option<Instant>,
 }
 
 impl Plane {
@@ -144,6 +146,7 @@ impl Plane {
             revision: 0,
             is_stirred: true,
             has_decided: false,
+            coming: None,
         }
     }
 
@@ -234,6 +237,7 @@ impl Plane {
         self.cautions = None;
         self.heard_at.clear();
         self.has_decided = false;
+        self.coming = None;
         self.rolling.clear();
         self.seen.clear();
         self.versions.clear();
@@ -281,8 +285,11 @@ impl Plane {
         // All that was written may have taken longer than an answer counts.
         self.listen();
         self.look_at_recorders(facts);
-        // One Recorder that can't be written keeps nobody from being told how things are.
-        self.report();
+        // One Recorder that can't be written keeps nobody from being told how things are. Only where streams are planned for recorders that are not there yet,
+        // it would be told that those have them, and do not record.
+        if self.coming.is_none_or(|since| since.elapsed() >= COMING_AT_MOST) {
+            self.report();
+        }
         self.send(term, began.elapsed()).await;
         let called = self.call_unknown(term, facts).await;
         decided.and(made).and(called)
@@ -392,6 +399,7 @@ impl Plane {
         }
         let Assignment { state, recorders, plans } = assigned;
         self.plans = plans;
+        self.coming = is_coming.then(|| self.coming.unwrap_or_else(Instant::now));
         if is_coming {
             // The watch tells when they are there, a moment from now.
             return Ok(());
@@ -533,6 +541,8 @@ impl Plane {
 
 /// An API server that does not answer within this time does not hold up what else there is to do.
 pub(super) const ANSWER: Duration = Duration::from_secs(5);
+/// Recorders that were made are there, a moment later; what is told is not withheld for longer than this.
+const COMING_AT_MOST: Duration = Duration::from_secs(3);
 /// What failed is tried again after so long.
 pub(super) const AGAIN: Duration = Duration::from_secs(5);
 /// How often everything is looked at where nothing changes: statuses depend on time, too.
