@@ -395,6 +395,7 @@ impl Plane {
         if !self.uncreated.is_empty() {
             // Nobody is given to those that can't be made; all others, of all pools, are told what is decided without them.
             let mut world = ClusterWorld { facts, without: self.uncreated.keys().cloned().collect() };
+            moves::stay(&mut self.wanted, &self.state, &world);
             assigned = assign::assign(&self.wanted, self.state.clone(), &mut world);
         }
         let Assignment { state, recorders, plans } = assigned;

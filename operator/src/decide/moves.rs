@@ -65,6 +65,7 @@ mod tests {
     use std::path::PathBuf;
 
     use framekeeper_crds::{ChannelState, ChannelStatus, RecorderStatus, StreamRef};
+    use framekeeper_plan::Condition;
     use uuid::Uuid;
 
     use super::super::assign::{Assignment, assign};
@@ -75,6 +76,7 @@ mod tests {
     struct Fake {
         uuids: u128,
         statuses: BTreeMap<Key, RecorderStatus>,
+        down: Option<Key>,
     }
 
     impl World for Fake {
@@ -97,6 +99,10 @@ mod tests {
 
         fn http_address(&self, _: &Key) -> Option<String> {
             None
+        }
+
+        fn condition(&self, recorder: &Key) -> Condition {
+            if self.down.as_ref() == Some(recorder) { Condition::Down } else { Condition::Active }
         }
     }
 
@@ -211,6 +217,20 @@ mod tests {
         // One that nobody records waits without a slot, as any other.
         let (told, never) = decide(far("far", 2), State::default(), &mut world);
         assert!(!holders(&never).contains_key("c") && told.waiting.is_empty());
+    }
+
+    #[test]
+    fn a_pool_whose_recorder_does_not_run_or_cannot_be_made_leaves_a_stream_where_it_is() {
+        let mut world = Fake::default();
+        let streams = |a| wanted(&POOLS, &[("a", a)]);
+        let (_, first) = decide(streams("near"), State::default(), &mut world);
+        world.down = Some(at("far-recorder-0"));
+        let (told, second) = decide(streams("far"), first.state.clone(), &mut world);
+        assert_eq!(holders(&second), holders(&first));
+        assert!(told.refused.contains_key(&at("a")));
+        world.down = None;
+        let (_, last) = decide(streams("far"), second.state, &mut world);
+        assert_eq!(holders(&last)["a"].0, "far-recorder-0");
     }
 
     #[test]

@@ -109,8 +109,8 @@ impl Refusal {
     pub fn no_slot(pool: &Key, spec: &StoragePoolSpec, former: &Key) -> Self {
         let StoragePoolSpec { recorders, max_channels, .. } = spec;
         let message = format!(
-            "spec.poolRef.name: all slots of StoragePool {} are taken, with recorders: {recorders} and maxChannels: {max_channels}; its condition \
-             CapacitySufficient says what would do. Until then the stream is recorded in StoragePool {}, where it was",
+            "spec.poolRef.name: StoragePool {} has no slot for it on a recorder that runs, with recorders: {recorders} and maxChannels: {max_channels}; \
+             its conditions CapacitySufficient and Degraded say what would do. Until then the stream is recorded in StoragePool {}, where it was",
             pool.name, former.name
         );
         Self { reason: "NoSlot", message }
