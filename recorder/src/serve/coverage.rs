@@ -15,7 +15,7 @@ pub struct Coverage {
     namespace: String,
     name: String,
     stream: Uuid,
-    /// Not while the catalogue is being gathered: then there may be more runs.
+    /// Not while the catalogue is being gathered, and not when somebody else did not answer: then there may be more runs.
     complete: bool,
     pub(crate) runs: Vec<RunView>,
     pub(crate) gaps: Vec<Gap>,
@@ -65,8 +65,8 @@ pub fn coverage(
     (namespace, name): (&str, &str),
     (from, to): (WallTime, WallTime),
 ) -> Result<Coverage, FootageError> {
-    // Asked before: what is gathered meanwhile may be missing in the answer.
-    let complete = footage.is_complete();
+    // Asked before: what is gathered meanwhile may be missing in the answer. And behind it: who does not answer is known only then.
+    let was_complete = footage.is_complete();
     let mut runs = footage.coverage(stream, from, to)?;
     runs.sort_by_key(|run| (run.from, run.epoch, run.rank));
     let holes = footage.damage(stream)?;
@@ -76,6 +76,7 @@ pub fn coverage(
     {
         gaps.extend(gap(next, next.previous_end));
     }
+    let complete = was_complete && footage.is_complete();
     let gaps = gaps.into_iter().filter(|(gap_from, gap_to, _)| *gap_from < to && *gap_to > from);
     let holds = footage.holds(stream).into_iter().filter(|(held_from, held_to)| *held_from < to && *held_to > from);
     let bound = |time: WallTime, none: i64| (time.0 != none).then(|| format_time(time));

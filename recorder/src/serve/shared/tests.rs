@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::wire::Name;
 use super::{Leases, Remotes, Union};
+use crate::serve::coverage::coverage;
 use crate::serve::footage::{
     AudioEntry, Counts, Footage, FootageError, Hole, Init, Lease, Run, RunPart, Segment, SegmentFrames, VideoEntry,
 };
@@ -203,6 +204,16 @@ fn one_that_does_not_answer_is_left_out_and_that_is_said() {
         assert_eq!(union.segments(STREAM, ALWAYS.0, ALWAYS.1).unwrap().len(), 2);
         assert!(asked.elapsed() < Duration::from_millis(700), "{:?}", asked.elapsed());
     }
+}
+
+#[test]
+fn coverage_is_not_complete_when_one_does_not_answer_this_very_question() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (_runtime, union, _) = site(Some(silent.local_addr().unwrap().to_string()));
+    // Nobody was asked before.
+    assert!(union.is_complete());
+    let told = coverage(&union, STREAM, ("default", "cam-1"), ALWAYS).unwrap();
+    assert_eq!(serde_json::to_value(&told).unwrap()["complete"], serde_json::Value::Bool(false));
 }
 
 #[test]
