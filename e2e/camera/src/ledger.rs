@@ -37,6 +37,8 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use xxhash_rust::xxh3::Xxh3Default;
 
+use crate::source::VIDEO_CLOCK;
+
 const MAGIC: &[u8; 8] = b"FKLEDG01";
 /// Bytes of one record.
 pub const RECORD_BYTES: usize = 40;
@@ -195,6 +197,14 @@ impl Ledger {
         self.records.iter().filter(|record| record.kind == Kind::Video)
     }
 
+    /// When a video frame was due by the camera's own even clock, nanoseconds since the Unix epoch: `wall_ns` is when its loop woke, which on a
+    /// busy machine is later. Of a camera that was started once and sends pictures in the order in which they are shown; `None` without pictures.
+    pub fn due_ns(&self, frame: &Record) -> Option<i64> {
+        let media_ns = |frame: &Record| i128::from(frame.media_time) * 1_000_000_000 / i128::from(VIDEO_CLOCK);
+        let zero_ns = self.video().map(|frame| i128::from(frame.wall_ns) - media_ns(frame)).min()?;
+        i64::try_from(zero_ns + media_ns(frame)).ok()
+    }
+
     /// The audio frames.
     pub fn audio(&self) -> impl Iterator<Item = &Record> {
         self.records.iter().filter(|record| record.kind == Kind::Audio)
@@ -351,6 +361,25 @@ mod tests {
         writer.push(Record { number: 9, ..record });
         writer.flush().unwrap();
         assert_eq!(Ledger::read(&path).unwrap().records.len(), 3);
+    }
+
+    #[test]
+    fn frames_are_due_evenly_however_late_the_loop_woke() {
+        let frame = |number: u64, wall_ns: i64| Record {
+            kind: Kind::Video,
+            flags: 0,
+            bytes: 7,
+            number,
+            media_time: 500 + 3_600 * number as i64,
+            wall_ns,
+            hash: 0,
+        };
+        let late = [frame(0, 1_090_000_000), frame(1, 1_042_000_000), frame(2, 1_085_000_000)];
+        let ledger = Ledger { header: serde_json::Value::Null, records: late.to_vec() };
+        let due = late.each_ref().map(|frame| ledger.due_ns(frame).unwrap());
+        assert_eq!(due.map(|ns| ns / 1_000_000), [1_002, 1_042, 1_082]);
+        let none = Ledger { header: serde_json::Value::Null, records: Vec::new() };
+        assert_eq!(none.due_ns(&late[0]), None);
     }
 
     #[test]
