@@ -329,11 +329,14 @@ fn a_gop_too_long_for_memory_is_told_and_its_frames_go_on_all_the_same() {
     assert!(!store.stream_stats(uid).unwrap().gop_too_long);
 }
 
+/// Whoever waits for a disk that hangs for ever waits until it is left, which takes more than three seconds, or until it answers.
+const NO_DISK_IN_THE_WAY: std::time::Duration = std::time::Duration::from_secs(2);
+
 fn go_on(store: &Store, writer: &mut StreamWriter, camera: &mut Camera) {
     let start = std::time::Instant::now();
     assert_eq!(writer.append(camera.fragment()), Appended::Queued);
     store.flush_tick();
-    assert!(start.elapsed() < std::time::Duration::from_millis(200), "a disk is in the way");
+    assert!(start.elapsed() < NO_DISK_IN_THE_WAY, "a disk is in the way");
 }
 
 /// Waits until all is durable, and looks for it.
@@ -382,7 +385,7 @@ fn a_disk_that_hangs_is_left_and_used_again_when_it_answers() {
         site.durables.wait(door.ident.uid, door.next_frame);
         let asked = std::time::Instant::now();
         assert!(!store.reader().coverage(door.ident.uid, ALWAYS.0, ALWAYS.1).unwrap().is_empty());
-        assert!(asked.elapsed() < std::time::Duration::from_millis(500));
+        assert!(asked.elapsed() < NO_DISK_IN_THE_WAY);
         faults[0].release();
         eventually("the volume is used again", || !store.volumes()[0].stalled);
         let mut third = Camera::new("gate");
