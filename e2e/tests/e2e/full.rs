@@ -255,7 +255,8 @@ fn a_full_volume_gives_up_the_oldest_and_never_what_is_held() -> Result<()> {
 
 #[test]
 fn holds_that_fill_a_volume_are_told_long_before_and_released_by_taking_them_back() -> Result<()> {
-    let site = Site::start("count=2,width=640,height=360,fps=25,bitrate=25M,gop=25,audio=none", 2, "64Mi", None)?;
+    // Room for 20 s: to set holds, and to be told, before it is full.
+    let site = Site::start("count=2,width=640,height=360,fps=25,bitrate=25M,gop=25,audio=none", 2, "128Mi", None)?;
     let (held, other) =
         (site.names.first().context("no camera")?.clone(), site.names.get(1).context("no camera")?.clone());
     let all = |name: &str| Ok::<_, anyhow::Error>(format!("{}/", run_start(&site.coverage(name)?)?));
@@ -330,7 +331,10 @@ fn foreign_data_that_fills_the_disk_costs_no_frame_and_is_named() -> Result<()> 
     foreign.sync_all()?;
     let retired = site.retired()?;
     site.wait("it is told and named", || site.space_is("False", "ForeignData", "footage/backup ("))?;
-    ensure!(site.told("events/recorders/default/main-recorder-0.yaml").contains("ForeignData"), "no event");
+    // The event is written behind the status.
+    site.wait("there is an event", || {
+        Ok(site.told("events/recorders/default/main-recorder-0.yaml").contains("ForeignData"))
+    })?;
     ensure!(
         site.metric("framekeeper_volume_foreign_bytes", "footage")?.is_some_and(|bytes| bytes > 4e7),
         "not counted"
