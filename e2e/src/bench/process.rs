@@ -2,6 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::harness::poll;
+
+/// A process that is there is found within this time.
+const LISTED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A reading of one or several processes together, at one moment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,6 +46,25 @@ pub fn family(roots: &[u32]) -> Vec<u32> {
         next += 1;
     }
     found
+}
+
+/// The supervisor of the recorder whose HTTP address this is, and its worker, which an operator has started.
+///
+/// # Errors
+/// When one of them is not there.
+pub fn supervisor_and_worker(operator: u32, http: SocketAddr) -> Result<(u32, u32)> {
+    let address = http.to_string();
+    let of_recorder = |pid: &u32| {
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split('\0').any(|word| word == address)
+    };
+    // What /proc lists is no snapshot: while others begin and end, one look may miss a process that is there.
+    let mut pids = Vec::new();
+    let found = poll(LISTED_WITHIN, Duration::from_millis(20), || {
+        pids = family(&[operator]).into_iter().filter(of_recorder).collect();
+        Ok(if let [supervisor, worker] = pids[..] { Some((supervisor, worker)) } else { None })
+    })?;
+    found.with_context(|| format!("expected a supervisor and a worker of the recorder at {address}, found {pids:?}"))
 }
 
 /// Reads all `pids`; those that are gone count nothing.

@@ -18,7 +18,7 @@ use framekeeper_e2e_power::mount::{DiskProcess, LoopDevice, Mounted, make_ext4, 
 use framekeeper_e2e_power::timing::Timing;
 use framekeeper_e2e_power::verdict::Said;
 
-use crate::bench::process::family;
+use crate::bench::process::supervisor_and_worker;
 use crate::harness::{Cameras, Running, poll, prefer, program};
 use crate::local::{PoolPlan, StreamPlan, System};
 
@@ -138,7 +138,7 @@ pub fn record(folder: &Path, cameras: &Cameras, scene: Scene) -> Result<Recordin
     let restarted_ns = crate::judge::now_ns()?;
     let mut system = System::start_with_env(folder, &plan, &environment)?;
     system.wait_recording(&names, Duration::from_secs(60))?;
-    let worker = *family(&[system.operator.pid()]).last().context("no recorder process")?;
+    let (_, worker) = supervisor_and_worker(system.operator.pid(), system.http(0))?;
     let tracer = harm.map(|harm| sabotage(harm, folder, worker)).transpose()?;
     if tracer.is_some() {
         // What was synced in order before is not to be told from the rest.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use framekeeper_e2e::bench::process::family;
+use framekeeper_e2e::bench::process::supervisor_and_worker;
 use framekeeper_e2e::harness::{Cameras, count, get, poll, signal};
 use framekeeper_e2e::judge::{self, now_ns};
 use framekeeper_e2e::local::{PoolPlan, StreamPlan, System};
@@ -167,7 +167,7 @@ fn a_recorder_that_stood_still_goes_on_with_what_waited() -> Result<()> {
     let names = framekeeper_e2e::bench::stamps::ledger_names(&cameras.ledgers)?;
     let mut system = System::start(folder.path(), &plan(&cameras, &names))?;
     system.wait_recording(&names, Duration::from_secs(30))?;
-    let worker = *family(&[system.operator.pid()]).last().context("no recorder process")?;
+    let (_, worker) = supervisor_and_worker(system.operator.pid(), system.http(0))?;
     let stops = count(1, 3);
     for _ in 0..stops {
         std::thread::sleep(Duration::from_secs(2));

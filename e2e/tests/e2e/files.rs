@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use framekeeper_e2e::bench::process::family;
+use framekeeper_e2e::bench::process::supervisor_and_worker;
 use framekeeper_e2e::harness::{Cameras, Running, count, get, poll};
 use framekeeper_e2e::judge::{self, segments};
 use framekeeper_e2e::local::{PoolPlan, StreamPlan, System};
@@ -34,7 +34,7 @@ fn copies_taken_at_any_moment_are_valid() -> Result<()> {
     system.wait_recording(&names, Duration::from_secs(30))?;
 
     // Between two writes of one fragment lie microseconds: too few to copy in. With 3 ms behind each, a wrong order shows.
-    let worker = *family(&[system.operator.pid()]).last().context("no recorder process")?;
+    let (_, worker) = supervisor_and_worker(system.operator.pid(), system.http(0))?;
     let mut command = Command::new("strace");
     let calls = "pwrite64,pwritev,pwritev2";
     command.args([

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use framekeeper_e2e::bench::process::family;
+use framekeeper_e2e::bench::process::supervisor_and_worker;
 use framekeeper_e2e::harness::{Cameras, count, poll, signal};
 use framekeeper_e2e::judge::{self, now_ns};
 use framekeeper_e2e::local::{PoolPlan, StreamPlan, System};
@@ -46,11 +46,11 @@ fn a_killed_recorder_lacks_little_and_is_back_at_once() -> Result<()> {
     for number in 0..kills {
         std::thread::sleep(Duration::from_millis(random.random_range(1_500..4_000)));
         durable_before.push(durable(&system)?);
-        let recorder = recorder_processes(&system)?;
+        let (supervisor, worker) = supervisor_and_worker(system.operator.pid(), system.http(0))?;
         // Every fifth time the supervisor itself: then the operator has to start it again.
-        let victim = if number % 5 == 4 { recorder.first() } else { recorder.last() };
+        let victim = if number % 5 == 4 { supervisor } else { worker };
         moments.push(now_ns()?);
-        signal(*victim.context("no recorder process")?, Signal::KILL);
+        signal(victim, Signal::KILL);
         let killed_us = moments.last().copied().unwrap_or_default();
         let back = poll(Duration::from_secs(10), Duration::from_millis(20), || {
             let now = durable(&system).unwrap_or_default();
@@ -149,14 +149,6 @@ fn free_at_the_end(file: &[u8]) -> Result<u64> {
         rest = rest.get(usize::try_from(length)?..).filter(|_| length >= 8).context("a box reaches past the end")?;
     }
     Ok(free)
-}
-
-/// The recorder's supervisor and its worker, in this order.
-fn recorder_processes(system: &System) -> Result<Vec<u32>> {
-    let all = family(&[system.operator.pid()]);
-    let recorder: Vec<u32> = all.into_iter().skip(1).collect();
-    ensure!(recorder.len() == 2, "expected a supervisor and a worker, found {recorder:?}");
-    Ok(recorder)
 }
 
 /// The newest durable time of each stream, nanoseconds since 1970.
