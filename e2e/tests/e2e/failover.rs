@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use framekeeper_e2e::bench::process::family;
+use framekeeper_e2e::bench::process::supervisor_and_worker;
 use framekeeper_e2e::disk::LoopDisk;
 use framekeeper_e2e::harness::{Cameras, count, get, poll, program, signal};
 use framekeeper_e2e::judge::{self, now_ns};
@@ -21,15 +21,19 @@ const MOST_CHANNELS: usize = 500;
 /// More than the budget of a volume.
 const DISK_BYTES: u64 = 1 << 30;
 /// Until everything is as planned again: a hold, which doubles with each takeover that follows the one before within [`CALM`], a few seconds of memory, key
-/// frames.
-const PROTECTED_WITHIN: Duration = Duration::from_secs(60);
+/// frames. No promise: it is as long as a hold that doubled takes on a busy machine.
+const PROTECTED_WITHIN: Duration = Duration::from_secs(150);
 /// After this much time without a takeover a stream is given back as soon as ever.
 const CALM: Duration = Duration::from_secs(60);
 /// Who has to wait for so long has been struck several times in a row; the next hold would be twice as long.
 const FLAPPING: Duration = Duration::from_secs(15);
 
-/// A process that is there is found within this time.
-const LISTED_WITHIN: Duration = Duration::from_secs(2);
+/// A recorder that did not answer another one in time is left out by that one for two seconds.
+pub(super) const COMPLETE_WITHIN: Duration = Duration::from_secs(20);
+/// The same for a clip, which has to be taken again.
+pub(super) const WHOLE_WITHIN: Duration = Duration::from_secs(60);
+/// How often is asked again.
+pub(super) const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Before and behind a failure, in the clips over it.
 const BEFORE_NS: i64 = 4_000_000_000;
@@ -187,18 +191,8 @@ impl Site {
 
     /// The supervisor of a recorder and its worker.
     pub(super) fn processes(&self, ordinal: usize) -> Result<(u32, u32)> {
-        let address = self.system.http(ordinal).to_string();
-        let of_recorder = |pid: &u32| {
-            let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split('\0').any(|word| word == address)
-        };
-        // What /proc lists is no snapshot: while others begin and end, one look may miss a process that is there.
-        let mut pids = Vec::new();
-        let found = poll(LISTED_WITHIN, Duration::from_millis(20), || {
-            pids = family(&[self.system.operator.pid()]).into_iter().filter(of_recorder).collect();
-            Ok(if let [supervisor, worker] = pids[..] { Some((supervisor, worker)) } else { None })
-        })?;
-        found.with_context(|| format!("expected a supervisor and a worker of recorder {ordinal}, found {pids:?}"))
+        let found = supervisor_and_worker(self.system.operator.pid(), self.system.http(ordinal));
+        found.with_context(|| format!("recorder {ordinal}"))
     }
 
     pub(super) fn some_recorder(&mut self) -> usize {
@@ -224,19 +218,25 @@ impl Site {
     /// Whichever recorder is asked: all have the same runs of each stream, without a gap.
     pub(super) fn ask_for_coverage(&self) -> Result<()> {
         for name in &self.names {
-            let mut first = None;
-            for ordinal in 0..self.recorders {
-                let answer = get(self.system.http(ordinal), &format!("/v1/streams/default/{name}/coverage"))?;
-                ensure!(answer.status == 200, "coverage of {name}: {}", answer.text());
-                let json = answer.json()?;
-                let list = |key: &str| json.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
-                let runs: BTreeSet<String> =
-                    list("runs").iter().filter_map(|run| run.get("run")?.as_str().map(str::to_owned)).collect();
-                ensure!(list("gaps").is_empty(), "{name} has gaps at recorder {ordinal}: {json}");
-                ensure!(json.get("complete") == Some(&Value::Bool(true)), "{name} is not complete: {json}");
-                let expected = first.get_or_insert_with(|| runs.clone());
-                ensure!(runs == *expected && !runs.is_empty(), "{name}: recorder {ordinal} has other runs: {json}");
-            }
+            let mut last = Vec::new();
+            let same = poll(COMPLETE_WITHIN, ASK_AGAIN, || {
+                last.clear();
+                let mut all = Vec::new();
+                for ordinal in 0..self.recorders {
+                    let json = coverage_of(&self.system, ordinal, name)?;
+                    let list = |key: &str| json.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+                    let runs: BTreeSet<String> =
+                        list("runs").iter().filter_map(|run| run.get("run")?.as_str().map(str::to_owned)).collect();
+                    let complete = is_complete(&json);
+                    // A gap that one who does not hear all others tells of may be none.
+                    ensure!(!complete || list("gaps").is_empty(), "{name} has gaps at recorder {ordinal}: {json}");
+                    all.push(complete.then_some(runs));
+                    last.push(json);
+                }
+                let first = all.first().and_then(Option::as_ref).filter(|runs| !runs.is_empty());
+                Ok((first.is_some() && all.iter().all(|runs| runs.as_ref() == first)).then_some(()))
+            })?;
+            ensure!(same.is_some(), "{name}: not the same runs at all recorders after {COMPLETE_WITHIN:?}: {last:?}");
         }
         Ok(())
     }
@@ -250,10 +250,9 @@ impl Site {
             let (from, to) = (time(from)?, time(to)?);
             let ordinal = self.some_recorder();
             let target = format!("/v1/streams/default/{name}/clip.mp4?from={from}&to={to}");
-            let answer = get(self.system.http(ordinal), &target)?;
-            ensure!(answer.status == 200, "{target} of recorder {ordinal}: {}", answer.text());
+            let body = whole_clip(&self.system, ordinal, &name, &target)?;
             let path = self.folder.path().join(format!("{name}-{moment_ns}.mp4"));
-            std::fs::write(&path, &answer.body)?;
+            std::fs::write(&path, body)?;
             taken.push(Taken { name, from, to, path });
         }
         Ok(taken)
@@ -292,6 +291,35 @@ impl Site {
         arguments.extend(["--json".to_owned(), self.folder.path().join("report.json").display().to_string()]);
         judge::check(&arguments)
     }
+}
+
+/// What a recorder tells of a stream's coverage, or that it knows of none: it may hear none of those that do.
+pub(super) fn coverage_of(system: &System, ordinal: usize, name: &str) -> Result<Value> {
+    let answer = get(system.http(ordinal), &format!("/v1/streams/default/{name}/coverage"))?;
+    ensure!([200, 404].contains(&answer.status), "coverage of {name} at recorder {ordinal}: {}", answer.text());
+    answer.json()
+}
+
+/// Whether all others answered whoever told this coverage: who does not in time is left out, and that is said.
+pub(super) fn is_complete(coverage: &Value) -> bool {
+    coverage.get("complete") == Some(&Value::Bool(true))
+}
+
+/// A clip of a stream, `target` of a recorder that hears all others, before and after it: else it is taken again.
+pub(super) fn whole_clip(system: &System, ordinal: usize, name: &str, target: &str) -> Result<Vec<u8>> {
+    let body = poll(WHOLE_WITHIN, ASK_AGAIN, || {
+        let before = coverage_of(system, ordinal, name)?;
+        let answer = get(system.http(ordinal), target);
+        let after = coverage_of(system, ordinal, name)?;
+        let complete = is_complete(&before) && is_complete(&after);
+        if !complete {
+            return Ok(None);
+        }
+        let answer = answer.with_context(|| format!("{target} of recorder {ordinal}"))?;
+        ensure!(answer.status == 200, "{target} of recorder {ordinal}: {}", answer.text());
+        Ok(Some(answer.body))
+    })?;
+    body.with_context(|| format!("recorder {ordinal} did not hear all others for {WHOLE_WITHIN:?}"))
 }
 
 /// Lets the minute pass after which it does not count any more that a stream was taken over again and again: it took that long to be protected.

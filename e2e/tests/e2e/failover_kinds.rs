@@ -2,20 +2,19 @@
 //! of display order, key frames that are 20 s apart, and cameras that have one session to give.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use framekeeper_e2e::bench::process::family;
+use framekeeper_e2e::bench::process::supervisor_and_worker;
 use framekeeper_e2e::harness::{Cameras, count, get, poll, signal, soak};
 use framekeeper_e2e::judge::{self, now_ns};
 use framekeeper_e2e::local::{PoolPlan, StreamPlan, System, with_pool_spec};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::failover::calm_down;
+use super::failover::{ASK_AGAIN, COMPLETE_WITHIN, calm_down, coverage_of, is_complete, whole_clip};
 
 const RECORDERS: usize = 3;
 /// Of each kind of camera there are so many: one for each recorder to be the primary of.
@@ -156,23 +155,19 @@ impl Site {
         self.names.iter().filter(|name| wanted(name)).collect()
     }
 
-    /// The worker of a recorder; `None` while its supervisor has none.
-    fn worker(&self, ordinal: usize) -> Option<u32> {
-        let address = self.system.http(ordinal).to_string();
-        let of_recorder = |pid: &u32| {
-            let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split('\0').any(|word| word == address)
-        };
-        family(&[self.system.operator.pid()]).into_iter().filter(of_recorder).nth(1)
+    /// The worker of a recorder.
+    fn worker(&self, ordinal: usize) -> Result<u32> {
+        Ok(supervisor_and_worker(self.system.operator.pid(), self.system.http(ordinal))?.1)
     }
 
     /// Kills the worker of a recorder, and waits until another one answers; when it was.
     fn kill(&self, ordinal: usize) -> Result<i64> {
-        let worker = self.worker(ordinal).context("no worker")?;
+        let worker = self.worker(ordinal)?;
         let killed_ns = now_ns()?;
         signal(worker, Signal::KILL);
         let another = poll(Duration::from_secs(20), LOOK, || {
-            let is_another = self.worker(ordinal).is_some_and(|now| now != worker);
+            // Its supervisor has none for a while.
+            let is_another = self.worker(ordinal).is_ok_and(|now| now != worker);
             Ok((is_another && self.system.channels(ordinal)?.is_some()).then_some(()))
         })?;
         ensure!(another.is_some(), "recorder {ordinal} does not answer again: {}", self.system.operator.log_tail());
@@ -211,12 +206,12 @@ impl Site {
         Ok(["begun", "refused", "replaced"].map(|key| counts.get(key).and_then(Value::as_u64).unwrap_or(u64::MAX)))
     }
 
-    /// The runs of a stream, as a recorder tells, and why there are gaps.
+    /// The runs of a stream, as a recorder that hears all others tells, and why there are gaps.
     fn coverage(&self, ordinal: usize, stream: &str) -> Result<(Vec<Run>, Vec<String>)> {
-        let answer = get(self.system.http(ordinal), &format!("/v1/streams/default/{stream}/coverage"))?;
-        ensure!(answer.status == 200, "coverage of {stream}: {}", answer.text());
-        let json = answer.json()?;
-        ensure!(json.get("complete") == Some(&Value::Bool(true)), "{stream} is not complete: {json}");
+        let json = poll(COMPLETE_WITHIN, ASK_AGAIN, || {
+            Ok(Some(coverage_of(&self.system, ordinal, stream)?).filter(is_complete))
+        })?;
+        let json = json.with_context(|| format!("{stream} is not complete at recorder {ordinal}"))?;
         let list = |key: &str| json.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
         let epoch = |run: &Value| run.get("epoch").and_then(Value::as_u64).unwrap_or(0);
         let runs = list("runs").iter().map(|run| (epoch(run), text(run, "recorder"), text(run, "from"))).collect();
@@ -228,20 +223,25 @@ impl Site {
     /// `struck`, several recorders have some.
     fn check_coverage(&self, struck: &[&String]) -> Result<()> {
         for name in self.names_of(is_protected) {
-            let mut first = None;
-            for ordinal in 0..RECORDERS {
-                let (runs, gaps) = self.coverage(ordinal, name)?;
-                ensure!(gaps.is_empty(), "{name} has gaps at recorder {ordinal}: {gaps:?} between {runs:?}");
-                let epochs: BTreeSet<(u64, &String)> =
-                    runs.iter().map(|(epoch, recorder, _)| (*epoch, recorder)).collect();
-                let in_order = runs.is_sorted_by(|(.., one), (.., next)| one <= next);
-                ensure!(
-                    in_order && epochs.len() == runs.len() && runs.len() > usize::from(struck.contains(&name)),
-                    "{name} at recorder {ordinal}: {runs:?}"
-                );
-                let expected = first.get_or_insert_with(|| runs.clone());
-                ensure!(runs == *expected, "{name}: recorder {ordinal} has other runs: {runs:?}, {expected:?}");
-            }
+            let mut all = Vec::new();
+            let same = poll(COMPLETE_WITHIN, ASK_AGAIN, || {
+                all.clear();
+                for ordinal in 0..RECORDERS {
+                    let (runs, gaps) = self.coverage(ordinal, name)?;
+                    ensure!(gaps.is_empty(), "{name} has gaps at recorder {ordinal}: {gaps:?} between {runs:?}");
+                    let epochs: BTreeSet<(u64, String)> =
+                        runs.iter().map(|(epoch, recorder, _)| (*epoch, recorder.clone())).collect();
+                    let in_order = runs.is_sorted_by(|(.., one), (.., next)| one <= next);
+                    ensure!(
+                        in_order && epochs.len() == runs.len() && runs.len() > usize::from(struck.contains(&name)),
+                        "{name} at recorder {ordinal}: {runs:?}"
+                    );
+                    all.push(runs);
+                }
+                // A run may begin between two answers.
+                Ok(all.windows(2).all(|pair| pair.first() == pair.last()).then_some(()))
+            })?;
+            ensure!(same.is_some(), "{name} has not the same runs at all recorders: {all:?}");
         }
         Ok(())
     }
@@ -257,11 +257,9 @@ impl Site {
             };
             let time = |ns: i64| jiff::Timestamp::from_nanosecond(ns.into()).map(|time| format!("{time:.6}"));
             let target = format!("/v1/streams/default/{name}/clip.mp4?from={}&to={}", time(from_ns)?, time(to_ns)?);
-            let address: SocketAddr = self.system.http(number % RECORDERS);
-            let answer = get(address, &target)?;
-            ensure!(answer.status == 200, "{target} of {address}: {}", answer.text());
+            let body = whole_clip(&self.system, number % RECORDERS, name, &target)?;
             let path = self.folder.path().join(format!("{name}-{killed_ns}.mp4"));
-            std::fs::write(&path, &answer.body)?;
+            std::fs::write(&path, body)?;
             taken.push(Taken { stream: name.clone(), from_ns, to_ns, path });
         }
         Ok(taken)
