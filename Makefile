@@ -21,10 +21,10 @@ E2E := FRAMEKEEPER_BIN=$(abspath $(TARGET))/release cargo test --release --locke
 # Slow unit tests wait for cameras and disks: three times as many run as there are cores (four at once left them half idle). These
 # end-to-end tests wait more than they work, too: four at once; with six, decoding a picture took longer than it may. The rest has the
 # machine for itself, one by one: so has a camera that is somebody else's program, because until its sender reports come arrival decides
-# where its sound belongs, and a busy machine sends late.
-PATIENT := bad_input:: budgets:: clips:: clocks:: demo:: disks::a_device disks::a_disk_that_fails disks::a_system disks::volumes edits:: failover:: failover_idle:: \
-	failover_kinds:: failover_links:: failover_planned:: failover_returns:: files:: flips:: full:: onvif:: placement:: power::a_recorder recording::frames_out \
-	retention:: writes::
+# where its sound belongs, and a busy machine sends late; and so has what measures how long a failure costs.
+PATIENT := bad_input:: budgets:: clips:: clocks:: demo:: disks::a_device disks::a_disk_that_fails disks::a_system disks::volumes edits:: \
+	failover::a_ failover::of_mirrored failover::two_of failover_idle:: failover_kinds:: failover_links:: failover_planned:: failover_returns:: files:: flips:: \
+	full:: onvif:: placement:: power::a_recorder recording::frames_out retention:: writes::
 
 # Compiles with clippy in place of the compiler, so that lints and programs need one build and not two; Cargo.toml makes warnings errors.
 export RUSTC_WORKSPACE_WRAPPER := clippy-driver
