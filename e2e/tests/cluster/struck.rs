@@ -23,9 +23,9 @@ const TAKEN_WITHIN: Duration = Duration::from_secs(10);
 const DISK_TAKEN_WITHIN: Duration = Duration::from_secs(5);
 /// A clip ends where all is durable.
 const CLIP_ENDS_BEFORE_NS: i64 = 5_000_000_000;
-/// Who was struck stands by, or records, again within this time: a kubelet's pause before another start is in it, up to 160 s after the fifth one and no
-/// deadline of ours, and a hold that has doubled.
-pub(super) const PROTECTED_WITHIN: Duration = Duration::from_secs(240);
+/// Who was struck stands by, or records, again within this time. In it are a kubelet's pause before it starts again what ended several times, up to five minutes
+/// (`CrashLoopBackOff`) and no deadline of ours, and a hold that has doubled.
+pub(super) const PROTECTED_WITHIN: Duration = Duration::from_secs(360);
 /// A clip is whole when all recorders answered in time, which those do that have nothing else to do.
 const WHOLE_WITHIN: Duration = Duration::from_secs(60);
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use framekeeper_e2e::bench::process::supervisor_and_worker;
 use framekeeper_e2e::harness::{Cameras, Running, count, get, poll};
 use framekeeper_e2e::judge::{self, segments};
