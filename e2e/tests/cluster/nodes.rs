@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::site::{RECORDED_WITHIN, Site, condition, is_true};
 
 /// After a node is there again its recorder is, too. What the node itself takes is in it, and the kubelet's own time; it is no deadline of ours.
-const BACK_WITHIN: Duration = Duration::from_secs(120);
+const BACK_WITHIN: Duration = Duration::from_secs(60);
 /// A recorder whose node was deleted is another one's, on another volume, within this time.
 const REPLACED_WITHIN: Duration = Duration::from_secs(60);
 

@@ -13,7 +13,7 @@ use super::site::{RECORDED_WITHIN, Site, condition, describe, installed, is_true
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
 /// A stream that nothing stands in the way of is recorded within this time. Beside what its recorder needs to be told of it are in it: the steps of RTSP, a key
 /// frame, and two looks of a second each, of the operator at the recorder and of kubectl.
-const RECORDED_SOON: Duration = Duration::from_secs(20);
+const RECORDED_SOON: Duration = Duration::from_secs(10);
 /// Cameras of these tests send a key frame every 0.4 s: it is not that which is waited for.
 const KEY_FRAMES: &str = ",gop=10";
 /// What is besides of a camera that asks for a password.

@@ -19,7 +19,7 @@ const LASTS: Duration = Duration::from_secs(8);
 const DURABLE_AFTER: Duration = Duration::from_secs(5);
 /// It is told who records within this time: who leads may have been on the node that is gone, another one leads after 17 s, and waits for up to 5 s for the
 /// recorder that is gone to answer. The rest is for writing and looking.
-const TOLD_WITHIN: Duration = Duration::from_secs(40);
+const TOLD_WITHIN: Duration = Duration::from_secs(25);
 /// Streams of a pool whose recorders have them back soon.
 const SOON: &str = "handbackAfter: 1s";
 /// A takeover that much later than the last one is no flapping, and some more.

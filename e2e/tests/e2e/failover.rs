@@ -22,7 +22,7 @@ const MOST_CHANNELS: usize = 500;
 const DISK_BYTES: u64 = 1 << 30;
 /// Until everything is as planned again: a hold, which doubles with each takeover that follows the one before within [`CALM`], a few seconds of memory, key
 /// frames. No promise: it is as long as a hold that doubled takes on a busy machine.
-const PROTECTED_WITHIN: Duration = Duration::from_secs(150);
+const PROTECTED_WITHIN: Duration = Duration::from_secs(60);
 /// After this much time without a takeover a stream is given back as soon as ever.
 const CALM: Duration = Duration::from_secs(60);
 /// Who has to wait for so long has been struck several times in a row; the next hold would be twice as long.

@@ -24,7 +24,7 @@ const HOLD: Duration = Duration::from_secs(30);
 /// That a recorder is back is seen here a little later than by whom stands in for it.
 const SEEN_LATER: Duration = Duration::from_secs(1);
 /// With what comes behind the hold: a group of pictures, and the next key frame. No promise: what is promised is that it is not sooner than [`HOLD`].
-const GIVEN_BACK: Duration = Duration::from_secs(80);
+const GIVEN_BACK: Duration = Duration::from_secs(50);
 
 /// The spec of cameras like those of other tests.
 fn cameras(count: usize) -> Vec<String> {
